@@ -1,0 +1,100 @@
+# For GNU make 3.81 (macOS) and later. Needs Python 3.11 or newer, and nothing else.
+#
+#   PYTHON=python3.12     the interpreter .venv is built with (default: the one it has, else python3)
+#   PIP_OPTIONS="..."     options for pip, for example the index of torch's CPU build (README.md)
+#   LAB_OPTIONS="..."     options for JupyterLab, for example --no-browser --port=8890
+#   LESSON=03             the lesson that reset and test-lesson mean
+#   JOBS=2                test processes
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+READY := .venv/.ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+JOBS ?= 2
+
+.PHONY: help
+help:
+	@echo "make lab                 set up, copy new lessons to my_lessons/, open JupyterLab there"
+	@echo "make test                set up, then everything CI runs: lint, types, tests, lessons"
+	@echo "make reset LESSON=03     bring one lesson back as it came (yours is kept beside it)"
+	@echo "make test-lesson LESSON=03   validate one lesson twice, and its canaries"
+	@echo "make test-portable       validate every lesson with the plainest CPU arithmetic"
+	@echo "make lock                renew requirements.lock from pyproject.toml"
+
+# ---- set-up ---------------------------------------------------------------------------------------------------------
+
+# The Python version of .venv; empty unless its interpreter works and pip is whole (pip writes its RECORD last).
+FOUND := $(shell $(BIN)/python -c 'import sys; from importlib.metadata import files; \
+	print("%d.%d" % sys.version_info[:2] if files("pip") else "")' 2>/dev/null)
+WANTED := $(if $(PYTHON),$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null),$(FOUND))
+INTERPRETER := $(or $(PYTHON),python3)
+NEW_VENV := $(if $(and $(FOUND),$(filter $(FOUND),$(WANTED))),,new-venv)
+
+.PHONY: setup new-venv lock
+setup: $(READY)
+
+# The stamp is removed first and written last: a set-up that is stopped in between starts again.
+$(READY): requirements.lock pyproject.toml $(NEW_VENV)
+	@rm -f $@
+	$(PIP) install $(PIP_OPTIONS) -r requirements.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+TOO_OLD = TRPO Lessons needs Python 3.11 or newer and $(INTERPRETER) is %d.%d: name another, as in PYTHON=python3.12
+new-venv:
+	@rm -f $(READY)
+	@command -v $(INTERPRETER) >/dev/null || { echo "No $(INTERPRETER) here: install Python 3.11 or newer." >&2; exit 2; }
+	@$(INTERPRETER) -c 'import sys; v = sys.version_info[:2]; sys.exit(v < (3, 11) and "$(TOO_OLD)" % v)'
+	$(INTERPRETER) -m venv --clear .venv
+
+# torch's own metadata names the CUDA packages that its build needs, so the lock leaves them to it.
+lock: $(READY)
+	$(PIP) install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --all-extras \
+		--annotation-style line --no-header pyproject.toml > .venv/lock.all
+	{ echo "# Exact versions for Linux and macOS, Python 3.11 and newer. Made by 'make lock' from pyproject.toml (uv pip"; \
+	  echo "# compile --universal), without the CUDA packages, which torch brings where its build needs them."; \
+	  grep -Ev '^(nvidia-|cuda-|triton)' .venv/lock.all; } > .venv/lock.new
+	mv .venv/lock.new requirements.lock
+
+# ---- lessons --------------------------------------------------------------------------------------------------------
+
+AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
+
+# A copy is made under another name first, so that an interrupted one is never taken for a student's work.
+.PHONY: lab reset
+lab: $(READY)
+	@mkdir -p my_lessons
+	@for lesson in notebooks/*.ipynb; do copy="my_lessons/$$(basename "$$lesson")"; \
+		test -e "$$copy" || { cp "$$lesson" "$$copy.part" && mv "$$copy.part" "$$copy"; } || exit 1; done
+	cd my_lessons && ../$(BIN)/jupyter lab --ip=127.0.0.1 $(AS_ROOT) $(LAB_OPTIONS)
+
+reset:
+	@test -n "$(LESSON)" || { echo "Say which lesson: make reset LESSON=03" >&2; exit 2; }
+	@ls notebooks/$(LESSON)_*.ipynb >/dev/null 2>&1 || { echo "There is no lesson $(LESSON)." >&2; exit 2; }
+	@mkdir -p my_lessons
+	@for lesson in notebooks/$(LESSON)_*.ipynb; do name="$$(basename "$$lesson" .ipynb)"; mine="my_lessons/$$name"; \
+		kept="$$mine.$$(date +%Y-%m-%d-%H%M%S).ipynb"; \
+		if test -e "$$mine.ipynb"; then mv "$$mine.ipynb" "$$kept" && echo "Yours is kept as $$kept"; fi; \
+		cp "$$lesson" "$$mine.part" && mv "$$mine.part" "$$mine.ipynb" && echo "$$mine.ipynb is as it came"; done
+
+# ---- tests ----------------------------------------------------------------------------------------------------------
+
+PYTEST := $(BIN)/python -m pytest
+.PHONY: test test-lesson test-portable
+test: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(PYTEST) -n $(JOBS) --dist worksteal
+
+test-lesson: $(READY)
+	@test -n "$(LESSON)" || { echo "Say which lesson: make test-lesson LESSON=03" >&2; exit 2; }
+	$(PYTEST) tests/test_notebooks.py --lesson $(LESSON) -n $(JOBS) --dist worksteal
+
+test-portable: export OMP_NUM_THREADS := 1
+test-portable: export ATEN_CPU_CAPABILITY := default
+test-portable: export OPENBLAS_CORETYPE := NEHALEM
+test-portable: export MKL_CBWR := COMPATIBLE
+test-portable: $(READY)
+	$(PYTEST) --nbval notebooks -n $(JOBS) --dist loadfile

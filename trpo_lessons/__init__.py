@@ -1,0 +1,23 @@
+"""TRPO Lessons: trust region policy optimization (Schulman et al., 2015), to be read, run and trained with.
+
+The modules in reading order; each imports only from those above it:
+
+    distributions        Categorical, FactoredCategorical, DiagGaussian
+    mdp                  finite MDPs solved exactly
+    policies             policy(theta, obs) -> Distribution, with theta one flat vector
+    surrogate            the batch and the sampled surrogate, equation 15
+    kl                   mean and max KL, Fisher-vector products
+    conjugate_gradient   solves A x = b from products with A
+    line_search          backtracking with an acceptance rule
+    trpo                 one update: direction, scale, search, report
+    envs                 environments that save and restore their states
+    advantages           returns, generalized advantage estimation, value functions
+    single_path          sampling whole trajectories, section 5.1
+    training             the loop, presets, run folders, resume
+    doctor               what works on this machine
+    cli                  the trpo-lessons command
+
+`tests/test_project.py` holds every module to this order.
+"""
+
+__version__ = "0.1.0"
