@@ -1,0 +1,70 @@
+"""Conjugate gradient: solve A x = b when all one can do with A is multiply by it.
+
+Reading order: after `kl`, though it needs nothing from there. Lesson 04.
+
+A must be symmetric and positive definite. The method walks along directions p that are conjugate (p_i^T A p_j = 0), so that
+a minimum along one direction is never undone by the next; in exact arithmetic it arrives after at most as many steps as A
+has distinct eigenvalues. Hestenes and Stiefel (1952); the notation follows Nocedal and Wright, Algorithm 5.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Where conjugate gradient stopped.
+
+    x               [n]  the approximate solution
+    residual_norms  ||b - A x|| before the first iteration and after each one
+    converged       whether the last of them is at most residual_tol * ||b||
+    breakdown       why it stopped early, if a product was not finite or A turned out not to be positive definite; else ""
+    """
+
+    x: Tensor
+    residual_norms: tuple[float, ...]
+    converged: bool
+    breakdown: str = ""
+
+
+def conjugate_gradient(
+    matvec: Callable[[Tensor], Tensor], b: Tensor, iterations: int = 10, residual_tol: float = 1e-10
+) -> Solution:
+    """Solve A x = b [n] from x = 0, with at most `iterations` products `matvec(p)` = A p.
+
+    Stops when ||b - A x|| <= residual_tol * ||b||, or at the last good x when the numbers break down. Dot products are in
+    float64 whatever the dtype of b: the search directions lose their conjugacy to rounding first of all there.
+
+    Raises ValueError when b is not a vector or `iterations` is negative.
+    """
+    if b.ndim != 1 or iterations < 0:
+        raise ValueError(f"need a vector b and iterations >= 0, got shape {tuple(b.shape)} and {iterations}")
+    x = torch.zeros_like(b)
+    r = b.clone()  # the residual b - A x, and minus the gradient of 1/2 x^T A x - b^T x
+    p = r.clone()
+    rr = _dot(r, r)
+    norms = [rr**0.5]
+    target = residual_tol * norms[0]
+    for _ in range(iterations):
+        if norms[-1] <= target:
+            break
+        a_p = matvec(p)
+        curvature = _dot(p, a_p)
+        if not 0 < curvature < float("inf"):
+            return Solution(x, tuple(norms), False, f"p^T A p is {curvature:.3g}, but must be positive and finite")
+        alpha = rr / curvature  # exact minimum along p
+        x = x + alpha * p
+        r = r - alpha * a_p
+        rr, rr_before = _dot(r, r), rr
+        p = r + (rr / rr_before) * p  # makes the next direction conjugate to all the earlier ones
+        norms.append(rr**0.5)
+    return Solution(x, tuple(norms), norms[-1] <= target)
+
+
+def _dot(u: Tensor, v: Tensor) -> float:
+    return torch.dot(u.double(), v.double()).item()

@@ -1,0 +1,201 @@
+"""Policies as functions of one flat parameter vector.
+
+Reading order: after `distributions`. Lesson 02.
+
+`policy(theta, obs)` returns a distribution over actions. Theta is an argument, never a hidden attribute: a line search is
+`f(theta + step * direction)`, nothing is mutated and nothing has to be restored afterwards. A policy is a network followed
+by a head; the network's modules hold shapes only (they live on PyTorch's meta device and own no numbers).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from trpo_lessons.distributions import Categorical, DiagGaussian, Distribution, FactoredCategorical
+
+
+class Head(Protocol):
+    """Turns the network's last layer into a distribution; may own parameters that no observation changes."""
+
+    @property
+    def num_inputs(self) -> int:
+        """Width of the network's last layer."""
+
+    @property
+    def num_free(self) -> int:
+        """How many entries at the end of theta belong to the head itself."""
+
+    def initial_free(self) -> Tensor:
+        """Their initial values, [num_free]."""
+
+    def __call__(self, outputs: Tensor, free: Tensor) -> Distribution:
+        """The distributions for `outputs` [N, num_inputs] and the head's own parameters `free` [num_free]."""
+
+
+@dataclass(frozen=True)
+class CategoricalHead:
+    """One of `num_actions` actions."""
+
+    num_actions: int
+    num_free: int = 0
+
+    @property
+    def num_inputs(self) -> int:
+        return self.num_actions
+
+    def initial_free(self) -> Tensor:
+        return torch.empty(0)
+
+    def __call__(self, outputs: Tensor, free: Tensor) -> Distribution:
+        return Categorical(outputs)
+
+
+@dataclass(frozen=True)
+class FactoredHead:
+    """Several independent choices, for example 3 + 3 + 2 for a joystick."""
+
+    sizes: tuple[int, ...]
+    num_free: int = 0
+
+    @property
+    def num_inputs(self) -> int:
+        return sum(self.sizes)
+
+    def initial_free(self) -> Tensor:
+        return torch.empty(0)
+
+    def __call__(self, outputs: Tensor, free: Tensor) -> Distribution:
+        return FactoredCategorical(outputs, self.sizes)
+
+
+@dataclass(frozen=True)
+class GaussianHead:
+    """Continuous actions; log sigma is a parameter of its own, the same in every state (appendix D of the paper)."""
+
+    action_dim: int
+    initial_log_std: float = 0.0
+
+    @property
+    def num_inputs(self) -> int:
+        return self.action_dim
+
+    @property
+    def num_free(self) -> int:
+        return self.action_dim
+
+    def initial_free(self) -> Tensor:
+        return torch.full((self.action_dim,), self.initial_log_std)
+
+    def __call__(self, outputs: Tensor, free: Tensor) -> Distribution:
+        return DiagGaussian(outputs, free)
+
+
+class FlatNetwork:
+    """A network as a function of one flat parameter vector."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network.to("meta")
+        shapes = {name: p.shape for name, p in network.named_parameters()}
+        self._names, self._shapes = list(shapes.keys()), list(shapes.values())
+        self._sizes = [shape.numel() for shape in self._shapes]
+
+    @property
+    def num_parameters(self) -> int:
+        """How many weights and biases there are."""
+        return sum(self._sizes)
+
+    def __call__(self, theta: Tensor, inputs: Tensor) -> Tensor:
+        """The network's outputs [N, outputs] for `inputs` [N, ...] under the parameters `theta` [num_parameters]."""
+        parts = torch.split(theta, self._sizes)
+        weights = {n: part.view(shape) for n, part, shape in zip(self._names, parts, self._shapes, strict=True)}
+        outputs: Tensor = torch.func.functional_call(self._network, weights, (inputs,))
+        return outputs
+
+    def initial_theta(self, last_layer_gain: float, generator: torch.Generator | None = None) -> Tensor:
+        """Random parameters [num_parameters], float32: orthogonal weights with gain sqrt(2) (the last layer's is given),
+        zero biases. Saxe et al. (2014)."""
+        last = max(i for i, shape in enumerate(self._shapes) if len(shape) > 1)
+        parts = [torch.zeros(shape) for shape in self._shapes]
+        for i, part in enumerate(parts):
+            if part.ndim > 1:
+                nn.init.orthogonal_(part, last_layer_gain if i == last else math.sqrt(2), generator=generator)
+        return torch.cat([part.flatten() for part in parts])
+
+
+class Policy:
+    """A network followed by a head, as a function of (theta, obs)."""
+
+    def __init__(self, network: nn.Module, head: Head) -> None:
+        self._network = FlatNetwork(network)
+        self.head = head
+
+    @property
+    def num_parameters(self) -> int:
+        """Length of theta: every weight, every bias, and the head's own parameters at the end."""
+        return self._network.num_parameters + self.head.num_free
+
+    def __call__(self, theta: Tensor, obs: Tensor) -> Distribution:
+        """Distributions over actions for `obs` [N, *obs_shape] under the parameters `theta` [num_parameters].
+
+        Raises ValueError when theta has the wrong length.
+        """
+        if theta.shape != (self.num_parameters,):
+            raise ValueError(f"theta has shape {tuple(theta.shape)}, but this policy needs ({self.num_parameters},)")
+        weights, free = torch.split(theta, [self._network.num_parameters, self.head.num_free])
+        return self.head(self._network(weights, obs), free)
+
+    def initial_theta(self, generator: torch.Generator | None = None) -> Tensor:
+        """A random theta [num_parameters], float32.
+
+        The last layer is small, which makes the first policy almost the same in every state: early actions explore.
+        """
+        return torch.cat([self._network.initial_theta(0.01, generator), self.head.initial_free()])
+
+
+def mlp(sizes: Sequence[int]) -> nn.Sequential:
+    """Linear layers of the given widths with tanh between them, as in the paper's locomotion networks (figure 3)."""
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in itertools.pairwise(sizes):
+        layers += [nn.Linear(fan_in, fan_out, device="meta"), nn.Tanh()]
+    return nn.Sequential(*layers[:-1])
+
+
+def linear_policy(obs_dim: int, head: Head) -> Policy:
+    """A policy whose parameters are linear in the observation, such as the paper's six-parameter cart-pole."""
+    return Policy(mlp([obs_dim, head.num_inputs]), head)
+
+
+def mlp_policy(obs_dim: int, head: Head, hidden: Sequence[int] = (64, 64)) -> Policy:
+    """A policy with tanh hidden layers of the given widths."""
+    return Policy(mlp([obs_dim, *hidden, head.num_inputs]), head)
+
+
+def convolutional_policy(obs_shape: tuple[int, int, int], head: Head, hidden: int = 20) -> Policy:
+    """The paper's Atari network for images `obs_shape` (channels, height, width): figure 3 and Table 3.
+
+    Two convolutions with 16 filters, 4 x 4, stride 2, then one hidden layer. With 4 x 52 x 40 images and a joystick head of
+    3 + 3 + 2 logits it has the paper's 33,500 parameters.
+    """
+    channels, height, width = obs_shape
+    for _ in range(2):
+        height, width = (height - 4) // 2 + 1, (width - 4) // 2 + 1
+    if height < 1 or width < 1:
+        raise ValueError(f"images of {obs_shape[1]} x {obs_shape[2]} are too small for two 4 x 4 convolutions")
+    network = nn.Sequential(
+        nn.Conv2d(channels, 16, kernel_size=4, stride=2, device="meta"),
+        nn.Tanh(),
+        nn.Conv2d(16, 16, kernel_size=4, stride=2, device="meta"),
+        nn.Tanh(),
+        nn.Flatten(),
+        nn.Linear(16 * height * width, hidden, device="meta"),
+        nn.Tanh(),
+        nn.Linear(hidden, head.num_inputs, device="meta"),
+    )
+    return Policy(network, head)

@@ -1,0 +1,216 @@
+"""Single-path sampling: follow the policy and use every state-action pair on the way.
+
+Reading order: after `advantages`. Lesson 06, section 5.1 and the left half of figure 1.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+from torch import Tensor
+
+from trpo_lessons.policies import Policy
+from trpo_lessons.surrogate import Batch
+
+
+@dataclass(frozen=True)
+class RunningMoments:
+    """Count, mean and sum of squared deviations of everything seen so far, per component [obs_dim]; float64.
+
+    Observation statistics must not move between collecting a batch and updating on it: if they did, pi_theta_old would
+    already be another policy when the update begins, and the importance ratios would not start at 1. So they are frozen,
+    and `including` returns new ones for the next iteration.
+    """
+
+    count: float
+    mean: Tensor
+    deviations: Tensor
+
+    @classmethod
+    def empty(cls, obs_dim: int) -> RunningMoments:
+        """Nothing seen yet: `normalise` leaves observations as they are."""
+        return cls(0.0, torch.zeros(obs_dim, dtype=torch.float64), torch.zeros(obs_dim, dtype=torch.float64))
+
+    def including(self, rows: Tensor) -> RunningMoments:
+        """The moments of everything seen so far and `rows` [N, obs_dim]; Chan et al. (1983)."""
+        rows = rows.double()
+        count = self.count + len(rows)
+        shift = rows.mean(0) - self.mean
+        within = (rows - rows.mean(0)).square().sum(0)
+        between = shift.square() * (self.count * len(rows) / count)
+        return RunningMoments(count, self.mean + shift * (len(rows) / count), self.deviations + within + between)
+
+    def normalise(self, obs: Tensor) -> Tensor:
+        """Observations [..., obs_dim] with mean 0 and variance 1 by these statistics, clipped to +-10; float32."""
+        if self.count < 2:
+            return obs.float()
+        std = (self.deviations / self.count + 1e-8).sqrt()
+        return ((obs - self.mean) / std).clamp(-10, 10).float()
+
+
+@dataclass(frozen=True)
+class SinglePath:
+    """T steps of E environments side by side, and what is needed to go on.
+
+    raw_obs      [T, E, obs_dim]  observations as the environment gave them; float64
+    obs          [T, E, obs_dim]  normalised, as the policy saw them; float32
+    actions      [T, E] or [T, E, action_dim]  as drawn from the policy, before any clipping to the action space
+    log_q        [T, E]  their log probability under the policy that drew them
+    rewards      [T, E]  as the environment gave them; float64
+    terminated, truncated  [T, E]  bool
+    final_obs    [number of truncated steps, obs_dim]  raw observation that each truncated step led to, in order of (t, e)
+    next_obs     [E, obs_dim]  raw observation from which sampling goes on
+    episode_returns, episode_lengths  of the episodes that ended during these steps
+    seconds      wall time spent "acting" and "simulating"
+    """
+
+    raw_obs: Tensor
+    obs: Tensor
+    actions: Tensor
+    log_q: Tensor
+    rewards: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    final_obs: Tensor
+    next_obs: Tensor
+    episode_returns: tuple[float, ...]
+    episode_lengths: tuple[int, ...]
+    seconds: dict[str, float]
+
+    @property
+    def num_steps(self) -> int:
+        """How many simulator steps were taken: T * E."""
+        return self.rewards.numel()
+
+    @property
+    def problem(self) -> str:
+        """Why these samples must not be learned from, or "" when all numbers are finite."""
+        columns = {"an observation": self.raw_obs, "a reward": self.rewards, "an action": self.actions.double()}
+        columns |= {"an observation after an episode": self.final_obs, "a log probability": self.log_q}
+        broken = [name for name, column in columns.items() if not column.isfinite().all()]
+        return f"{broken[0]} is not finite" if broken else ""
+
+    def batch(self, advantages: Tensor) -> Batch:
+        """The batch for an update, given `advantages` [T, E].
+
+        Samples are ordered environment by environment, so that neighbours in the batch are neighbours in time: thinning
+        by a stride then drops what is most redundant.
+        """
+        return Batch(*(by_environment(x) for x in (self.obs, self.actions, advantages.float(), self.log_q)))
+
+
+def by_environment(rows: Tensor) -> Tensor:
+    """[T, E, ...] -> [E * T, ...], one environment after the other."""
+    return rows.transpose(0, 1).flatten(0, 1)
+
+
+def values_along(
+    path: SinglePath, statistics: RunningMoments, value: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """V of the state before each step and of the state it led to, both [T, E], as `advantages.gae` wants them.
+
+    The state a step led to is the next row's, except where an episode was truncated (there it is the final observation,
+    before the reset) and in the last row. After a termination the entry has no meaning, and gae ignores it.
+    """
+    num_rows, num_envs = path.rewards.shape
+    values = value(path.obs.flatten(0, 1)).view(num_rows, num_envs)
+    after_last = value(statistics.normalise(path.next_obs))
+    next_values = torch.cat([values[1:], after_last[None]])
+    next_values[path.truncated] = value(statistics.normalise(path.final_obs))
+    return values, next_values
+
+
+def sample_single_path(
+    env: VectorEnv,
+    policy: Policy,
+    theta: Tensor,
+    statistics: RunningMoments,
+    raw_obs: Tensor,
+    num_steps: int,
+    generator: torch.Generator,
+) -> SinglePath:
+    """Follow the policy for `num_steps` steps in every environment, from `raw_obs` [E, obs_dim].
+
+    The environment must reset itself within the step that ends an episode (gymnasium's AutoresetMode.SAME_STEP), so that
+    every step is a real transition. Continuous actions are clipped to the action space on their way to the environment,
+    never in the record: the probability that counts is that of the action drawn.
+    """
+    recorder = _Recorder()
+    for _ in range(num_steps):
+        start = time.perf_counter()
+        with torch.no_grad():
+            obs = statistics.normalise(raw_obs)
+            distribution = policy(theta, obs)
+            actions = distribution.sample(generator)
+            log_q = distribution.log_prob(actions)
+        command = for_environment(actions, env.single_action_space)
+        acted = time.perf_counter()
+        next_obs, rewards, terminated, truncated, infos = env.step(command)
+        recorder.seconds["acting"] += acted - start
+        recorder.seconds["simulating"] += time.perf_counter() - acted
+        recorder.record(raw_obs, obs, actions, log_q, rewards, terminated, truncated, infos)
+        raw_obs = torch.as_tensor(next_obs, dtype=torch.float64).clone()
+    return recorder.finish(raw_obs)
+
+
+def for_environment(actions: Tensor, space: gym.Space[Any]) -> np.ndarray:
+    """Actions as the environment wants them: numpy, and continuous ones within the bounds of the action space.
+
+    A NaN (from an observation that was not finite) becomes a zero here; it stays in the record, and the update is refused.
+    """
+    if isinstance(space, gym.spaces.Box):
+        bounded: np.ndarray = np.clip(np.nan_to_num(actions.numpy()), space.low, space.high)
+        return bounded
+    return np.asarray(actions)
+
+
+class _Recorder:
+    """Collects the rows of a SinglePath."""
+
+    COLUMNS = ("raw_obs", "obs", "actions", "log_q", "rewards", "terminated", "truncated")
+
+    def __init__(self) -> None:
+        self.seconds = {"acting": 0.0, "simulating": 0.0}
+        self._rows: dict[str, list[Tensor]] = {name: [] for name in self.COLUMNS}
+        self._final_obs: list[np.ndarray] = []
+        self._returns: list[float] = []
+        self._lengths: list[int] = []
+
+    def record(
+        self,
+        raw_obs: Tensor,
+        obs: Tensor,
+        actions: Tensor,
+        log_q: Tensor,
+        rewards: np.ndarray,
+        terminated: np.ndarray,
+        truncated: np.ndarray,
+        infos: Mapping[str, Any],
+    ) -> None:
+        outcome = (torch.tensor(rewards, dtype=torch.float64), torch.tensor(terminated), torch.tensor(truncated))
+        for name, row in zip(self.COLUMNS, (raw_obs, obs, actions, log_q, *outcome), strict=True):
+            self._rows[name].append(row)
+        if "episode" in infos:
+            ended = infos["_episode"]
+            self._returns += infos["episode"]["r"][ended].tolist()
+            self._lengths += infos["episode"]["l"][ended].tolist()
+            self._final_obs += [infos["final_obs"][e] for e in np.flatnonzero(truncated)]
+
+    def finish(self, next_obs: Tensor) -> SinglePath:
+        columns = {name: torch.stack(rows) for name, rows in self._rows.items()}
+        final_obs = torch.tensor(np.array(self._final_obs), dtype=torch.float64).reshape(-1, next_obs.shape[-1])
+        return SinglePath(
+            **columns,
+            final_obs=final_obs,
+            next_obs=next_obs,
+            episode_returns=tuple(self._returns),
+            episode_lengths=tuple(self._lengths),
+            seconds=self.seconds,
+        )

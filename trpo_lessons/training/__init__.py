@@ -1,0 +1,24 @@
+"""Training runs from the parts that the lessons explain.
+
+Reading order: after `single_path`. `config` and `presets` say what a run is, `loop` is one iteration after another,
+`run_folder` keeps it on disk, `run` starts it and goes on with it, `evaluation` scores it.
+"""
+
+from trpo_lessons.training.config import SettingError, TrainConfig
+from trpo_lessons.training.evaluation import Evaluation, evaluate
+from trpo_lessons.training.presets import preset
+from trpo_lessons.training.run import Run, load_run, resume, train
+from trpo_lessons.training.run_folder import RunError
+
+__all__ = [
+    "Evaluation",
+    "Run",
+    "RunError",
+    "SettingError",
+    "TrainConfig",
+    "evaluate",
+    "load_run",
+    "preset",
+    "resume",
+    "train",
+]

@@ -1,0 +1,137 @@
+"""Every setting of a training run, and the presets.
+
+A configuration is a frozen dataclass of plain values: it is stored as JSON in the run folder and is all that `resume`
+needs to know.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from trpo_lessons.envs import check_task
+
+
+class SettingError(ValueError):
+    """A setting that cannot be used; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The settings of one run. Defaults are the `class` preset of the locomotion tasks.
+
+    Raises SettingError (one line) when a value is out of range.
+    """
+
+    task: str
+    sampling: str = "single-path"
+    preset: str = "class"
+    seed: int = 0
+    device: str = "cpu"
+    threads: int = 2  # of torch and of the simulator; part of what makes two runs equal to the bit
+
+    iterations: int = 244
+    steps_per_iteration: int = 4096  # simulator steps, over all environments
+    num_envs: int = 64
+
+    hidden: tuple[int, ...] = (64, 64)
+    initial_log_std: float = 0.0
+
+    gamma: float = 0.99
+    lam: float = 0.95
+    value_hidden: tuple[int, ...] = (64, 64)  # () means no value function: Monte Carlo returns, as in the paper
+    value_epochs: int = 5
+    value_minibatch: int = 256
+    value_learning_rate: float = 1e-3
+
+    delta: float = 0.01
+    damping: float = 0.1
+    cg_iterations: int = 10
+    fisher_stride: int = 1
+    shrink: float = 0.8
+    max_backtracks: int = 15
+    chunk_size: int | None = None
+
+    def __post_init__(self) -> None:
+        check_task(self.task)
+        for name, rule in _RULES.items():
+            if not rule.holds(getattr(self, name)):
+                raise SettingError(f"{name} must be {rule.text}, got {getattr(self, name)!r}")
+        if self.steps_per_iteration % self.num_envs:
+            raise SettingError(
+                f"steps_per_iteration ({self.steps_per_iteration}) must be a multiple of num_envs ({self.num_envs})"
+            )
+
+    @property
+    def rows(self) -> int:
+        """Steps of each environment in one iteration."""
+        return self.steps_per_iteration // self.num_envs
+
+    @property
+    def total_steps(self) -> int:
+        """Simulator steps of the whole run."""
+        return self.iterations * self.steps_per_iteration
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> TrainConfig:
+        """The inverse of `to_json`. Raises SettingError for settings this version does not know."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise SettingError(f"unknown settings {', '.join(unknown)}: written by another version?")
+        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**settings)
+
+
+@dataclass(frozen=True)
+class _Rule:
+    text: str
+    holds: Callable[[Any], bool]
+
+
+def _number(low: float, high: float, text: str, *, whole: bool = False) -> _Rule:
+    def holds(value: object) -> bool:
+        kinds = (int,) if whole else (int, float)
+        return (
+            isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
+        )
+
+    return _Rule(text, holds)
+
+
+def _count(low: int = 1) -> _Rule:
+    return _number(low, math.inf, f"a whole number, at least {low}", whole=True)
+
+
+_WIDTHS = _Rule("a sequence of layer widths, each at least 1", lambda v: all(isinstance(w, int) and w > 0 for w in v))
+_TINY = 1e-12
+_RULES = {
+    "sampling": _Rule("single-path", lambda v: v == "single-path"),
+    "device": _Rule("cpu or cuda", lambda v: v in ("cpu", "cuda")),
+    "seed": _count(0),
+    "threads": _count(),
+    "iterations": _count(),
+    "steps_per_iteration": _count(),
+    "num_envs": _count(),
+    "hidden": _WIDTHS,
+    "value_hidden": _WIDTHS,
+    "initial_log_std": _number(-10, 5, "between -10 and 5"),
+    "gamma": _number(0, 1 - _TINY, "at least 0 and below 1"),
+    "lam": _number(0, 1, "between 0 and 1"),
+    "value_epochs": _count(),
+    "value_minibatch": _count(),
+    "value_learning_rate": _number(_TINY, 1, "above 0, at most 1"),
+    "delta": _number(_TINY, 10, "above 0, at most 10"),
+    "damping": _number(0, 1e3, "between 0 and 1000"),
+    "cg_iterations": _count(),
+    "fisher_stride": _count(),
+    "shrink": _number(_TINY, 1 - _TINY, "strictly between 0 and 1"),
+    "max_backtracks": _count(0),
+    "chunk_size": _Rule("a whole number, at least 1, or none", lambda v: v is None or _count().holds(v)),
+}

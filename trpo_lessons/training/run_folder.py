@@ -1,0 +1,150 @@
+"""What a training run leaves on disk, and how to read it back.
+
+    config.json             every setting, seed, versions, machine, threads
+    progress.csv            one row an iteration
+    checkpoint.safetensors  everything that the next iteration depends on (never pickle)
+    events.out.tfevents.*   the same rows for TensorBoard
+
+Files are written under another name and renamed, so that a run killed at any moment leaves whole files. A row is written
+before its checkpoint: a row without a checkpoint is dropped on resume, and its iteration runs again to the same bits.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from trpo_lessons.training.config import SettingError, TrainConfig
+
+FORMAT = "trpo-lessons run, format 1"
+_PACKAGES = ("torch", "numpy", "gymnasium", "mujoco")
+
+
+class RunError(Exception):
+    """A run folder that cannot be used; the message is one line that says what to do."""
+
+
+def environment_facts(threads: int) -> dict[str, Any]:
+    """Machine, versions and threads: what has to be equal for two runs to be equal to the bit."""
+    return {
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "threads": threads,
+        **{name: version(name) for name in _PACKAGES},
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+
+
+class RunFolder:
+    """Reads and writes one run folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, config: TrainConfig) -> RunFolder:
+        """A new run folder. Raises RunError when `path` already holds a run or cannot be written."""
+        folder = cls(path)
+        if (path / "config.json").exists():
+            raise RunError(f"{path} already holds a run; resume it, or choose another folder with --out")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot create {path}: {error.strerror}") from error
+        text = {"format": FORMAT, "settings": config.to_json(), "environment": environment_facts(config.threads)}
+        folder._replace("config.json", (json.dumps(text, indent=2) + "\n").encode())
+        return folder
+
+    def config(self) -> tuple[TrainConfig, dict[str, Any]]:
+        """The run's settings and the environment it was started in. Raises RunError when there is no usable run."""
+        path = self.path / "config.json"
+        try:
+            text = json.loads(path.read_text())
+            if text["format"] != FORMAT:
+                raise RunError(f"{path} was written by another version ({text['format']}); this one reads {FORMAT}")
+            return TrainConfig.from_json(text["settings"]), text["environment"]
+        except FileNotFoundError:
+            raise RunError(f"{self.path} is not a run folder: it has no config.json") from None
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, OSError) as error:
+            raise RunError(f"{path} is damaged ({error}); restore it or start a new run") from error
+        except SettingError as error:
+            raise RunError(f"{path}: {error}") from error
+
+    def save_checkpoint(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Replace the checkpoint. Raises RunError when the disk refuses; the previous checkpoint then still stands."""
+        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        data = save(contiguous, metadata={"format": FORMAT, "facts": json.dumps(facts)})
+        self._replace("checkpoint.safetensors", data)
+
+    def load_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and facts of the last checkpoint. Raises RunError when it is missing, damaged or foreign."""
+        path = self.path / "checkpoint.safetensors"
+        if not path.exists():
+            raise RunError(f"{self.path} has no checkpoint yet: the run stopped before its first iteration ended")
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != FORMAT:
+                    raise RunError(f"{path} is not a checkpoint of this package (format: {metadata.get('format')})")
+                return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["facts"])  # noqa: SIM118
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise RunError(f"{path} is damaged ({error}); restore it from a copy or start a new run") from error
+
+    def append_row(self, row: Mapping[str, Any]) -> None:
+        """Add one iteration to progress.csv. Raises RunError when the disk refuses."""
+        path = self.path / "progress.csv"
+        try:
+            new = not path.exists()
+            with open(path, "a", newline="") as file:
+                writer = csv.DictWriter(file, row.keys())
+                if new:
+                    writer.writeheader()
+                writer.writerow(row)
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {error.strerror}; make room, then resume") from error
+
+    def rows(self) -> list[dict[str, str]]:
+        """The rows of progress.csv, oldest first; empty when there is none yet."""
+        path = self.path / "progress.csv"
+        if not path.exists():
+            return []
+        with open(path, newline="") as file:
+            return list(csv.DictReader(file))
+
+    def drop_rows_after(self, iteration: int) -> None:
+        """Keep the first `iteration` rows, those that the checkpoint knows of."""
+        rows = self.rows()
+        if len(rows) <= iteration:
+            return
+        lines = (self.path / "progress.csv").read_text().splitlines(keepends=True)
+        self._replace("progress.csv", "".join(lines[: iteration + 1]).encode())
+
+    def _replace(self, name: str, data: bytes) -> None:
+        temporary = self.path / f".{name}.partial"
+        try:
+            temporary.write_bytes(data)
+            os.replace(temporary, self.path / name)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise RunError(f"cannot write {self.path / name}: {error.strerror}; make room, then resume") from error
