@@ -1,0 +1,26 @@
+"""What a lesson is made of: explorers (sliders), checks for exercises, their solutions, and grading.
+
+Imported by notebooks only. A lesson named ``lesson_03`` has up to three modules here: ``explorers.lesson_03``,
+``checks.lesson_03`` and ``solutions.lesson_03``; a notebook imports the first two and never the third.
+"""
+
+from __future__ import annotations
+
+import torch
+
+__all__ = ["start", "verdict"]
+
+
+def start(threads: int = 2) -> None:
+    """Call it first in every lesson: fixes the number of threads, on which the last bits of sums depend."""
+    torch.set_num_threads(threads)
+
+
+def verdict(claim: str, holds: object) -> None:
+    """Print ``claim: yes``, or stop the lesson with the claim that does not hold.
+
+    `claim` states its tolerance, for example ``"both ways of computing V agree to 1e-12"``. A lesson's claims hold on
+    every machine because a claim that fails raises AssertionError, with or without a comparison of the printed text.
+    """
+    assert bool(holds), f"this should hold and does not: {claim}"
+    print(f"{claim}: yes")

@@ -1,0 +1,237 @@
+"""Checks for exercises: ``check.NAME(student_function)`` prints one line that says what to do next.
+
+A lesson's module declares its checks like this::
+
+    discounted_return = Check("discounted_return", minutes=5, inputs=lambda rng: (rng.normal(size=6), 0.9))
+
+    @discounted_return.property("the return of one reward should be that reward, undiscounted")
+    def one_reward(student, rng):
+        reward = rng.normal()
+        return abs(student(np.array([reward]), 0.5) - reward) < 1e-12
+
+    @discounted_return.mistake("order", "you discount the past instead of the future; tempting, because ...")
+    def backwards(rewards, gamma):
+        return sum(gamma ** (len(rewards) - 1 - t) * r for t, r in enumerate(rewards))
+
+Properties are tried on fresh random inputs. A function that fails one is compared with the lesson's catalogue of
+tempting mistakes: if it behaves like one of them on random inputs, the student reads that mistake's message, otherwise
+the description of the property that failed. The reference is ``solutions.<lesson>.<NAME>``; its values are never shown.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import io
+import json
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.random import Generator
+
+from trpo_lessons.teaching.checks.comparing import close, copy_of, difference_in_form, same
+
+Function = Callable[..., Any]
+Property = Callable[[Function, Generator], bool]
+Kind = Literal[
+    "sign", "order", "conditioning", "detachment", "termination", "concept", "constant", "indexing", "numerics"
+]
+CONCEPTUAL: frozenset[str] = frozenset({"sign", "order", "conditioning", "detachment", "termination", "concept"})
+Status = Literal["not attempted", "passed", "wrong"]
+# Where `teaching.grade` collects outcomes; unset in a student's own session.
+RESULTS_VARIABLE = "TRPO_LESSONS_CHECK_RESULTS"
+DRAWS = 5
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A wrong implementation that a thoughtful student may write, and what such a student should be told."""
+
+    name: str
+    kind: Kind
+    message: str
+    function: Function
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a check found, and the one line it prints."""
+
+    exercise: str
+    status: Status
+    line: str
+
+
+class _FoundError(Exception):
+    """Carries the first thing found wrong out of the nested calls; never leaves this module."""
+
+
+class Check:
+    """One exercise's check.
+
+    `inputs(rng)` draws the arguments of one call. `behavior(function, *arguments)` is what is compared with the
+    reference and with the mistakes; by default the value returned. Give another one where the value alone does not tell
+    them apart, for example the value and its gradient in an exercise about detaching.
+
+    Set `unique=False` if several different answers are right; the properties alone then decide.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        minutes: int,
+        inputs: Callable[[Generator], tuple[Any, ...]],
+        behavior: Function | None = None,
+        tolerance: float = 1e-8,
+        unique: bool = True,
+        solutions: str | None = None,
+    ) -> None:
+        self.name, self.minutes, self.inputs, self.tolerance, self.unique = name, minutes, inputs, tolerance, unique
+        self.behavior: Function = behavior or (lambda function, *arguments: function(*arguments))
+        self.properties: list[tuple[str, Property]] = []
+        self.mistakes: list[Mistake] = []
+        # The lesson is the module that draws the inputs: checks.lesson_03 finds its answers in solutions.lesson_03.
+        self.lesson = inputs.__module__.rpartition(".")[2]
+        self._solutions = solutions or f"trpo_lessons.teaching.solutions.{self.lesson}"
+        _record({"declared": name, "lesson": self.lesson, "minutes": minutes})
+
+    def property(self, otherwise: str) -> Callable[[Property], Property]:
+        """Declare a property; `otherwise` is what a student reads if it fails and no known mistake explains it."""
+
+        def declare(function: Property) -> Property:
+            self.properties.append((otherwise, function))
+            return function
+
+        return declare
+
+    def mistake(self, kind: Kind, message: str) -> Callable[[Function], Function]:
+        """Declare a tempting mistake; `message` says what is wrong and why it is tempting."""
+
+        def declare(function: Function) -> Function:
+            self.mistakes.append(Mistake(function.__name__, kind, message, function))
+            return function
+
+        return declare
+
+    @functools.cached_property
+    def reference(self) -> Function:
+        """The solution, looked up by lesson and name."""
+        solution: Function = getattr(importlib.import_module(self._solutions), self.name)
+        return solution
+
+    def __call__(self, student: Function) -> None:
+        """Print one line: not attempted yet, passed, or what is wrong and why it is tempting."""
+        _record({"started": self.name, "lesson": self.lesson})
+        outcome = self.outcome(student)
+        _record({"exercise": self.name, "lesson": self.lesson, "status": outcome.status, "line": outcome.line})
+        print(outcome.line)
+
+    def outcome(self, student: Function) -> Outcome:
+        """What `__call__` prints, with its status. Never raises for anything the student's function does."""
+        # One line is promised: what the function prints or warns about on thirty calls would bury it.
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            try:
+                problem = self._problem_with_form(student) or self._first_failed_property(student)
+                if problem is None:
+                    return self._say("passed", "passed")
+                return self._say("wrong", f"not yet. {self._explain(student) or problem}")
+            except NotImplementedError:
+                return self._say("not attempted", f"not attempted yet (about {self.minutes} minutes)")
+            except _FoundError as found:
+                return self._say("wrong", f"not yet. {found}")
+
+    def _say(self, status: Status, text: str) -> Outcome:
+        return Outcome(self.name, status, f"{self.name}: {' '.join(text.split())}")
+
+    def _rng(self, draw: int) -> Generator:
+        # Seeded, so that a lesson prints the same line twice; by name, so that exercises do not share inputs.
+        return np.random.default_rng([draw, *self.name.encode()])
+
+    def _problem_with_form(self, student: Function) -> str | None:
+        """Call once; refuse errors, nothing returned and changed arguments; report another shape or type, or NaN."""
+        if not callable(student):
+            raise _FoundError(f"Hand over the function itself, without calling it: check.{self.name}({self.name}).")
+        arguments = self.inputs(self._rng(0))
+        given = copy_of(arguments)
+        answer = _guarded(student)(*given)
+        if answer is None:
+            raise _FoundError("Your function returned None. Does every path end with a return?")
+        if not same(arguments, given):
+            raise _FoundError(
+                "Your function changes its arguments in place; whoever called it will find other numbers. "
+                "Work on a copy, or use operations that return a new array."
+            )
+        return difference_in_form(answer, self.reference(*copy_of(arguments)))
+
+    def _first_failed_property(self, student: Function) -> str | None:
+        guarded = _guarded(student)
+        for otherwise, holds in self.properties:
+            if not all(_holds(holds, guarded, self._rng(draw)) for draw in range(1, DRAWS + 1)):
+                return otherwise
+        if self.unique and not self._behaves_like(student, self.reference):
+            return (
+                "What is easy to test holds, but the value is still another one. "
+                "Go through the definition again, term by term."
+            )
+        return None
+
+    def _behaves_like(self, student: Function, other: Function) -> bool:
+        for draw in range(1, DRAWS + 1):
+            arguments = self.inputs(self._rng(100 + draw))
+            theirs = self.behavior(other, *copy_of(arguments))
+            try:
+                mine = self.behavior(_guarded(student), *copy_of(arguments))
+            except (_FoundError, NotImplementedError):
+                raise
+            except Exception:
+                return False
+            if not close(mine, theirs, self.tolerance):
+                return False
+        return True
+
+    def _explain(self, student: Function) -> str | None:
+        for mistake in self.mistakes:
+            if self._behaves_like(student, mistake.function):
+                return mistake.message
+        return None
+
+
+def _holds(holds: Property, student: Function, rng: Generator) -> bool:
+    try:
+        return bool(holds(student, rng))
+    except (_FoundError, NotImplementedError):
+        raise
+    except Exception:
+        # The function returned something the property cannot work with, such as a tensor that has lost its graph.
+        return False
+
+
+def _guarded(student: Function) -> Function:
+    """The same function, with any error it raises turned into a line for the student."""
+
+    @functools.wraps(student)
+    def call(*arguments: Any, **options: Any) -> Any:
+        try:
+            return student(*arguments, **options)
+        except NotImplementedError:
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            advice = "Call it yourself on a small example to see where."
+            raise _FoundError(f"Your function stopped with {reason}. {advice}") from None
+
+    return call
+
+
+def _record(entry: dict[str, Any]) -> None:
+    path = os.environ.get(RESULTS_VARIABLE)
+    if path:
+        with open(path, "a", encoding="utf-8") as results:
+            results.write(json.dumps(entry) + "\n")

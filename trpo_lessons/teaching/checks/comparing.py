@@ -1,0 +1,139 @@
+"""Comparing what functions return: numbers, arrays, tensors, and tuples, lists, dicts and dataclasses of them."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def copy_of(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A deep copy, so that no call sees what an earlier one did to its arguments."""
+    return tuple(
+        argument.clone_state() if isinstance(argument, torch.Generator) else copy.deepcopy(argument)
+        for argument in arguments
+    )
+
+
+def parts(value: Any) -> list[Any] | None:
+    """The members of a container, in order; None for anything else."""
+    if isinstance(value, (tuple, list)):
+        return list(value)
+    if isinstance(value, dict):
+        return [value[key] for key in sorted(value, key=str)]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [getattr(value, field.name) for field in dataclasses.fields(value)]
+    return None
+
+
+def is_number(value: Any) -> bool:
+    """A Python number or an array or tensor without axes: exercises treat them alike."""
+    if isinstance(value, (bool, int, float, complex, np.generic)):
+        return True
+    return isinstance(value, (np.ndarray, torch.Tensor)) and value.ndim == 0
+
+
+def as_array(value: Any) -> np.ndarray[Any, Any] | None:
+    """A number, array or tensor as a NumPy array; None for anything else."""
+    if isinstance(value, torch.Tensor):
+        array: np.ndarray[Any, Any] = value.detach().cpu().numpy()
+        return array
+    return np.asarray(value) if is_number(value) or isinstance(value, np.ndarray) else None
+
+
+def same(one: Any, other: Any) -> bool:
+    """Bit for bit the same, members included; objects of unknown type count as the same."""
+    members, others = parts(one), parts(other)
+    if members is not None and others is not None:
+        return len(members) == len(others) and all(map(same, members, others))
+    a, b = as_array(one), as_array(other)
+    if a is None or b is None:
+        return True
+    return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+
+
+def close(one: Any, other: Any, tolerance: float) -> bool:
+    """Equal within `tolerance`, absolute and relative, in every member; False if they are built differently."""
+    members, others = parts(one), parts(other)
+    if members is not None or others is not None:
+        if members is None or others is None or len(members) != len(others):
+            return False
+        return all(close(a, b, tolerance) for a, b in zip(members, others, strict=True))
+    a, b = as_array(one), as_array(other)
+    if a is None or b is None:
+        return bool(one == other)
+    if a.shape != b.shape:
+        return False
+    if a.dtype.kind in "USO" or b.dtype.kind in "USO":
+        return bool(np.all(a == b))
+    return bool(np.allclose(a, b, rtol=tolerance, atol=tolerance, equal_nan=True))
+
+
+def difference_in_form(answer: Any, expected: Any, where: str = "Your function returned") -> str | None:
+    """What is wrong with `answer` whatever its values: type, length, shape, dtype, NaN. None if nothing is."""
+    members, others = parts(answer), parts(expected)
+    if others is not None:
+        if members is None or type(answer) is not type(expected):
+            return f"{where} {_kind(answer)}, but {_kind(expected)} is asked for."
+        if len(members) != len(others):
+            return f"{where} {len(members)} values, but {len(others)} are asked for."
+        pairs = zip(members, others, strict=True)
+        named = ((f"{where}, as value {i},", a, b) for i, (a, b) in enumerate(pairs, start=1))
+        return next(filter(None, (difference_in_form(a, b, name) for name, a, b in named)), None)
+    a, b = as_array(answer), as_array(expected)
+    if b is None:
+        wrong_kind = not isinstance(answer, type(expected))
+    else:
+        mixed = isinstance(answer, torch.Tensor) != isinstance(expected, torch.Tensor)
+        wrong_kind = a is None or (mixed and not is_number(expected))
+    if wrong_kind:
+        return f"{where} {_kind(answer)}, but {_kind(expected)} is asked for."
+    return _difference_in_numbers(a, b, where, not is_number(expected)) if a is not None and b is not None else None
+
+
+def _difference_in_numbers(
+    a: np.ndarray[Any, Any], b: np.ndarray[Any, Any], where: str, exact_dtype: bool
+) -> str | None:
+    if a.shape != b.shape:
+        return f"{where} {_shape(a)}, but {_shape(b)} is asked for."
+    if a.dtype.kind == "c" and b.dtype.kind != "c":
+        return f"{where} complex numbers, but real ones are asked for."
+    # A whole number where a real one is asked for is fine; a truncated array is not, and neither is half the precision.
+    if exact_dtype and a.dtype != b.dtype and a.size:
+        return f"{where} numbers of type {a.dtype}, but {b.dtype} is asked for."
+    if a.dtype.kind == "f" and np.isnan(a).any() and not np.isnan(b).any():
+        return f"{where} NaN, which is not a number. Look for 0/0, log of a negative number, or inf - inf."
+    if a.dtype.kind == "f" and np.isinf(a).any() and not np.isinf(b).any():
+        return f"{where} an infinite value. Look for a division by zero, log(0), or exp of something large."
+    return None
+
+
+def _shape(array: np.ndarray[Any, Any]) -> str:
+    return "a single number" if array.ndim == 0 else f"an array of shape {array.shape}"
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return "a torch tensor" if value.ndim else "a number"
+    if isinstance(value, np.ndarray):
+        return "a NumPy array" if value.ndim else "a number"
+    if is_number(value):
+        return "a number"
+    article = "an" if type(value).__name__[0].lower() in "aeiou" else "a"
+    return f"{article} {type(value).__name__}"
+
+
+def proportional_or_shifted(one: list[float], other: list[float]) -> bool:
+    """Whether two lists of finite numbers differ only by one constant factor, or only by one constant added."""
+    a, b = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
+    keep = np.isfinite(a) & np.isfinite(b)
+    a, b = a[keep], b[keep]
+    if a.size < 3 or math.isclose(float(np.ptp(a)), 0.0) or math.isclose(float(np.ptp(b)), 0.0):
+        return False
+    factor = float(a @ b / (a @ a))
+    scale = float(np.abs(b).max())
+    return bool(np.abs(b - factor * a).max() < 1e-9 * scale or np.ptp(b - a) < 1e-9 * scale)
