@@ -3,8 +3,8 @@
 Reading order: after `envs`. Lesson 06, section 5.1.
 
 All arrays are [T, E]: T steps of E environments side by side. A step can be the last one of its episode for two reasons
-that mean opposite things. After a **termination** there is no future, and its value is zero. After a **truncation** (a time
-limit, or simply the end of our sampling) the future exists and nobody has seen it: its value is estimated.
+that mean opposite things. After a **termination** there is no future, and its value is zero. After a **truncation** (a
+time limit, or simply the end of our sampling) the future exists and nobody has seen it: its value is estimated.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def discounted_returns(
 ) -> Tensor:
     """Discounted sum of rewards from every step to the end of its episode, [T, E].
 
-    `next_values` [T, E] is the value of the state that each step led to, before any reset. It is used where an episode is
-    truncated and at the last row; pass zeros for returns without a value function, as in the paper.
+    `next_values` [T, E] is the value of the state that each step led to, before any reset. It is used where an episode
+    is truncated and at the last row; pass zeros for returns without a value function, as in the paper.
     """
     rows = torch.empty_like(rewards)
     future = next_values[-1]
@@ -46,8 +46,8 @@ def gae(
     """Generalised advantage estimates, [T, E]: Schulman et al. (2016), equation 16.
 
     A_t = sum_k (gamma lam)^k residual_{t+k}, with residual_t = r_t + gamma V(s_{t+1}) - V(s_t), within one episode.
-    `values` [T, E] is V(s_t); `next_values` [T, E] is V of the state that the step led to, before any reset. lam = 1 gives
-    discounted returns minus values (no bias from V), lam = 0 the one-step residual (least variance).
+    `values` [T, E] is V(s_t); `next_values` [T, E] is V of the state that the step led to, before any reset.
+    lam = 1 gives discounted returns minus values (no bias from V), lam = 0 the one-step residual (least variance).
     """
     residuals = rewards + gamma * next_values * ~terminated - values
     decay = gamma * lam * ~(terminated | truncated)
@@ -60,7 +60,7 @@ def gae(
 
 
 def explained_variance(predictions: Tensor, targets: Tensor) -> float:
-    """1 - Var(targets - predictions) / Var(targets): 1 is perfect, 0 no better than a constant; nan if targets are equal."""
+    """1 - Var(targets - predictions) / Var(targets): 1 is perfect, 0 no better than a constant. Nan if all equal."""
     variance = targets.double().var()
     return (1 - (targets.double() - predictions.double()).var() / variance).item() if variance > 0 else float("nan")
 

@@ -2,9 +2,9 @@
 
 Reading order: after `kl`, though it needs nothing from there. Lesson 04.
 
-A must be symmetric and positive definite. The method walks along directions p that are conjugate (p_i^T A p_j = 0), so that
-a minimum along one direction is never undone by the next; in exact arithmetic it arrives after at most as many steps as A
-has distinct eigenvalues. Hestenes and Stiefel (1952); the notation follows Nocedal and Wright, Algorithm 5.2.
+A must be symmetric and positive definite. The method walks along directions p that are conjugate (p_i^T A p_j = 0), so
+that a minimum along one direction is never undone by the next; in exact arithmetic it arrives after at most as many
+steps as A has distinct eigenvalues. Hestenes and Stiefel (1952); notation of Nocedal and Wright, Algorithm 5.2.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ class Solution:
     x               [n]  the approximate solution
     residual_norms  ||b - A x|| before the first iteration and after each one
     converged       whether the last of them is at most residual_tol * ||b||
-    breakdown       why it stopped early, if a product was not finite or A turned out not to be positive definite; else ""
+    breakdown       why it stopped early, if a product was not finite or A turned out not to be positive definite; else
+    ""
     """
 
     x: Tensor
@@ -37,8 +38,8 @@ def conjugate_gradient(
 ) -> Solution:
     """Solve A x = b [n] from x = 0, with at most `iterations` products `matvec(p)` = A p.
 
-    Stops when ||b - A x|| <= residual_tol * ||b||, or at the last good x when the numbers break down. Dot products are in
-    float64 whatever the dtype of b: the search directions lose their conjugacy to rounding first of all there.
+    Stops when ||b - A x|| <= residual_tol * ||b||, or at the last good x when the numbers break down. Dot products are
+    in float64 whatever the dtype of b: the search directions lose their conjugacy to rounding first of all there.
 
     Raises ValueError when b is not a vector or `iterations` is negative.
     """

@@ -2,13 +2,14 @@
 
 Reading order: first. Lesson 02.
 
-A distribution holds its parameters for N states at once and answers four questions about them: which actions (`sample`),
-how likely (`log_prob`), how far from another distribution (`kl`), how random (`entropy`). A fifth answer, `fisher_metric`,
-is what makes natural-gradient methods cheap: the Fisher matrix *in the distribution's own parameters* is known in closed
-form, so only the network between theta and those parameters needs automatic differentiation (see `kl`).
+A distribution holds its parameters for N states at once and answers four questions about them: which actions
+(`sample`), how likely (`log_prob`), how far from another distribution (`kl`), how random (`entropy`). A fifth answer,
+`fisher_metric`, is what makes natural-gradient methods cheap: the Fisher matrix *in the distribution's own parameters*
+is known in closed form, so only the network between theta and those parameters needs automatic differentiation (see
+`kl`).
 
-KL(old || new) is always `old.kl(new)`, in that order: the expectation is taken under the old policy, which is the one that
-the data came from (equations 9 to 13).
+KL(old || new) is always `old.kl(new)`, in that order: the expectation is taken under the old policy, which is the one
+that the data came from (equations 9 to 13).
 """
 
 from __future__ import annotations
@@ -116,8 +117,8 @@ class Categorical(Distribution):
 class FactoredCategorical(Distribution):
     """Several independent categorical choices at once, such as a joystick's two axes and its button.
 
-    `logits` [N, sum(sizes)] holds the factors side by side; actions are integers [N, len(sizes)]. Independence makes log
-    probabilities, KL and entropy sums over the factors, and the Fisher metric block-diagonal.
+    `logits` [N, sum(sizes)] holds the factors side by side; actions are integers [N, len(sizes)]. Independence makes
+    log probabilities, KL and entropy sums over the factors, and the Fisher metric block-diagonal.
     """
 
     def __init__(self, logits: Tensor, sizes: Sequence[int]) -> None:
@@ -126,7 +127,7 @@ class FactoredCategorical(Distribution):
                 f"logits have {logits.shape[-1]} columns, but the factors {tuple(sizes)} need {sum(sizes)}"
             )
         self.logits = logits
-        self.sizes = tuple(sizes)
+        self.sizes = list(sizes)
         self.factors = [Categorical(part) for part in torch.split(logits, self.sizes, dim=-1)]
 
     @property

@@ -5,12 +5,12 @@ Reading order: after `surrogate`. Lesson 03, equations 12 and 13, appendix C.
 The Fisher matrix A is the Hessian, at theta_old, of the mean of KL(old || new). A policy of p parameters would need p^2
 numbers to store it and conjugate gradient never asks for them: all it needs is the product A v.
 
-**The product.** Write m(theta) for the outputs of the network (the parameters of the distributions), J for their Jacobian
-and M for the Fisher matrix of the distributions in m, known in closed form. The KL's own gradient vanishes at theta_old, so
-the Hessian is exactly J^T M J, and three cheap steps multiply by it: J v, then M, then J^T. Reverse mode gives J^T u
-directly; J v comes from differentiating J^T u, a linear function of u, once more in u. Both graphs are built once and kept,
-and a product then costs about as much as one gradient (`trpo-lessons bench` measures it): less than the two ways that are
-better known, differentiating the KL twice and forward mode.
+**The product.** Write m(theta) for the outputs of the network (the parameters of the distributions), J for their
+Jacobian and M for the Fisher matrix of the distributions in m, known in closed form. The KL's own gradient vanishes at
+theta_old, so the Hessian is exactly J^T M J, and three cheap steps multiply by it: J v, then M, then J^T. Reverse mode
+gives J^T u directly; J v comes from differentiating J^T u, a linear function of u, once more in u. Both graphs are
+built once and kept, and a product then costs about as much as one gradient (`trpo-lessons bench` measures it): less
+than the two ways that are better known, differentiating the KL twice and forward mode.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 Reading order: after `distributions`. Lesson 02.
 
-`policy(theta, obs)` returns a distribution over actions. Theta is an argument, never a hidden attribute: a line search is
-`f(theta + step * direction)`, nothing is mutated and nothing has to be restored afterwards. A policy is a network followed
-by a head; the network's modules hold shapes only (they live on PyTorch's meta device and own no numbers).
+`policy(theta, obs)` returns a distribution over actions. Theta is an argument, never a hidden attribute: a line search
+is `f(theta + step * direction)`, nothing is mutated and nothing has to be restored afterwards. A policy is a network
+followed by a head; the network's modules hold shapes only (they live on PyTorch's meta device and own no numbers).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class CategoricalHead:
     def initial_free(self) -> Tensor:
         return torch.empty(0)
 
-    def __call__(self, outputs: Tensor, free: Tensor) -> Distribution:
+    def __call__(self, outputs: Tensor, free: Tensor) -> Distribution:  # noqa: ARG002
         return Categorical(outputs)
 
 
@@ -71,7 +71,7 @@ class FactoredHead:
     def initial_free(self) -> Tensor:
         return torch.empty(0)
 
-    def __call__(self, outputs: Tensor, free: Tensor) -> Distribution:
+    def __call__(self, outputs: Tensor, free: Tensor) -> Distribution:  # noqa: ARG002
         return FactoredCategorical(outputs, self.sizes)
 
 
@@ -119,7 +119,8 @@ class FlatNetwork:
         return outputs
 
     def initial_theta(self, last_layer_gain: float, generator: torch.Generator | None = None) -> Tensor:
-        """Random parameters [num_parameters], float32: orthogonal weights with gain sqrt(2) (the last layer's is given),
+        """Random parameters [num_parameters], float32: orthogonal weights with gain sqrt(2) (the last layer's is
+        given),
         zero biases. Saxe et al. (2014)."""
         last = max(i for i, shape in enumerate(self._shapes) if len(shape) > 1)
         parts = [torch.zeros(shape) for shape in self._shapes]
@@ -180,8 +181,8 @@ def mlp_policy(obs_dim: int, head: Head, hidden: Sequence[int] = (64, 64)) -> Po
 def convolutional_policy(obs_shape: tuple[int, int, int], head: Head, hidden: int = 20) -> Policy:
     """The paper's Atari network for images `obs_shape` (channels, height, width): figure 3 and Table 3.
 
-    Two convolutions with 16 filters, 4 x 4, stride 2, then one hidden layer. With 4 x 52 x 40 images and a joystick head of
-    3 + 3 + 2 logits it has the paper's 33,500 parameters.
+    Two convolutions with 16 filters, 4 x 4, stride 2, then one hidden layer. With 4 x 52 x 40 images and a joystick
+    head of 3 + 3 + 2 logits it has the paper's 33,500 parameters.
     """
     channels, height, width = obs_shape
     for _ in range(2):

@@ -25,8 +25,8 @@ class RunningMoments:
     """Count, mean and sum of squared deviations of everything seen so far, per component [obs_dim]; float64.
 
     Observation statistics must not move between collecting a batch and updating on it: if they did, pi_theta_old would
-    already be another policy when the update begins, and the importance ratios would not start at 1. So they are frozen,
-    and `including` returns new ones for the next iteration.
+    already be another policy when the update begins, and the importance ratios would not start at 1. So they are
+    frozen, and `including` returns new ones for the next iteration.
     """
 
     count: float
@@ -65,10 +65,9 @@ class SinglePath:
     log_q        [T, E]  their log probability under the policy that drew them
     rewards      [T, E]  as the environment gave them; float64
     terminated, truncated  [T, E]  bool
-    final_obs    [number of truncated steps, obs_dim]  raw observation that each truncated step led to, in order of (t, e)
-    next_obs     [E, obs_dim]  raw observation from which sampling goes on
-    episode_returns, episode_lengths  of the episodes that ended during these steps
-    seconds      wall time spent "acting" and "simulating"
+    final_obs    [number of truncated steps, obs_dim]  raw observation that each truncated step led to, in order of (t,
+    e) next_obs     [E, obs_dim]  raw observation from which sampling goes on episode_returns, episode_lengths  of the
+    episodes that ended during these steps seconds      wall time spent "acting" and "simulating"
     """
 
     raw_obs: Tensor
@@ -138,9 +137,9 @@ def sample_single_path(
 ) -> SinglePath:
     """Follow the policy for `num_steps` steps in every environment, from `raw_obs` [E, obs_dim].
 
-    The environment must reset itself within the step that ends an episode (gymnasium's AutoresetMode.SAME_STEP), so that
-    every step is a real transition. Continuous actions are clipped to the action space on their way to the environment,
-    never in the record: the probability that counts is that of the action drawn.
+    The environment must reset itself within the step that ends an episode (gymnasium's AutoresetMode.SAME_STEP), so
+    that every step is a real transition. Continuous actions are clipped to the action space on their way to the
+    environment, never in the record: the probability that counts is that of the action drawn.
     """
     recorder = _Recorder()
     for _ in range(num_steps):
@@ -163,7 +162,8 @@ def sample_single_path(
 def for_environment(actions: Tensor, space: gym.Space[Any]) -> np.ndarray:
     """Actions as the environment wants them: numpy, and continuous ones within the bounds of the action space.
 
-    A NaN (from an observation that was not finite) becomes a zero here; it stays in the record, and the update is refused.
+    A NaN (from an observation that was not finite) becomes a zero here; it stays in the record, and the update is
+    refused.
     """
     if isinstance(space, gym.spaces.Box):
         bounded: np.ndarray = np.clip(np.nan_to_num(actions.numpy()), space.low, space.high)

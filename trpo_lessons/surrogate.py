@@ -3,8 +3,8 @@
 Reading order: after `policies`. Lesson 02, equations 14 and 15.
 
 A surrogate is a function `(policy, theta, batch) -> terms [N]`, one term L_n(theta) for each state in the batch; the
-objective is their mean. `sampled_surrogate` is equation 15; the vine brings equations 16 and 17 in the same shape, and any
-of them can be handed to `trpo.trpo_update`.
+objective is their mean. `sampled_surrogate` is equation 15; the vine brings equations 16 and 17 in the same shape, and
+any of them can be handed to `trpo.trpo_update`.
 
 Every mean in this package is a sum and a count: summed over chunks that fit in memory, divided once (`mean_over`).
 """

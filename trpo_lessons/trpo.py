@@ -6,8 +6,9 @@ Reading order: after `line_search`. Lesson 05, section 6 and appendix C.
     subject to  mean KL(old || new) <= delta    equation 13
 
 Near theta_old the surrogate is linear, g^T (theta - theta_old), and the KL quadratic, 1/2 d^T A d with
-d = theta - theta_old. The solution of that simpler problem is beta x, with x = A^-1 g and beta = sqrt(2 delta / x^T A x).
-Conjugate gradient finds x; a line search then shrinks the step until the true surrogate improves and the true KL is at most delta.
+d = theta - theta_old. The solution of that simpler problem is beta x, with x = A^-1 g and
+beta = sqrt(2 delta / x^T A x). Conjugate gradient finds x; a line search then shrinks the step until the true surrogate
+improves and the true KL is at most delta.
 
 Theta goes in, a new theta and a report come out, and nothing is changed in place.
 """
@@ -98,9 +99,9 @@ def trpo_update(
     """One TRPO step from `theta` [num_parameters]: the new theta and a report.
 
     `batch` feeds the surrogate. KL and Fisher matrix average over `states`, by default the batch itself (the vine
-    gives its trunk); `fisher_stride` thins them for the Fisher products alone (section 6: a tenth is enough), never for the
-    gradient or the search. `damping` is added to the Fisher matrix's diagonal, in the solve and in the scale alike. `chunk_size`
-    bounds how many states are processed at once.
+    gives its trunk); `fisher_stride` thins them for the Fisher products alone (section 6: a tenth is enough), never for
+    the gradient or the search. `damping` is added to the Fisher matrix's diagonal, in the solve and in the scale alike.
+    `chunk_size` bounds how many states are processed at once.
 
     The update is refused, with theta unchanged and the reason in the report, when anything is not finite, when there is
     nothing to improve, or when no candidate improves the surrogate with mean KL <= delta.

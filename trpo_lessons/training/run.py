@@ -52,8 +52,9 @@ def train(config: TrainConfig, out: Path | str, *, progress: bool = False) -> Ru
 def resume(path: Path | str, *, iterations: int | None = None, progress: bool = False) -> tuple[Run, list[str]]:
     """Go on with a run as if it had never stopped, optionally to another number of iterations.
 
-    Returns the run and the differences between this machine and the one it was started on: with none of them, the result
-    equals that of an uninterrupted run to the bit. Raises RunError (one line) when there is nothing usable to go on from.
+    Returns the run and the differences between this machine and the one it was started on: with none of them, the
+    result equals that of an uninterrupted run to the bit. Raises RunError (one line) when there is nothing usable to go
+    on from.
     """
     folder = RunFolder(Path(path))
     config, started_in = folder.config()

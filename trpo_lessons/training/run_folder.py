@@ -5,8 +5,9 @@
     checkpoint.safetensors  everything that the next iteration depends on (never pickle)
     events.out.tfevents.*   the same rows for TensorBoard
 
-Files are written under another name and renamed, so that a run killed at any moment leaves whole files. A row is written
-before its checkpoint: a row without a checkpoint is dropped on resume, and its iteration runs again to the same bits.
+Files are written under another name and renamed, so that a run killed at any moment leaves whole files. A row is
+written before its checkpoint: a row without a checkpoint is dropped on resume, and its iteration runs again to the same
+bits.
 """
 
 from __future__ import annotations
