@@ -1,0 +1,92 @@
+"""Environments that step many copies at once, and save and restore their states.
+
+`make("hopper", 64, seed=0)` is the way in; `TASKS` lists the tasks. See `base` for the interface.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+from trpo_lessons.envs.base import RestorableVectorEnv, State
+from trpo_lessons.envs.cartpole import CartPole
+
+__all__ = ["TASKS", "RestorableVectorEnv", "State", "Task", "UnknownTask", "check_task", "make"]
+
+Seed = int | Sequence[int | None] | None
+
+
+class UnknownTask(ValueError):  # noqa: N818 (it is named for what happened)
+    """There is no task of that name; the message names the closest one and lists them all."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task by name: `build(num_envs, seed, threads, **settings)`, and the settings that it accepts."""
+
+    summary: str
+    build: Callable[..., RestorableVectorEnv]
+    settings: tuple[str, ...] = ()
+
+
+def _cartpole(num_envs: int, seed: Seed, _threads: int | None) -> RestorableVectorEnv:
+    return CartPole(num_envs, seed=seed)
+
+
+def _robot(name: str, num_envs: int, seed: Seed, threads: int | None, **settings: Any) -> RestorableVectorEnv:
+    # Imported here: loading the simulator takes a moment that cart-pole should not wait for.
+    from trpo_lessons.envs.mujoco import ROBOTS, MujocoVectorEnv
+
+    return MujocoVectorEnv(ROBOTS[name], num_envs, seed=seed, threads=threads, **settings)
+
+
+def _robot_task(name: str, summary: str) -> Task:
+    return Task(summary, partial(_robot, name), settings=("control_cost",))
+
+
+TASKS: Mapping[str, Task] = MappingProxyType(
+    {
+        "cartpole": Task("CartPole-v1: balance a pole by pushing its cart left or right", _cartpole),
+        "swimmer": _robot_task("swimmer", "Swimmer-v5: three links that swim in a viscous fluid"),
+        "hopper": _robot_task("hopper", "Hopper-v5: one leg that hops"),
+        "walker": _robot_task("walker", "Walker2d-v5: two legs that walk"),
+        "halfcheetah": _robot_task("halfcheetah", "HalfCheetah-v5: two legs that run and cannot fall for good"),
+    }
+)
+
+
+def make(
+    task: str, num_envs: int, *, seed: Seed = None, threads: int | None = None, **settings: Any
+) -> RestorableVectorEnv:
+    """`num_envs` copies of a task.
+
+    task: a key of `TASKS`.
+    seed: `make(..., seed=s).reset()` is `make(...).reset(seed=s)`: copy i is seeded with s + i. A sequence gives each
+        its own seed, None takes entropy from the system.
+    threads: of the simulator; None takes one for each processor. The numbers do not depend on it.
+    settings: variants of the task, such as `control_cost=1e-5` for the paper's reward on the robots.
+
+    Raises UnknownTask, or ValueError for a setting that the task does not have or a value out of range.
+    """
+    check_task(task)
+    unknown = sorted(settings.keys() - set(TASKS[task].settings))
+    if unknown:
+        known = ", ".join(TASKS[task].settings) or "none"
+        raise ValueError(f"{task} has no setting {unknown[0]!r}; its settings: {known}")
+    return TASKS[task].build(num_envs, seed, threads, **settings)
+
+
+def check_task(task: str) -> None:
+    """Raises UnknownTask unless `make` would know the task; nothing is built."""
+    if task not in TASKS:
+        raise UnknownTask(_unknown_task_message(task))
+
+
+def _unknown_task_message(task: str) -> str:
+    closest = difflib.get_close_matches(task.lower(), TASKS, n=1, cutoff=0.5)
+    hint = f"; did you mean {closest[0]!r}?" if closest else ";"
+    return f"there is no task {task!r}{hint} tasks: {', '.join(TASKS)}"

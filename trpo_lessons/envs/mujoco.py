@@ -1,0 +1,191 @@
+"""Swimmer, Hopper, Walker2d and HalfCheetah (Gymnasium's v5), all copies stepped in one native call.
+
+A robot is data (`Robot`): its model file, its constants and one function that says whether it still stands. What the
+four have in common is written once, in `MujocoVectorEnv`.
+
+The simulator is `mujoco.batch`: one thread pool, one row of numbers for each copy. A row is MuJoCo's *integration
+state*: time, positions, velocities and also `qacc_warmstart`, from which the constraint solver starts. With the warm
+start in it, a copy steps exactly as Gymnasium's own loop does, to the bit, on any number of threads, and a saved row
+continues to the bit. (`mujoco.rollout`, its elder, takes and returns rows without the warm start.)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import mujoco  # type: ignore[import-untyped]
+import numpy as np
+from gymnasium import spaces
+from mujoco.batch import Batch  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+
+from trpo_lessons.envs.base import Bools, Floats, RestorableVectorEnv, State
+
+ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
+MAX_EPISODE_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class Robot:
+    """What makes one robot's task differ from another's; the values are those of Gymnasium's v5 environments.
+
+    The reward of a step is forward velocity (m/s) + healthy_reward - control_cost · |action|².
+    """
+
+    name: str
+    xml: str
+    frame_skip: int  # simulator steps to one control step
+    control_cost: float
+    reset_noise: float  # half width of the uniform noise on the initial positions and velocities
+    hidden_positions: int = 1  # leading coordinates left out of the observation: where the robot is
+    velocity_limit: float = np.inf  # observed velocities are clipped to this
+    normal_velocity_noise: bool = False  # initial velocities are normal, not uniform
+    is_healthy: Callable[[Floats, Floats], Bools] | None = None  # (qpos [E, nq], qvel [E, nv]) -> [E]; None: always
+    healthy_reward: float = 0.0
+
+
+def _hopper_is_healthy(qpos: Floats, qvel: Floats) -> Bools:
+    """Above 0.7 m, within 0.2 rad of upright, and no other coordinate or velocity beyond 100."""
+    bounded = (np.abs(qpos[:, 2:]) < 100.0).all(axis=1) & (np.abs(qvel) < 100.0).all(axis=1)
+    return (qpos[:, 1] > 0.7) & (np.abs(qpos[:, 2]) < 0.2) & bounded
+
+
+def _walker_is_healthy(qpos: Floats, _qvel: Floats) -> Bools:
+    """Between 0.8 m and 2 m high, and within 1 rad of upright."""
+    return (qpos[:, 1] > 0.8) & (qpos[:, 1] < 2.0) & (np.abs(qpos[:, 2]) < 1.0)
+
+
+SWIMMER = Robot("swimmer", "swimmer.xml", frame_skip=4, control_cost=1e-4, reset_noise=0.1, hidden_positions=2)
+HOPPER = Robot(
+    "hopper",
+    "hopper.xml",
+    frame_skip=4,
+    control_cost=1e-3,
+    reset_noise=5e-3,
+    velocity_limit=10.0,
+    is_healthy=_hopper_is_healthy,
+    healthy_reward=1.0,
+)
+WALKER = Robot(
+    "walker",
+    "walker2d_v5.xml",
+    frame_skip=4,
+    control_cost=1e-3,
+    reset_noise=5e-3,
+    velocity_limit=10.0,
+    is_healthy=_walker_is_healthy,
+    healthy_reward=1.0,
+)
+HALFCHEETAH = Robot(
+    "halfcheetah",
+    "half_cheetah.xml",
+    frame_skip=5,
+    control_cost=0.1,
+    reset_noise=0.1,
+    normal_velocity_noise=True,
+)
+ROBOTS = {robot.name: robot for robot in (SWIMMER, HOPPER, WALKER, HALFCHEETAH)}
+
+
+class MujocoVectorEnv(RestorableVectorEnv):
+    """E copies of a robot. Actions [E, nu] are torques in [-1, 1]; beyond that the motors saturate, the cost does not.
+
+    Observations, rewards, terminations, the limit of 1000 steps and the initial states are Gymnasium's v5, also to the
+    bit for the same seed and actions.
+    """
+
+    def __init__(
+        self,
+        robot: Robot,
+        num_envs: int,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        threads: int | None = None,
+        control_cost: float | None = None,
+    ) -> None:
+        """threads: None takes one for each processor. control_cost: instead of the robot's (the paper has 1e-5)."""
+        self.robot = robot
+        self.model = load_model(robot)
+        low, high = self.model.actuator_ctrlrange.T.astype(np.float32)
+        observed = self.model.nq + self.model.nv - robot.hidden_positions
+        super().__init__(
+            robot.name,
+            num_envs,
+            spaces.Box(-np.inf, np.inf, shape=(observed,), dtype=np.float64),
+            spaces.Box(low, high, dtype=np.float32),
+            max_episode_steps=MAX_EPISODE_STEPS,
+            seed=seed,
+        )
+        self.batch = Batch(self.model, num_envs, _thread_count(threads, num_envs))
+        self._qpos, self._qvel = self.batch.bind("qpos"), self.batch.bind("qvel")
+        self._ctrl = self.batch.bind("ctrl")
+        self._initial_qpos = mujoco.MjData(self.model).qpos.copy()
+        self._control_step = self.model.opt.timestep * robot.frame_skip  # s
+        self._control_cost = robot.control_cost if control_cost is None else control_cost
+
+    def _physics(self) -> State:
+        return {"integration_state": self.batch.state}
+
+    def _reset_rows(self, rows: NDArray[np.intp]) -> None:
+        ids = rows.astype(np.int32)
+        self.batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
+        noise = self.robot.reset_noise
+        for row in rows:
+            generator = self._generators[row]
+            # The positions are drawn before the velocities, as Gymnasium draws them.
+            self._qpos[row] = self._initial_qpos + generator.uniform(-noise, noise, size=self.model.nq)
+            if self.robot.normal_velocity_noise:
+                self._qvel[row] = noise * generator.standard_normal(self.model.nv)
+            else:
+                self._qvel[row] = generator.uniform(-noise, noise, size=self.model.nv)
+        # Gymnasium runs mj_forward here; it sets the warm start that the first step begins from.
+        self.batch.forward(ids)
+
+    def _advance(self, actions: NDArray[Any]) -> tuple[Floats, Floats, Bools]:
+        x_before = self._qpos[:, 0].copy()
+        self._ctrl[...] = actions
+        self.batch.step(nstep=self.robot.frame_skip)
+        rewards = (self._qpos[:, 0] - x_before) / self._control_step
+        if self.robot.is_healthy is None:
+            terminated = np.zeros(self.num_envs, dtype=np.bool_)
+        else:
+            healthy = self.robot.is_healthy(self._qpos, self._qvel)
+            terminated = ~healthy
+            rewards += self.robot.healthy_reward * healthy
+        # In the precision of the actions, as Gymnasium: the cost of a float32 action is a float32.
+        rewards -= self._control_cost * np.square(actions).sum(axis=1)
+        return self._observe(), rewards, terminated
+
+    def _observe(self) -> Floats:
+        limit = self.robot.velocity_limit
+        velocity = self._qvel if np.isinf(limit) else np.clip(self._qvel, -limit, limit)
+        return np.concatenate((self._qpos[:, self.robot.hidden_positions :], velocity), axis=1)
+
+    def close_extras(self, **_kwargs: Any) -> None:
+        """Stop the threads."""
+        del self._qpos, self._qvel, self._ctrl, self.batch
+
+
+def load_model(robot: Robot) -> mujoco.MjModel:
+    """Compile Gymnasium's own model file.
+
+    Its half_cheetah.xml uses a deprecated attribute. MuJoCo would print that to the terminal and start a log file in
+    the working directory; nobody here can act on it.
+    """
+    before = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(lambda _message: None)
+    try:
+        return mujoco.MjModel.from_xml_path(str(ASSETS / robot.xml))
+    finally:
+        mujoco.set_mju_user_warning(before)
+
+
+def _thread_count(threads: int | None, num_envs: int) -> int:
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be 1 or more, not {threads}")
+    return min(threads or os.cpu_count() or 1, num_envs)

@@ -1,0 +1,74 @@
+"""Numpy generators as rows of plain numbers, so that a saved state can hold them and be indexed like any array."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.utils import seeding
+from numpy.typing import NDArray
+
+COLUMNS = 6
+"""128-bit state (2 words), 128-bit increment (2 words), a flag for a buffered 32-bit draw, and that draw."""
+
+_LOW_WORD = (1 << 64) - 1
+
+
+def make_generators(num_envs: int, seed: int | Sequence[int | None] | None = None) -> list[np.random.Generator]:
+    """One generator for each environment, seeded as Gymnasium's vector environments do it.
+
+    An int seeds environment i with seed + i, a sequence gives each its own seed, None takes entropy from the system.
+    Raises ValueError when the sequence does not have num_envs entries or a seed is negative.
+    """
+    if seed is None or isinstance(seed, (int, np.integer)):
+        seeds = [None if seed is None else int(seed) + i for i in range(num_envs)]
+    else:
+        seeds = [None if each is None else int(each) for each in seed]
+    if len(seeds) != num_envs:
+        raise ValueError(f"{len(seeds)} seeds were given for {num_envs} environments; give one seed, or one for each")
+    negative = [each for each in seeds if each is not None and each < 0]
+    if negative:
+        raise ValueError(f"a seed must be 0 or more, not {negative[0]}")
+    return [seeding.np_random(each)[0] for each in seeds]
+
+
+def pack_generators(generators: Sequence[np.random.Generator]) -> NDArray[np.uint64]:
+    """The complete states of E PCG64 generators as uint64 [E, 6]; `unpack_generators` is the inverse.
+
+    Raises ValueError for another kind of bit generator.
+    """
+    packed = np.empty((len(generators), COLUMNS), dtype=np.uint64)
+    for row, generator in zip(packed, generators, strict=True):
+        row[:] = _pack(generator.bit_generator.state)
+    return packed
+
+
+def unpack_generators(packed: NDArray[np.uint64]) -> list[np.random.Generator]:
+    """New generators that go on exactly where the packed ones [E, 6] stood."""
+    generators = []
+    for row in packed.tolist():
+        # The seed is overwritten on the next line; a constant is cheaper than asking the system for entropy.
+        bit_generator = np.random.PCG64(0)
+        bit_generator.state = _unpack(row)
+        generators.append(np.random.Generator(bit_generator))
+    return generators
+
+
+def _pack(state: Any) -> list[int]:
+    if state["bit_generator"] != "PCG64":
+        raise ValueError(f"only PCG64 generators can be saved, not {state['bit_generator']}")
+    words: list[int] = []
+    for number in (state["state"]["state"], state["state"]["inc"]):
+        words += [number >> 64, number & _LOW_WORD]
+    return [*words, state["has_uint32"], state["uinteger"]]
+
+
+def _unpack(row: list[int]) -> Any:
+    state_high, state_low, inc_high, inc_low, has_uint32, uinteger = row
+    return {
+        "bit_generator": "PCG64",
+        "state": {"state": state_high << 64 | state_low, "inc": inc_high << 64 | inc_low},
+        "has_uint32": has_uint32,
+        "uinteger": uinteger,
+    }
