@@ -45,19 +45,20 @@ class Robot:
     hidden_positions: int = 1  # leading coordinates left out of the observation: where the robot is
     velocity_limit: float = np.inf  # observed velocities are clipped to this
     normal_velocity_noise: bool = False  # initial velocities are normal, not uniform
-    is_healthy: Callable[[Floats, Floats], Bools] | None = None  # (qpos [E, nq], qvel [E, nv]) -> [E]; None: always
+    is_healthy: Callable[[Floats], Bools] | None = None  # (qpos, qvel) [E, nq + nv] -> [E]; None: always
     healthy_reward: float = 0.0
 
 
-def _hopper_is_healthy(qpos: Floats, qvel: Floats) -> Bools:
-    """Above 0.7 m, within 0.2 rad of upright, and no other coordinate or velocity beyond 100."""
-    bounded = (np.abs(qpos[:, 2:]) < 100.0).all(axis=1) & (np.abs(qvel) < 100.0).all(axis=1)
-    return (qpos[:, 1] > 0.7) & (np.abs(qpos[:, 2]) < 0.2) & bounded
+def _hopper_is_healthy(motion: Floats) -> Bools:
+    """Above 0.7 m, within 0.2 rad of upright, and no joint angle or velocity beyond 100."""
+    magnitudes = np.abs(motion[:, 2:])
+    return (motion[:, 1] > 0.7) & (magnitudes[:, 0] < 0.2) & (magnitudes < 100.0).all(axis=1)
 
 
-def _walker_is_healthy(qpos: Floats, _qvel: Floats) -> Bools:
+def _walker_is_healthy(motion: Floats) -> Bools:
     """Between 0.8 m and 2 m high, and within 1 rad of upright."""
-    return (qpos[:, 1] > 0.8) & (qpos[:, 1] < 2.0) & (np.abs(qpos[:, 2]) < 1.0)
+    height = motion[:, 1]
+    return (height > 0.8) & (height < 2.0) & (np.abs(motion[:, 2]) < 1.0)
 
 
 SWIMMER = Robot("swimmer", "swimmer.xml", frame_skip=4, control_cost=1e-4, reset_noise=0.1, hidden_positions=2)
@@ -122,9 +123,12 @@ class MujocoVectorEnv(RestorableVectorEnv):
             seed=seed,
         )
         self.batch = Batch(self.model, num_envs, _thread_count(threads, num_envs))
-        self._qpos, self._qvel = self.batch.bind("qpos"), self.batch.bind("qvel")
+        self._default_row = self.batch.state[0].copy()
+        # Views of the simulator's rows: positions and then velocities lie side by side behind the time.
+        start = mujoco.mj_stateSize(self.model, mujoco.mjtState.mjSTATE_TIME.value)
+        self._motion = self.batch.state[:, start : start + self.model.nq + self.model.nv]
+        self._x = self._motion[:, 0]
         self._ctrl = self.batch.bind("ctrl")
-        self._initial_qpos = mujoco.MjData(self.model).qpos.copy()
         self._control_step = self.model.opt.timestep * robot.frame_skip  # s
         self._control_cost = robot.control_cost if control_cost is None else control_cost
 
@@ -132,29 +136,29 @@ class MujocoVectorEnv(RestorableVectorEnv):
         return {"integration_state": self.batch.state}
 
     def _reset_rows(self, rows: NDArray[np.intp]) -> None:
-        ids = rows.astype(np.int32)
-        self.batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
-        noise = self.robot.reset_noise
+        self.batch.state[rows] = self._default_row
         for row in rows:
-            generator = self._generators[row]
-            # The positions are drawn before the velocities, as Gymnasium draws them.
-            self._qpos[row] = self._initial_qpos + generator.uniform(-noise, noise, size=self.model.nq)
-            if self.robot.normal_velocity_noise:
-                self._qvel[row] = noise * generator.standard_normal(self.model.nv)
-            else:
-                self._qvel[row] = generator.uniform(-noise, noise, size=self.model.nv)
+            self._motion[row] += self._initial_noise(self._generators[row])
         # Gymnasium runs mj_forward here; it sets the warm start that the first step begins from.
-        self.batch.forward(ids)
+        self.batch.forward(rows.astype(np.int32))
+
+    def _initial_noise(self, generator: np.random.Generator) -> Floats:
+        """What is added to the resting positions and velocities, [nq + nv], in the order of Gymnasium's draws."""
+        noise = self.robot.reset_noise
+        positions = generator.uniform(-noise, noise, size=self.model.nq)
+        if self.robot.normal_velocity_noise:
+            return np.concatenate((positions, noise * generator.standard_normal(self.model.nv)))
+        return np.concatenate((positions, generator.uniform(-noise, noise, size=self.model.nv)))
 
     def _advance(self, actions: NDArray[Any]) -> tuple[Floats, Floats, Bools]:
-        x_before = self._qpos[:, 0].copy()
+        x_before = self._x.copy()
         self._ctrl[...] = actions
         self.batch.step(nstep=self.robot.frame_skip)
-        rewards = (self._qpos[:, 0] - x_before) / self._control_step
+        rewards = (self._x - x_before) / self._control_step
         if self.robot.is_healthy is None:
             terminated = np.zeros(self.num_envs, dtype=np.bool_)
         else:
-            healthy = self.robot.is_healthy(self._qpos, self._qvel)
+            healthy = self.robot.is_healthy(self._motion)
             terminated = ~healthy
             rewards += self.robot.healthy_reward * healthy
         # In the precision of the actions, as Gymnasium: the cost of a float32 action is a float32.
@@ -162,13 +166,15 @@ class MujocoVectorEnv(RestorableVectorEnv):
         return self._observe(), rewards, terminated
 
     def _observe(self) -> Floats:
-        limit = self.robot.velocity_limit
-        velocity = self._qvel if np.isinf(limit) else np.clip(self._qvel, -limit, limit)
-        return np.concatenate((self._qpos[:, self.robot.hidden_positions :], velocity), axis=1)
+        obs: Floats = self._motion[:, self.robot.hidden_positions :].copy()
+        if np.isfinite(self.robot.velocity_limit):
+            velocities = obs[:, -self.model.nv :]
+            np.clip(velocities, -self.robot.velocity_limit, self.robot.velocity_limit, out=velocities)
+        return obs
 
     def close_extras(self, **_kwargs: Any) -> None:
         """Stop the threads."""
-        del self._qpos, self._qvel, self._ctrl, self.batch
+        del self._motion, self._x, self._ctrl, self.batch
 
 
 def load_model(robot: Robot) -> mujoco.MjModel:
