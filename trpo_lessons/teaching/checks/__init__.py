@@ -99,7 +99,7 @@ class Check:
         # The lesson is the module that draws the inputs: checks.lesson_03 finds its answers in solutions.lesson_03.
         self.lesson = inputs.__module__.rpartition(".")[2]
         self._solutions = solutions or f"trpo_lessons.teaching.solutions.{self.lesson}"
-        _record({"declared": name, "lesson": self.lesson, "minutes": minutes})
+        self._record("declared", minutes=minutes)
 
     def property(self, otherwise: str) -> Callable[[Property], Property]:
         """Declare a property; `otherwise` is what a student reads if it fails and no known mistake explains it."""
@@ -127,9 +127,9 @@ class Check:
 
     def __call__(self, student: Function) -> None:
         """Print one line: not attempted yet, passed, or what is wrong and why it is tempting."""
-        _record({"started": self.name, "lesson": self.lesson})
+        self._record("started")
         outcome = self.outcome(student)
-        _record({"exercise": self.name, "lesson": self.lesson, "status": outcome.status, "line": outcome.line})
+        self._record("finished", status=outcome.status, line=outcome.line)
         print(outcome.line)
 
     def outcome(self, student: Function) -> Outcome:
@@ -149,6 +149,13 @@ class Check:
 
     def _say(self, status: Status, text: str) -> Outcome:
         return Outcome(self.name, status, f"{self.name}: {' '.join(text.split())}")
+
+    def _record(self, event: str, **details: Any) -> None:
+        path = os.environ.get(RESULTS_VARIABLE)
+        if path:
+            entry = {"event": event, "exercise": self.name, "lesson": self.lesson} | details
+            with open(path, "a", encoding="utf-8") as results:
+                results.write(json.dumps(entry) + "\n")
 
     def _rng(self, draw: int) -> Generator:
         # Seeded, so that a lesson prints the same line twice; by name, so that exercises do not share inputs.
@@ -228,10 +235,3 @@ def _guarded(student: Function) -> Function:
             raise _FoundError(f"Your function stopped with {reason}. {advice}") from None
 
     return call
-
-
-def _record(entry: dict[str, Any]) -> None:
-    path = os.environ.get(RESULTS_VARIABLE)
-    if path:
-        with open(path, "a", encoding="utf-8") as results:
-            results.write(json.dumps(entry) + "\n")

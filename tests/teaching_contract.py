@@ -1,0 +1,142 @@
+"""What every check and every explorer of every lesson must satisfy. Raises AssertionError with the reason."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from trpo_lessons.teaching.checks import CONCEPTUAL, Check
+from trpo_lessons.teaching.checks.comparing import as_array, copy_of, parts, proportional_or_shifted
+from trpo_lessons.teaching.explorers import Explorer, Slider
+
+FLOAT = re.compile(r"(?<![\w.])[-+−]?\d+\.\d+(?:[eE][-+]?\d+)?")
+
+
+def stub(*_arguments: Any) -> Any:
+    raise NotImplementedError
+
+
+def flat(value: Any) -> list[float]:
+    """Every number in a returned value, in order."""
+    members = parts(value)
+    if members is not None:
+        return [number for member in members for number in flat(member)]
+    array = as_array(value)
+    return [] if array is None or array.dtype.kind in "USO" else [float(x) for x in np.asarray(array).ravel().real]
+
+
+def changed(value: Any, change: Callable[[Any], Any]) -> Any:
+    """The same structure with every number, array or tensor of floats changed."""
+    if isinstance(value, tuple | list):
+        return type(value)(changed(member, change) for member in value)
+    array = as_array(value)
+    return change(value) if array is not None and array.dtype.kind == "f" else value
+
+
+def line_of(check: Check, function: Callable[..., Any]) -> str:
+    outcome = check.outcome(function)
+    assert "\n" not in outcome.line
+    assert outcome.line.startswith(f"{check.name}: ")
+    return outcome.line.removeprefix(f"{check.name}: ")
+
+
+def assert_check_keeps_contract(check: Check) -> None:
+    """The reference passes; every mistake gets its own message; every kind of bad function gets a clear line."""
+    assert line_of(check, check.reference) == "passed"
+    assert line_of(check, stub) == f"not attempted yet (about {check.minutes} minutes)"
+    assert check.properties, "a check needs at least one property"
+    _assert_mistakes_are_told_apart(check)
+    _assert_mistakes_are_no_multiples(check)
+    _assert_careless_functions_are_named(check)
+    if check.unique:
+        _assert_altered_solutions_are_refused(check)
+
+
+def _assert_mistakes_are_told_apart(check: Check) -> None:
+    assert len(check.mistakes) >= 3, "a catalog has three mistakes or more"
+    messages = [mistake.message for mistake in check.mistakes]
+    assert len(set(messages)) == len(messages)
+    for mistake in check.mistakes:
+        assert line_of(check, mistake.function) == f"not yet. {' '.join(mistake.message.split())}", mistake.name
+        assert mistake.message[0].isupper(), f"{mistake.name}: a message is a sentence"
+        assert mistake.message.rstrip().endswith("."), f"{mistake.name}: a message is a sentence"
+        assert len(mistake.message.split()) >= 10, f"{mistake.name}: say why the mistake is tempting"
+    conceptual = sum(mistake.kind in CONCEPTUAL for mistake in check.mistakes)
+    assert 2 * conceptual >= len(check.mistakes), "at least half of the mistakes are conceptual"
+
+
+def _assert_mistakes_are_no_multiples(check: Check) -> None:
+    def behavior(function: Callable[..., Any]) -> list[float]:
+        draws = [check.inputs(np.random.default_rng(seed)) for seed in range(6)]
+        return [number for inputs in draws for number in flat(check.behavior(function, *copy_of(inputs)))]
+
+    behaviors = {mistake.name: behavior(mistake.function) for mistake in check.mistakes}
+    for one, other in itertools.combinations(behaviors, 2):
+        if len(behaviors[one]) == len(behaviors[other]):
+            same = proportional_or_shifted(behaviors[one], behaviors[other])
+            assert not same, f"{one} and {other} differ only by a constant"
+
+
+def _assert_careless_functions_are_named(check: Check) -> None:
+    def fails(*_arguments: Any) -> Any:
+        raise LookupError("a reason\nof two lines")
+
+    def changes_arguments(*arguments: Any) -> Any:
+        answer = check.reference(*copy_of(arguments))
+        for argument in arguments:
+            if isinstance(argument, np.ndarray) and argument.dtype.kind == "f":
+                argument += 1
+            elif isinstance(argument, torch.Tensor) and argument.dtype.is_floating_point:
+                argument.data += 1
+        return answer
+
+    assert "stopped with LookupError: a reason of two lines" in line_of(check, fails)
+    assert "returned None" in line_of(check, lambda *_: None)
+    assert "is asked for" in line_of(check, lambda *_: "a text")
+    inputs = check.inputs(np.random.default_rng(0))
+    if any(getattr(as_array(argument), "ndim", 0) and as_array(argument).dtype.kind == "f" for argument in inputs):
+        assert "changes its arguments" in line_of(check, changes_arguments)
+    if any(array.dtype.kind == "f" for array in [as_array(check.reference(*inputs))] if array is not None):
+        nan = line_of(check, lambda *arguments: changed(check.reference(*arguments), lambda x: x * float("nan")))
+        assert "NaN" in nan
+
+
+def _assert_altered_solutions_are_refused(check: Check) -> None:
+    """A check that lets a scaled, shifted or negated solution pass tests too little."""
+    inputs = check.inputs(np.random.default_rng(1))
+    answer = check.reference(*copy_of(inputs))
+    for name, change in {"scaled": lambda x: x * 1.01, "shifted": lambda x: x + 0.01, "negated": lambda x: -x}.items():
+        if flat(changed(answer, change)) != flat(answer):
+            altered = check.outcome(lambda *arguments, change=change: changed(check.reference(*arguments), change))
+            assert altered.status == "wrong", f"a {name} solution passes"
+
+
+def assert_explorer_keeps_contract(explorer: Explorer[Any]) -> None:
+    """Every control works at both ends; facts obey the rule for stored text; every picture has a description."""
+    assert explorer.controls
+    assert explorer.title.strip()
+    start = explorer.settings
+    for name, control in explorer.controls.items():
+        ends = [control.low, control.high] if isinstance(control, Slider) else [control.values[0], control.values[-1]]
+        for end in ends:
+            view = explorer.render(**(start | {name: end}))
+            assert view.picture.startswith(b"\x89PNG"), (name, end)
+            assert len(view.alt.split()) >= 5, f"{name} = {end}: say what the picture shows"
+            assert_stored_text(view.facts)
+            assert_stored_text(view.alt)
+    assert explorer.settings == start, "render must not move the controls"
+
+
+def assert_stored_text(text: str) -> None:
+    """At most three significant digits, no path, no object address."""
+    assert text.strip()
+    for number in FLOAT.findall(text):
+        digits = re.sub(r"[eE].*", "", number).lstrip("-+−").replace(".", "").lstrip("0")
+        assert len(digits) <= 3, f"{number} has more than three significant digits in: {text}"
+    assert " at 0x" not in text
+    assert not re.search(r"/(home|root|usr|tmp|work|Users)/", text)

@@ -1,0 +1,249 @@
+"""Checks say what is wrong: the framework on a small lesson, and the contract on every lesson's checks."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from teaching_contract import assert_check_keeps_contract, line_of
+from teaching_fixture import CHECKS, ignores_weights, score_check, weighted_mean, weighted_mean_check
+
+import trpo_lessons.teaching.checks as checks_package
+import trpo_lessons.teaching.solutions as solutions_package
+from trpo_lessons.teaching.checks import Check
+from trpo_lessons.teaching.checks.comparing import close, copy_of, difference_in_form, proportional_or_shifted, same
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+
+
+def lesson_modules() -> list[str]:
+    names = [module.name for module in pkgutil.iter_modules(checks_package.__path__)]
+    return [name for name in names if name.startswith("lesson_")]
+
+
+def checks_of(lesson: str) -> list[Check]:
+    module = importlib.import_module(f"{checks_package.__name__}.{lesson}")
+    return [value for value in vars(module).values() if isinstance(value, Check)]
+
+
+ALL_CHECKS = [(lesson, check) for lesson in lesson_modules() for check in checks_of(lesson)]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
+def test_fixture_lesson_keeps_the_contract(check):
+    assert_check_keeps_contract(check)
+
+
+@pytest.mark.parametrize(("lesson", "check"), ALL_CHECKS, ids=lambda value: getattr(value, "name", value))
+def test_every_lesson_keeps_the_contract(lesson, check):
+    assert check.lesson == lesson
+    assert_check_keeps_contract(check)
+
+
+@pytest.mark.parametrize("lesson", lesson_modules())
+def test_a_lesson_has_three_exercises_each_under_its_own_name(lesson):
+    module = importlib.import_module(f"{checks_package.__name__}.{lesson}")
+    names = {name: value.name for name, value in vars(module).items() if isinstance(value, Check)}
+    assert len(names) >= 3
+    assert all(name == declared for name, declared in names.items()), names
+
+
+def test_lessons_never_import_solutions():
+    for notebook in NOTEBOOKS:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+        assert "solutions" not in code, notebook.name
+
+
+def test_importing_checks_does_not_import_solutions():
+    imports = "; ".join(f"import {checks_package.__name__}.{lesson}" for lesson in lesson_modules()) or "pass"
+    script = f"import sys; {imports}; print([name for name in sys.modules if 'teaching.solutions' in name])"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_every_solution_belongs_to_a_check():
+    for module in pkgutil.iter_modules(solutions_package.__path__):
+        solutions = importlib.import_module(f"{solutions_package.__name__}.{module.name}")
+        public = {name for name in vars(solutions) if not name.startswith("_")}
+        for check in checks_of(module.name):
+            assert check.name in public
+
+
+# --- one line each -----------------------------------------------------------------------------------------------
+
+
+def test_a_call_prints_exactly_one_line(capsys):
+    def talkative(values, weights):
+        print("in here")
+        np.log(np.zeros(1))  # a warning, which belongs to the student's own session
+        return weighted_mean(values, weights)
+
+    weighted_mean_check(talkative)
+    captured = capsys.readouterr()
+    assert captured.out == "weighted_mean: passed\n"
+    assert captured.err == ""
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (3.0, "Hand over the function itself"),
+        (lambda _: 1.0, "stopped with TypeError"),
+        (lambda *_: 1 / 0, "stopped with ZeroDivisionError: division by zero"),
+        (lambda *_: None, "returned None"),
+        (lambda values, _: values, "returned an array of shape (5,), but a single number is asked for"),
+        (lambda *_: [1.0], "returned a list, but a number is asked for"),
+        (lambda *_: np.nan, "returned NaN"),
+        (lambda *_: np.inf, "returned an infinite value"),
+        (lambda *_: 1j, "complex"),
+        (lambda *_: 0.0, "The mean of equal values should be that value"),
+    ],
+)
+def test_careless_functions_get_their_own_line(function, expected):
+    assert expected in line_of(weighted_mean_check, function)
+
+
+def test_half_the_precision_is_named():
+    assert "numbers of type float32, but float64 is asked for" in line_of(
+        score_check, lambda logits, index: score_check.reference(logits, index).float()
+    )
+
+
+def test_a_numpy_array_is_not_a_tensor():
+    line = line_of(score_check, lambda logits, index: score_check.reference(logits, index).numpy())
+    assert "returned a NumPy array, but a torch tensor is asked for" in line
+
+
+def test_a_function_that_changes_its_arguments_is_refused_even_if_its_value_is_right():
+    def in_place(values, weights):
+        weights /= weights.sum()
+        return float(values @ weights)
+
+    assert "changes its arguments in place" in line_of(weighted_mean_check, in_place)
+
+
+def test_an_error_on_some_inputs_only_is_found():
+    def fragile(values, weights):
+        if len(values) == 4:
+            raise ValueError("no fours")
+        return weighted_mean(values, weights)
+
+    assert "stopped with ValueError: no fours" in line_of(weighted_mean_check, fragile)
+
+
+def test_a_stub_behind_a_branch_still_counts_as_not_attempted():
+    def half_done(values, weights):
+        if len(values) == 4:
+            raise NotImplementedError
+        return weighted_mean(values, weights)
+
+    assert line_of(weighted_mean_check, half_done).startswith("not attempted yet")
+
+
+def test_a_value_no_property_catches_is_still_refused():
+    """The properties of the small lesson hold for any mean; this one is a mean, with other weights."""
+
+    def squared_weights(values, weights):
+        return weighted_mean(values, weights**2)
+
+    assert "the value is still another one" in line_of(weighted_mean_check, squared_weights)
+
+
+def test_a_mistake_is_recognized_before_the_failed_property_is_named():
+    assert line_of(weighted_mean_check, ignores_weights).startswith("not yet. You forget the weights")
+
+
+def test_two_calls_print_the_same_line():
+    assert weighted_mean_check.outcome(ignores_weights) == weighted_mean_check.outcome(ignores_weights)
+
+
+def test_inputs_differ_between_draws_and_between_exercises():
+    draws = [weighted_mean_check._rng(draw).normal() for draw in range(20)] + [score_check._rng(0).normal()]
+    assert len(set(draws)) == len(draws)
+
+
+def test_a_property_that_meets_the_wrong_kind_of_thing_fails_instead_of_raising():
+    check = Check("doubled", minutes=1, inputs=lambda rng: (torch.tensor(rng.normal()),), solutions="teaching_fixture")
+    check.reference = lambda x: 2 * x  # type: ignore[misc]
+
+    @check.property("The derivative should be 2: keep the graph.")
+    def derivative(student, rng):
+        x = torch.tensor(rng.normal(), requires_grad=True)
+        return float(torch.autograd.grad(student(x), x)[0]) == 2.0
+
+    assert check.outcome(lambda x: 2 * x).status == "passed"
+    assert line_of(check, lambda x: 2 * x.detach()) == "not yet. The derivative should be 2: keep the graph."
+
+
+def test_behavior_tells_detached_values_apart():
+    def value_and_gradient(function, x):
+        x = x.clone().requires_grad_()
+        value = function(x)
+        return value, torch.autograd.grad(value, x)[0]
+
+    check = Check(
+        "cube",
+        minutes=1,
+        inputs=lambda rng: (torch.tensor(rng.normal()),),
+        behavior=value_and_gradient,
+        solutions="teaching_fixture",
+    )
+    check.reference = lambda x: x**3  # type: ignore[misc]
+
+    @check.mistake("detachment", "One factor is detached.")
+    def detached(x):
+        return x**2 * x.detach()
+
+    assert line_of(check, detached) == "not yet. One factor is detached."
+
+
+# --- comparing ---------------------------------------------------------------------------------------------------
+
+
+def test_form_looks_inside_containers():
+    assert difference_in_form((1.0, np.zeros(2)), (1.0, np.zeros(2))) is None
+    assert "as value 2, an array of shape (3,)" in difference_in_form((1.0, np.zeros(3)), (1.0, np.zeros(2)))
+    assert "2 values, but 3 are asked for" in difference_in_form((1, 2), (1, 2, 3))
+    assert "a list, but a tuple is asked for" in difference_in_form([1, 2], (1, 2))
+
+
+def test_whole_numbers_and_scalar_arrays_count_as_numbers():
+    for answer in (1, 1.0, np.float32(1), np.array(1.0), torch.tensor(1.0)):
+        assert difference_in_form(answer, 1.0) is None
+
+
+@given(st.integers(0, 2**32), st.integers(3, 9), st.floats(0.1, 10), st.floats(-5, 5))
+def test_multiples_and_shifts_are_recognized_and_nothing_else(seed, size, factor, shift):
+    numbers, others = np.random.default_rng(seed).normal(size=(2, size))
+    assert proportional_or_shifted(numbers, factor * numbers)
+    assert proportional_or_shifted(numbers, -numbers)
+    assert proportional_or_shifted(numbers, numbers + shift)
+    assert not proportional_or_shifted(numbers, others)
+    assert not proportional_or_shifted(numbers, 2 * numbers + 1)
+
+
+def test_close_compares_members_and_shapes():
+    assert close({"a": np.ones(2)}, {"a": np.ones(2) + 1e-12}, 1e-9)
+    assert not close({"a": np.ones(2)}, {"a": np.ones(3)}, 1e-9)
+    assert not close((1.0, 2.0), (1.0,), 1e-9)
+    assert not close(1.0, 1.1, 1e-9)
+    assert close("left", "left", 1e-9)
+    assert not close("left", "right", 1e-9)
+
+
+def test_copies_are_deep_and_generators_start_alike():
+    array, generator = np.ones(2), torch.Generator().manual_seed(1)
+    copied, other = copy_of((array, generator))
+    copied += 1
+    assert same(array, np.ones(2))
+    assert torch.equal(torch.rand(3, generator=generator), torch.rand(3, generator=other))
