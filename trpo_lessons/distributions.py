@@ -88,9 +88,10 @@ class Categorical(Distribution):
         return torch.rand(shape, generator=generator, dtype=self.logits.dtype, device=self.logits.device)
 
     def sample_from(self, noise: Tensor) -> Tensor:
-        # Inverse CDF. Rounding can leave the last cumulative sum below 1 and the noise above it, hence the clamp.
-        below = noise >= self.log_probs.exp().cumsum(-1)
-        return below.sum(-1).clamp(max=self.logits.shape[-1] - 1)
+        # Inverse CDF. Rounding can leave the last cumulative sum below 1 and the noise above it, where a last action that
+        # is all but impossible would be drawn. Dividing by that sum makes it 1, which no noise reaches.
+        cumulative = self.log_probs.exp().cumsum(-1)
+        return (noise >= cumulative / cumulative[..., -1:]).sum(-1)
 
     def log_prob(self, actions: Tensor) -> Tensor:
         return self.log_probs.gather(-1, actions.long().unsqueeze(-1)).squeeze(-1)
