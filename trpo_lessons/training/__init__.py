@@ -7,7 +7,7 @@ Reading order: after `single_path`. `config` and `presets` say what a run is, `l
 from trpo_lessons.training.config import SettingError, TrainConfig
 from trpo_lessons.training.evaluation import Evaluation, evaluate
 from trpo_lessons.training.presets import preset
-from trpo_lessons.training.run import Run, load_run, resume, train
+from trpo_lessons.training.run import Run, differences, load_run, resume, train
 from trpo_lessons.training.run_folder import RunError
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "RunError",
     "SettingError",
     "TrainConfig",
+    "differences",
     "evaluate",
     "load_run",
     "preset",

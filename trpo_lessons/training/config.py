@@ -7,6 +7,7 @@ needs to know.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -82,9 +83,11 @@ class TrainConfig:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> TrainConfig:
         """The inverse of `to_json`. Raises SettingError for settings this version does not know."""
-        known = {f.name for f in dataclasses.fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise SettingError(f"unknown settings {', '.join(unknown)}: written by another version?")
+        known = [f.name for f in dataclasses.fields(cls)]
+        if unknown := sorted(set(values) - set(known)):
+            closest = difflib.get_close_matches(unknown[0], known, n=1)
+            hint = f"did you mean {closest[0]!r}?" if closest else f"settings: {', '.join(known)}"
+            raise SettingError(f"there is no setting {unknown[0]!r}; {hint}")
         settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**settings)
 
@@ -109,7 +112,11 @@ def _count(low: int = 1) -> _Rule:
     return _number(low, math.inf, f"a whole number, at least {low}", whole=True)
 
 
-_WIDTHS = _Rule("a sequence of layer widths, each at least 1", lambda v: all(isinstance(w, int) and w > 0 for w in v))
+def _are_widths(value: Any) -> bool:
+    return isinstance(value, tuple | list) and all(_count().holds(width) for width in value)
+
+
+_WIDTHS = _Rule("a sequence of layer widths, each at least 1", _are_widths)
 _TINY = 1e-12
 _RULES = {
     "sampling": _Rule("single-path", lambda v: v == "single-path"),

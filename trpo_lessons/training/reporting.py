@@ -2,40 +2,53 @@
 
 from __future__ import annotations
 
+import math
+import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tqdm import tqdm
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # type: ignore[import-untyped]
+from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from trpo_lessons.training.config import TrainConfig
+from trpo_lessons.training.run_folder import cannot_write
+
+LOG_INTERVAL = 10.0  # seconds between two states of the progress bar where it does not go to a terminal
 
 
 class Reporter:
     """Shows the rows of a run: a progress bar with return, KL, step length and time left, and TensorBoard events."""
 
     def __init__(self, folder: Path, config: TrainConfig, iteration: int, progress: bool) -> None:
-        # Imported here: it takes a second, which nothing but training should pay.
-        from torch.utils.tensorboard import SummaryWriter
-
-        done = iteration * config.steps_per_iteration
-        # Events of iterations that will be run again are hidden by TensorBoard from purge_step on.
-        self._events = SummaryWriter(str(folder), purge_step=done + 1 if iteration else None, flush_secs=30)
+        self._events = EventFile(folder, iteration, iteration * config.steps_per_iteration)
         self._bar = tqdm(
-            total=config.iterations, initial=iteration, disable=not progress, desc=config.task, unit="it", leave=True
+            total=config.iterations,
+            initial=iteration,
+            disable=not progress,
+            desc=config.task,
+            unit="it",
+            mininterval=0.1 if sys.stderr.isatty() else LOG_INTERVAL,
         )
 
     def report(self, row: Mapping[str, Any]) -> None:
-        """Show one row."""
-        for name, value in row.items():
-            if isinstance(value, int | float) and name not in ("iteration", "total_steps"):
-                self._events.add_scalar(name.replace("seconds_", "seconds/"), value, row["total_steps"])
-        self._bar.set_postfix_str(
-            f"return {row['mean_return']:.1f}, KL {row['mean_kl']:.4f}, step {row['step_norm']:.3f}"
-            f", explained variance {row['explained_variance']:.2f}" + ("" if row["accepted"] else ", refused"),
-            refresh=False,
-        )
+        """Show one row. Raises RunError when the disk refuses."""
+        numbers = {name.replace("seconds_", "seconds/"): x for name, x in row.items() if isinstance(x, int | float)}
+        steps = numbers.pop("total_steps")
+        self._events.write(steps, numbers)
+        facts = {
+            "return": f"{row['mean_return']:.1f}",
+            "KL": f"{row['mean_kl']:.4f}",
+            "step": f"{row['step_norm']:.3f}",
+        }
+        if math.isfinite(row["explained_variance"]):
+            facts["explained variance"] = f"{row['explained_variance']:.2f}"
+        words = [f"{name} {number}" for name, number in facts.items()] + ["refused"] * (not row["accepted"])
+        self._bar.set_postfix_str(", ".join(words), refresh=False)
         self._bar.update()
 
     def __enter__(self) -> Self:
@@ -46,3 +59,42 @@ class Reporter:
     ) -> None:
         self._bar.close()
         self._events.close()
+
+
+class EventFile:
+    """Scalars for TensorBoard, on disk as soon as they are written.
+
+    The usual writers queue events for a background thread, which loses them when the process is killed and prints a
+    traceback of its own when the disk is full. The file is named by the iteration it begins after, because TensorBoard
+    reads files in the order of their names.
+    """
+
+    def __init__(self, folder: Path, iteration: int, total_steps: int) -> None:
+        self._path = folder / f"events.out.tfevents.{iteration:010d}"
+        try:
+            self._file = open(self._path, "wb")  # noqa: SIM115 (closed by close)
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
+        self._add(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        # Hides events of iterations that run again, because they had no checkpoint.
+        start = SessionLog(status=SessionLog.START)
+        self._add(Event(wall_time=time.time(), step=total_steps + 1, session_log=start))
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Add one value for each tag at `step`. Raises RunError when the disk refuses."""
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
+        self._add(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+
+    def _add(self, event: Any) -> None:
+        try:
+            RecordWriter(self._file).write(event.SerializeToString())
+            self._file.flush()
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        try:
+            self._file.close()
+        except OSError as error:
+            raise cannot_write(self._path, error) from error

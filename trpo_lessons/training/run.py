@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,32 +42,48 @@ def train(config: TrainConfig, out: Path | str, *, progress: bool = False) -> Ru
 
     Raises RunError (one line) when the folder cannot be used.
     """
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise RunError("--device cuda: no usable GPU found on this machine; use --device cpu or auto")
+    _check_device(config)
     trainer = Trainer(config)
     folder = RunFolder.create(Path(out), config)
-    return _run_to_the_end(trainer, folder, progress)
+    with folder.locked():
+        return _run_to_the_end(trainer, folder, progress)
 
 
 def resume(path: Path | str, *, iterations: int | None = None, progress: bool = False) -> tuple[Run, list[str]]:
     """Go on with a run as if it had never stopped, optionally to another number of iterations.
 
-    Returns the run and the differences between this machine and the one it was started on: with none of them, the
+    Returns the run and the `differences` between this machine and the one it was started on: with none of them, the
     result equals that of an uninterrupted run to the bit. Raises RunError (one line) when there is nothing usable to go
     on from.
     """
     folder = RunFolder(Path(path))
     config, started_in = folder.config()
+    changes = differences(path)
     if iterations is not None:
         config = dataclasses.replace(config, iterations=iterations)
-    tensors, facts = folder.load_checkpoint()
-    trainer = Trainer(config)
-    try:
-        trainer.load_state(tensors, facts)
-    except (KeyError, ValueError, RuntimeError) as error:
-        raise RunError(f"the checkpoint in {path} does not fit its config.json ({error})") from error
-    folder.drop_rows_after(trainer.iteration)
-    return _run_to_the_end(trainer, folder, progress), _differences(started_in, environment_facts(config.threads))
+    _check_device(config)
+    with folder.locked():
+        trainer = Trainer(config)
+        if folder.has_checkpoint:
+            _restore(trainer, folder)
+        if config.iterations < trainer.iteration:
+            raise RunError(f"{path} has done {trainer.iteration} iterations already; ask for more than that")
+        if changes:
+            started_in.setdefault("changes", []).append(f"from iteration {trainer.iteration + 1}: {'; '.join(changes)}")
+        if changes or iterations is not None:
+            folder.write_config(config, started_in)
+        folder.drop_rows_after(trainer.iteration)
+        return _run_to_the_end(trainer, folder, progress), changes
+
+
+def differences(path: Path | str) -> list[str]:
+    """How this machine differs from the one the run was started on, in what the bits of a run depend on.
+
+    Raises RunError (one line) when `path` is no run folder.
+    """
+    config, started_in = RunFolder(Path(path)).config()
+    now = environment_facts(config.threads)
+    return [f"{key} was {started_in.get(key)}, is {now[key]}" for key in now if started_in.get(key) != now[key]]
 
 
 def load_run(path: Path | str) -> Run:
@@ -78,31 +94,53 @@ def load_run(path: Path | str) -> Run:
     env = envs.make(config.task, 1, threads=1)
     policy = policy_for(env, config)
     env.close()
-    if "theta" not in tensors or tensors["theta"].shape != (policy.num_parameters,):
-        raise RunError(f"the checkpoint in {path} does not fit its config.json (theta has another length)")
-    return Run(folder.path, config, policy, tensors["theta"], statistics_from(tensors, facts), facts["iteration"])
+    with _checkpoint_must_fit(folder):
+        theta, statistics = _theta_of(policy, tensors), statistics_from(tensors, facts)
+        return Run(folder.path, config, policy, theta, statistics, facts["iteration"])
 
 
 def _run_to_the_end(trainer: Trainer, folder: RunFolder, progress: bool) -> Run:
     config, interrupted = trainer.config, False
-    with Reporter(folder.path, config, trainer.iteration, progress) as reporter:
-        try:
+    completed = trainer.iteration, trainer.theta, trainer.statistics
+    try:
+        with closing(trainer.env), Reporter(folder.path, config, trainer.iteration, progress) as reporter:
             while trainer.iteration < config.iterations:
                 row = trainer.iterate()
                 folder.append_row(row)
-                folder.save_checkpoint(*trainer.state())
                 reporter.report(row)
-        except KeyboardInterrupt:
-            # The iteration in progress is lost, and repeated to the same bits by `resume`.
-            interrupted = True
-    trainer.env.close()
-    if interrupted:
-        saved = load_run(folder.path)
-        return dataclasses.replace(saved, interrupted=True)
-    return Run(
-        folder.path, config, trainer.policy, trainer.theta.cpu(), trainer.statistics, trainer.iteration, interrupted
-    )
+                folder.save_checkpoint(*trainer.state())
+                completed = trainer.iteration, trainer.theta, trainer.statistics
+    except KeyboardInterrupt:
+        # The iteration in progress is lost, and repeated to the same bits by `resume`.
+        interrupted = True
+    iteration, theta, statistics = completed
+    return Run(folder.path, config, trainer.policy, theta.cpu(), statistics, iteration, interrupted)
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    return [f"{key} was {before.get(key)}, is {now[key]}" for key in now if before.get(key) != now[key]]
+def _check_device(config: TrainConfig) -> None:
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise RunError("device cuda: there is no usable GPU on this machine; train with --device cpu or auto")
+
+
+def _restore(trainer: Trainer, folder: RunFolder) -> None:
+    tensors, facts = folder.load_checkpoint()
+    with _checkpoint_must_fit(folder):
+        _theta_of(trainer.policy, tensors)
+        trainer.load_state(tensors, facts)
+
+
+def _theta_of(policy: Policy, tensors: Mapping[str, Tensor]) -> Tensor:
+    theta = tensors["theta"]
+    if theta.shape != (policy.num_parameters,):
+        raise ValueError(f"theta has shape {list(theta.shape)}, the policy needs {policy.num_parameters} numbers")
+    return theta
+
+
+@contextmanager
+def _checkpoint_must_fit(folder: RunFolder) -> Iterator[None]:
+    try:
+        yield
+    except KeyError as error:
+        raise RunError(f"the checkpoint in {folder.path} does not fit its config.json (it has no {error})") from error
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise RunError(f"the checkpoint in {folder.path} does not fit its config.json ({error})") from error

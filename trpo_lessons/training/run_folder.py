@@ -6,17 +6,20 @@
     events.out.tfevents.*   the same rows for TensorBoard
 
 Files are written under another name and renamed, so that a run killed at any moment leaves whole files. A row is
-written before its checkpoint: a row without a checkpoint is dropped on resume, and its iteration runs again to the same
-bits.
+written before its checkpoint: a row without a checkpoint, whole or half written, is dropped on resume, and its
+iteration runs again to the same bits.
 """
 
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
 import os
 import platform
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from trpo_lessons.envs import UnknownTask
 from trpo_lessons.training.config import SettingError, TrainConfig
 
 FORMAT = "trpo-lessons run, format 1"
@@ -65,17 +69,37 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, config: TrainConfig) -> RunFolder:
-        """A new run folder. Raises RunError when `path` already holds a run or cannot be written."""
+        """A new run folder. Raises RunError when `path` is not empty or cannot be written."""
         folder = cls(path)
         if (path / "config.json").exists():
             raise RunError(f"{path} already holds a run; resume it, or choose another folder with --out")
         try:
             path.mkdir(parents=True, exist_ok=True)
+            if any(path.iterdir()):
+                raise RunError(f"{path} is not empty; choose another folder with --out")
         except OSError as error:
-            raise RunError(f"cannot create {path}: {error.strerror}") from error
-        text = {"format": FORMAT, "settings": config.to_json(), "environment": environment_facts(config.threads)}
-        folder._replace("config.json", (json.dumps(text, indent=2) + "\n").encode())
+            raise RunError(f"cannot create {path} ({error.strerror}); choose another folder with --out") from error
+        folder.write_config(config, environment_facts(config.threads))
         return folder
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training in this folder. Raises RunError when one does so already."""
+        try:
+            handle = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise RunError(f"{self.path} is not a run folder ({error.strerror})") from error
+        try:
+            # The system lets go of the lock when the process ends, however it ends.
+            _lock(handle, f"another process is training in {self.path}; wait for it, or stop it first")
+            yield
+        finally:
+            os.close(handle)
+
+    def write_config(self, config: TrainConfig, environment: Mapping[str, Any]) -> None:
+        """Write config.json: the settings, and the environment that the run was started in."""
+        text = {"format": FORMAT, "settings": config.to_json(), "environment": environment}
+        self._replace("config.json", (json.dumps(text, indent=2) + "\n").encode())
 
     def config(self) -> tuple[TrainConfig, dict[str, Any]]:
         """The run's settings and the environment it was started in. Raises RunError when there is no usable run."""
@@ -86,29 +110,38 @@ class RunFolder:
                 raise RunError(f"{path} was written by another version ({text['format']}); this one reads {FORMAT}")
             return TrainConfig.from_json(text["settings"]), text["environment"]
         except FileNotFoundError:
-            raise RunError(f"{self.path} is not a run folder: it has no config.json") from None
+            raise RunError(f"{self.path} is not a run folder (no config.json); name one that train has made") from None
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, OSError) as error:
             raise RunError(f"{path} is damaged ({error}); restore it or start a new run") from error
-        except SettingError as error:
-            raise RunError(f"{path}: {error}") from error
+        except (SettingError, UnknownTask) as error:
+            raise RunError(f"{path}: {error} (was it written by another version?)") from error
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether an iteration has ever been completed."""
+        return (self.path / "checkpoint.safetensors").exists()
 
     def save_checkpoint(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Replace the checkpoint. Raises RunError when the disk refuses; the previous checkpoint then still stands."""
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        data = save(contiguous, metadata={"format": FORMAT, "facts": json.dumps(facts)})
-        self._replace("checkpoint.safetensors", data)
+        text = json.dumps(facts)
+        metadata = {"format": FORMAT, "facts": text, "checksum": _checksum(contiguous, text)}
+        self._replace("checkpoint.safetensors", save(contiguous, metadata))
 
     def load_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and facts of the last checkpoint. Raises RunError when it is missing, damaged or foreign."""
         path = self.path / "checkpoint.safetensors"
-        if not path.exists():
-            raise RunError(f"{self.path} has no checkpoint yet: the run stopped before its first iteration ended")
+        if not self.has_checkpoint:
+            raise RunError(f"{self.path} has no checkpoint yet: its first iteration has not ended; resume it")
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 if metadata.get("format") != FORMAT:
                     raise RunError(f"{path} is not a checkpoint of this package (format: {metadata.get('format')})")
-                return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["facts"])  # noqa: SIM118
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if metadata["checksum"] != _checksum(tensors, metadata["facts"]):
+                raise ValueError("its checksum is wrong")
+            return tensors, json.loads(metadata["facts"])
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             raise RunError(f"{path} is damaged ({error}); restore it from a copy or start a new run") from error
 
@@ -118,12 +151,12 @@ class RunFolder:
         try:
             new = not path.exists()
             with open(path, "a", newline="") as file:
-                writer = csv.DictWriter(file, row.keys())
+                writer = csv.DictWriter(file, row.keys(), lineterminator="\n")
                 if new:
                     writer.writeheader()
                 writer.writerow(row)
         except OSError as error:
-            raise RunError(f"cannot write {path}: {error.strerror}; make room, then resume") from error
+            raise cannot_write(path, error) from error
 
     def rows(self) -> list[dict[str, str]]:
         """The rows of progress.csv, oldest first; empty when there is none yet."""
@@ -135,11 +168,15 @@ class RunFolder:
 
     def drop_rows_after(self, iteration: int) -> None:
         """Keep the first `iteration` rows, those that the checkpoint knows of."""
-        rows = self.rows()
-        if len(rows) <= iteration:
+        path = self.path / "progress.csv"
+        try:
+            lines = path.read_bytes().splitlines(keepends=True)
+        except FileNotFoundError:
             return
-        lines = (self.path / "progress.csv").read_text().splitlines(keepends=True)
-        self._replace("progress.csv", "".join(lines[: iteration + 1]).encode())
+        if iteration == 0:
+            path.unlink()  # even its header may be half written
+        elif len(lines) > iteration + 1:
+            self._replace("progress.csv", b"".join(lines[: iteration + 1]))
 
     def _replace(self, name: str, data: bytes) -> None:
         temporary = self.path / f".{name}.partial"
@@ -148,4 +185,26 @@ class RunFolder:
             os.replace(temporary, self.path / name)
         except OSError as error:
             temporary.unlink(missing_ok=True)
-            raise RunError(f"cannot write {self.path / name}: {error.strerror}; make room, then resume") from error
+            raise cannot_write(self.path / name, error) from error
+
+
+def _lock(handle: int, otherwise: str) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise RunError(otherwise) from None
+    except OSError:
+        pass  # some network file systems have no locks; then it is the user who has to take care
+
+
+def cannot_write(path: Path, error: OSError) -> RunError:
+    """What to tell a person when the disk refuses, most often because it is full."""
+    return RunError(f"cannot write {path} ({error.strerror or error}); make room, then resume")
+
+
+def _checksum(tensors: Mapping[str, Tensor], facts: str) -> str:
+    # safetensors notices a file that is cut short, but not a changed byte.
+    checksum = zlib.crc32(facts.encode())
+    for name in sorted(tensors):
+        checksum = zlib.crc32(tensors[name].numpy().data, zlib.crc32(name.encode(), checksum))
+    return f"{checksum:08x}"
