@@ -157,22 +157,21 @@ def maximal_coupling(p: Array, q: Array) -> Tensor:
 def simulate_coupled(
     mdp: TabularMDP, pi_old: Array, pi_new: Array, num_trajectories: int, horizon: int, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Run two policies [S, A] on one source of randomness; their states, two integer tensors [trajectories, horizon].
+    """Run two policies [S, A] on one source of randomness; states and actions, integers [2, trajectories, horizon].
 
     Each follows its own policy, but they act alike as often as possible, and the same action in the same state leads
-    both to the same next state. So they part at a step with probability at most D_TV^max.
+    both to the same next state. So, while together, they part at a step with probability at most D_TV^max.
     """
     pi_old, pi_new = mdp.policy(pi_old), mdp.policy(pi_new)
     uniforms = as_float64(rng.random((2 * horizon, num_trajectories)))
-    old_state = new_state = draw(mdp.rho0.expand(num_trajectories, -1), as_float64(rng.random(num_trajectories)))
-    old_states, new_states = [], []
+    old = new = draw(mdp.rho0.expand(num_trajectories, -1), as_float64(rng.random(num_trajectories)))
+    states, actions = [], []
     for t in range(horizon):
-        old_states.append(old_state)
-        new_states.append(new_state)
-        pair = draw(maximal_coupling(pi_old[old_state], pi_new[new_state]).flatten(-2), uniforms[2 * t])
-        old_state = draw(mdp.P[old_state, pair // mdp.num_actions], uniforms[2 * t + 1])
-        new_state = draw(mdp.P[new_state, pair % mdp.num_actions], uniforms[2 * t + 1])
-    return torch.stack(old_states, dim=1), torch.stack(new_states, dim=1)
+        pair = draw(maximal_coupling(pi_old[old], pi_new[new]).flatten(-2), uniforms[2 * t])
+        states.append(torch.stack([old, new]))
+        actions.append(torch.stack([pair // mdp.num_actions, pair % mdp.num_actions]))
+        old, new = draw(mdp.P[states[-1], actions[-1]], uniforms[2 * t + 1])
+    return torch.stack(states, dim=-1), torch.stack(actions, dim=-1)
 
 
 # Algorithm 1
@@ -215,7 +214,7 @@ def guaranteed_step(mdp: TabularMDP, pi: Array) -> Tensor:
     lower = upper - 70
     if log_slope(lower) <= 0:
         return pi
-    return best_within_kl(pi, behind, math.exp(brentq(log_slope, lower, upper, xtol=1e-12)))[0]
+    return best_within_kl(pi, behind, math.exp(brentq(log_slope, lower, upper, xtol=1e-9)))[0]
 
 
 def best_within_kl(pi: Tensor, advantages: Tensor, kappa: float) -> tuple[Tensor, Tensor]:
