@@ -88,8 +88,8 @@ class Categorical(Distribution):
         return torch.rand(shape, generator=generator, dtype=self.logits.dtype, device=self.logits.device)
 
     def sample_from(self, noise: Tensor) -> Tensor:
-        # Inverse CDF. Rounding can leave the last cumulative sum below 1 and the noise above it, where a last action that
-        # is all but impossible would be drawn. Dividing by that sum makes it 1, which no noise reaches.
+        # Inverse CDF. Rounding can leave the last cumulative sum below 1 and the noise above it, which would pick an
+        # action that may be all but impossible. Dividing by that sum makes it 1, which no noise reaches.
         cumulative = self.log_probs.exp().cumsum(-1)
         return (noise >= cumulative / cumulative[..., -1:]).sum(-1)
 
