@@ -74,6 +74,7 @@ def test_facts_and_descriptions_are_escaped(explorer):
 
 def test_facts_are_announced_to_screen_readers(explorer):
     assert 'aria-live="polite"' in explorer.facts_area.value
+    assert "power at 2, scale at 1.0, direction at up. " in explorer.facts_area.value
 
 
 def test_a_missing_callback_is_noticed(explorer):
@@ -202,7 +203,8 @@ def test_pictures_are_the_same_bytes_twice_and_not_blank(explorer):
     view = explorer.render(power=2, scale=1.0, kind="up")
     pixels = matplotlib.image.imread(io.BytesIO(view.picture))
     assert np.ptp(pixels) > 0.5
-    assert pixels.shape[1] == 700
+    assert pixels.shape[1] == 1050
+    assert pictures.shown_width(view.picture) == 700
 
 
 def test_every_line_differs_in_dash_as_well_as_in_color():

@@ -16,6 +16,7 @@ import matplotlib as mpl
 from cycler import cycler
 from IPython.display import display
 from matplotlib.figure import Figure
+from PIL import Image
 
 # Okabe and Ito (2008): eight colors that stay apart for every common form of color blindness. Yellow is left out of the
 # cycle because thin yellow lines vanish on white.
@@ -28,6 +29,8 @@ SKY = "#56B4E9"
 BLACK = "#000000"
 GREY = "#767676"
 LINE_STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+PIXELS_PER_INCH = 100
+DENSITY = 1.5
 # Perceptually uniform, and readable in grey: the color map for every surface and heat map.
 COLOR_MAP = "cividis"
 
@@ -39,7 +42,7 @@ STYLE: dict[Any, Any] = {
     + cycler(linestyle=LINE_STYLES),
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "figure.dpi": 100,
+    "figure.dpi": PIXELS_PER_INCH,
     "figure.facecolor": "white",
     "font.family": "DejaVu Sans",
     "font.size": 11,
@@ -63,11 +66,17 @@ def style() -> Iterator[None]:
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as the bytes of a PNG file."""
-    buffer = io.BytesIO()
+    """The figure as the bytes of a PNG file, twice as dense as a plain screen and with 256 colors to keep it small."""
+    drawn, small = io.BytesIO(), io.BytesIO()
     with style():
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+        figure.savefig(drawn, format="png", dpi=PIXELS_PER_INCH * DENSITY)
+    Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
+    return small.getvalue()
+
+
+def shown_width(picture: bytes) -> int:
+    """How many pixels of a plain screen a picture made by `png` is wide."""
+    return round(Image.open(io.BytesIO(picture)).width / DENSITY)
 
 
 def display_png(picture: bytes, alt: str) -> None:
@@ -79,7 +88,8 @@ def display_png(picture: bytes, alt: str) -> None:
     if not alt.strip():
         raise ValueError("a picture needs alternative text: say what it shows, for a reader who cannot see it")
     data = {"image/png": base64.b64encode(picture).decode(), "text/plain": f"Picture: {alt}"}
-    display(data, raw=True, metadata={"image/png": {"alt": alt}})  # type: ignore[no-untyped-call]
+    about = {"alt": alt, "width": shown_width(picture)}
+    display(data, raw=True, metadata={"image/png": about})  # type: ignore[no-untyped-call]
 
 
 @contextmanager

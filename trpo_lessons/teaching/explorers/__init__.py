@@ -39,10 +39,10 @@ class Slider:
     step: float
     start: float
 
-    def build(self) -> widgets.Widget:
+    def build(self, label_width: str = "14em") -> widgets.Widget:
         whole = all(isinstance(value, int) for value in (self.low, self.high, self.step, self.start))
         kind = widgets.IntSlider if whole else widgets.FloatSlider
-        slider = kind(value=self.start, min=self.low, max=self.high, step=self.step, **_common(self.label))
+        slider = kind(value=self.start, min=self.low, max=self.high, step=self.step, **_common(self.label, label_width))
         if not whole:
             slider.readout_format = f".{max(0, len(f'{self.step:.10f}'.rstrip('0').split('.')[1]))}f"
         return slider
@@ -66,9 +66,9 @@ class Stops:
     values: Sequence[Any]
     start: Any
 
-    def build(self) -> widgets.Widget:
+    def build(self, label_width: str = "14em") -> widgets.Widget:
         options = [(f"{value:g}" if isinstance(value, float) else str(value), value) for value in self.values]
-        return widgets.SelectionSlider(options=options, value=self.start, **_common(self.label))
+        return widgets.SelectionSlider(options=options, value=self.start, **_common(self.label, label_width))
 
     def refuse(self, value: Any) -> str | None:
         """Why `value` cannot be chosen; None if it can."""
@@ -79,23 +79,24 @@ class Stops:
 class Choice(Stops):
     """A menu of names."""
 
-    def build(self) -> widgets.Widget:
-        common = _common(self.label)
+    def build(self, label_width: str = "14em") -> widgets.Widget:
+        common = _common(self.label, label_width)
         del common["continuous_update"]
         return widgets.Dropdown(options=list(self.values), value=self.start, **common)
 
 
-def _common(label: str) -> dict[str, Any]:
-    # The tooltip becomes the accessible name where the label is not tied to the control.
+def _common(label: str, label_width: str) -> dict[str, Any]:
     return {
         "description": label,
         "tooltip": label,
         "continuous_update": False,
-        "style": {"description_width": "14em"},
-        "layout": widgets.Layout(width="36em", max_width="100%"),
+        "style": {"description_width": label_width},
+        "layout": widgets.Layout(width=f"calc({label_width} + 26em)", max_width="100%"),
     }
 
 
+# Read by screen readers, seen by nobody.
+HIDDEN = "position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)"
 Control = Slider | Stops | Choice
 Numbers = TypeVar("Numbers")
 
@@ -130,7 +131,10 @@ class Explorer(Generic[Numbers]):
         self.compute, self.facts, self.draw, self.alt = compute, facts, draw, alt
         self.controls = {control.name: control for control in controls}
         self.size = size
-        self.sliders: dict[str, widgets.Widget] = {control.name: control.build() for control in controls}
+        longest = max(len(control.label) for control in controls)
+        self.sliders: dict[str, widgets.Widget] = {
+            control.name: control.build(f"{0.55 * longest + 1:.0f}em") for control in controls
+        }
         self.facts_area = widgets.HTML()
         self.picture_area = widgets.HTML()
         self.reset_button = widgets.Button(description="Reset", tooltip=f"Reset: {title}")
@@ -213,11 +217,17 @@ class Explorer(Generic[Numbers]):
             raise
         self._shown, self._facts_text = settings, view.facts
         lines = "<br>".join(escape(line) for line in view.facts.splitlines())
-        self.facts_area.value = f'<div role="status" aria-live="polite" aria-atomic="true">{lines}</div>'
-        # ipywidgets' Image has no alternative text (8.1), an <img> of our own has.
-        source = base64.b64encode(view.picture).decode()
-        style = "max-width:100%;height:auto"
-        self.picture_area.value = f'<img alt="{escape(view.alt)}" style="{style}" src="data:image/png;base64,{source}">'
+        # ipywidgets' sliders have no accessible names (8.1), so what is announced says where the controls stand.
+        announced = f'<span style="{HIDDEN}">{escape(self._places())}. </span>{lines}'
+        status = 'role="status" aria-live="polite" aria-atomic="true"'
+        self.facts_area.value = f'<div {status} style="line-height:1.5">{announced}</div>'
+        # Nor has its Image alternative text; an <img> of our own has.
+        source = f"data:image/png;base64,{base64.b64encode(view.picture).decode()}"
+        layout = f'width="{pictures.shown_width(view.picture)}" style="max-width:100%;height:auto"'
+        self.picture_area.value = f'<img alt="{escape(view.alt)}" {layout} src="{source}">'
+
+    def _places(self) -> str:
+        return ", ".join(f"{control.label} at {self.sliders[name].value}" for name, control in self.controls.items())
 
     def _reset(self, _button: widgets.Button) -> None:
         for name, control in self.controls.items():
@@ -226,5 +236,4 @@ class Explorer(Generic[Numbers]):
     def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
         # The widget's own repr spells out every picture byte; this line is what nbval compares instead.
         bundle: dict[str, Any] = self.box._repr_mimebundle_(**options)
-        places = ", ".join(f"{control.label} at {self.sliders[name].value}" for name, control in self.controls.items())
-        return bundle | {"text/plain": f"Explorer: {self.title} Controls: {places}."}
+        return bundle | {"text/plain": f"Explorer: {self.title} Controls: {self._places()}."}
