@@ -194,7 +194,8 @@ def guaranteed_step(mdp: TabularMDP, pi: Array) -> Tensor:
     The best L within a KL radius kappa is known (`best_within_kl`), concave in kappa, and has the slope
     sum_s rho(s) lam(s). The maximum is where that slope has fallen to C; it is `pi` itself if the slope starts below C.
     """
-    pi, old = mdp.policy(pi), evaluate_policy(mdp, pi)
+    pi = mdp.policy(pi).detach()
+    old = evaluate_policy(mdp, pi)
     C = float(penalty_coefficient(largest_advantage(mdp, pi), mdp.gamma))
     # Differences of advantages within the rounding of Q - V are none; to follow them would be to move at random.
     behind = old.A - old.A.amax(-1, keepdim=True)
@@ -218,13 +219,13 @@ def guaranteed_step(mdp: TabularMDP, pi: Array) -> Tensor:
 
 
 def best_within_kl(pi: Tensor, advantages: Tensor, kappa: float) -> tuple[Tensor, Tensor]:
-    """In each state, the new policy [S, A] of largest expected advantage with KL(pi || new) <= kappa, and its price
-    [S].
+    """In each state, the policy [S, A] of largest expected advantage with KL(pi || .) <= kappa, and its price [S].
 
     The Lagrange conditions give new(a) = lam pi(a) / (nu - A(a)) with nu >= max A; bisection finds the nu where KL =
     kappa. The price lam is the advantage that one more nat would buy. Two cases need care. A state where `pi` takes
     best actions only has nothing to gain and stays. Where `pi` never takes a best action, nu can reach max A with KL
-    to spare: then lam spends the rest, and the probability it frees goes to a best action.
+    to spare: then lam spends the rest, and the probability it frees goes to a best action. Raises ValueError unless
+    kappa > 0.
     """
     if not kappa > 0:
         raise ValueError(f"kappa is {kappa}, but a KL radius must be above 0")
