@@ -121,7 +121,7 @@ _TINY = 1e-12
 _RULES = {
     "sampling": _Rule("single-path", lambda v: v == "single-path"),
     "device": _Rule("cpu or cuda", lambda v: v in ("cpu", "cuda")),
-    "seed": _count(0),
+    "seed": _number(0, 2**63 - 1, "a whole number from 0 to 2**63 - 1", whole=True),
     "threads": _count(),
     "iterations": _count(),
     "steps_per_iteration": _count(),

@@ -38,8 +38,8 @@ class Reporter:
     def report(self, row: Mapping[str, Any]) -> None:
         """Show one row. Raises RunError when the disk refuses."""
         numbers = {name.replace("seconds_", "seconds/"): x for name, x in row.items() if isinstance(x, int | float)}
-        steps = numbers.pop("total_steps")
-        self._events.write(steps, numbers)
+        del numbers["total_steps"]  # it is the axis
+        self._events.write(row["total_steps"], numbers)
         facts = {
             "return": f"{row['mean_return']:.1f}",
             "KL": f"{row['mean_kl']:.4f}",

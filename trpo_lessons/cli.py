@@ -1,0 +1,260 @@
+"""The `trpo-lessons` command: train, resume and evaluate policies from the shell, and see what works on a machine.
+
+Exit status: 0 done; 1 the doctor found that this machine lacks something that the course needs; 2 something is wrong
+with what was asked for, or with the disk, and one line on standard error says what to do; 130 stopped by Ctrl-C.
+"""
+
+# Everything slow to import (torch above all) is imported inside the commands, so that --help answers at once.
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from trpo_lessons import __version__
+
+if TYPE_CHECKING:
+    from trpo_lessons.training import Evaluation, Run
+
+STOPPED = 130  # 128 + SIGINT, as shells have it
+RUNS = Path("runs")
+OWN_OPTIONS = ("sampling", "preset", "seed", "device", "iterations", "steps_per_iteration")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line `arguments` (default: those of this process) and return its exit status."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        status = commands.main(arguments or ["--help"], prog_name="trpo-lessons", standalone_mode=False)
+    except click.ClickException as error:
+        command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "trpo-lessons"
+        return _fail(f"{error.format_message()} (See {command} --help.)")
+    except click.Abort:
+        click.echo("trpo-lessons: stopped; a run that had begun goes on with trpo-lessons resume", err=True)
+        return STOPPED
+    except OSError as error:  # what a run folder could not explain better, such as a full disk behind standard output
+        _discard_output()
+        return _fail(f"{error.filename or 'output'}: {error.strerror or error}")
+    except Exception as error:
+        if not _is_expected(error):
+            raise
+        return _fail(str(error))
+    return int(status or 0)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__)
+def commands() -> None:
+    """Trust region policy optimization: train policies, resume, evaluate."""
+
+
+@commands.command()
+def doctor() -> int:
+    """Check what works on this machine.
+
+    Packages, simulators, rendering, widgets, GPU. The exit status is 1 when something that the course needs is missing.
+    """
+    from trpo_lessons.doctor import as_text, checkup
+
+    findings = checkup()
+    click.echo(as_text(findings))
+    return int(any(finding.ok is False for finding in findings))
+
+
+@commands.command()
+@click.argument("task")
+@click.option(
+    "--sampling",
+    type=click.Choice(["single-path"]),
+    default="single-path",
+    show_default=True,
+    help="How states and actions are sampled.",
+)
+@click.option(
+    "--preset",
+    type=click.Choice(["smoke", "class"]),
+    default="class",
+    show_default=True,
+    help="smoke takes seconds and learns little; class takes minutes on two CPU cores.",
+)
+@click.option("--iterations", type=int, help="How many updates.")
+@click.option("--steps-per-iteration", type=int, help="Simulator steps that each update learns from.")
+@click.option("--seed", type=int, help="The same seed gives the same run.  [default: 0]")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where updates are computed; auto takes a GPU if there is one.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="A new folder for the run.  [default: runs/TASK-seedN]")
+@click.option(
+    "--set",
+    "settings",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="Any other setting, as config.json names it (gamma=0.995, hidden=64,64); can be repeated.",
+)
+def train(
+    task: str, preset: str, device: str, out: Path | None, settings: tuple[str, ...], **options: int | str | None
+) -> int:
+    """Train a policy for TASK.
+
+    TASK is cartpole, swimmer, hopper, walker or halfcheetah. The run folder gets config.json, progress.csv, events for
+    TensorBoard, and a checkpoint after every iteration. Ctrl-C stops; trpo-lessons resume goes on. Where
+    runs/TASK-seedN is taken, runs/TASK-seedN-2 is used, and so on.
+    """
+    from trpo_lessons import training
+
+    overrides = {name: value for name, value in options.items() if value is not None} | parse_settings(settings)
+    config = training.preset(task, preset, device=_device(device), **overrides)
+    run = training.train(config, out or free_folder(f"{task}-seed{config.seed}"), progress=True)
+    return _end_of_training(run)
+
+
+@commands.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--iterations", type=int, help="Train to this many iterations altogether.")
+def resume(run: Path, iterations: int | None) -> int:
+    """Go on with RUN as if it had never stopped.
+
+    RUN is a run folder; its settings are those that it was started with.
+    """
+    from trpo_lessons import training
+
+    for difference in training.differences(run):
+        click.echo(f"trpo-lessons: {difference}: the result will not be the same to the bit", err=True)
+    return _end_of_training(training.resume(run, iterations=iterations, progress=True)[0])
+
+
+@commands.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--episodes", type=click.IntRange(min=1), default=20, show_default=True, help="How many whole episodes.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of the initial states.")
+@click.option("--json", "as_json", is_flag=True, help="Print every return, as JSON.")
+def evaluate(run: Path, episodes: int, seed: int, as_json: bool) -> None:
+    """Score the policy in RUN, a run folder.
+
+    Plays whole episodes with the most likely action in every state.
+    """
+    from trpo_lessons import training
+
+    loaded = training.load_run(run)
+    result = training.evaluate(loaded, episodes, seed)
+    click.echo(_evaluation_as_json(loaded, result, seed) if as_json else _evaluation_as_text(loaded, result))
+
+
+def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """The settings that `--set NAME=VALUE` options give. Raises UsageError for what cannot be one."""
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals or not name:
+            raise click.UsageError(f"--set needs NAME=VALUE, not {pair!r}", click.get_current_context(silent=True))
+        if name in ("task", *OWN_OPTIONS):
+            own = "the argument TASK" if name == "task" else "the option --" + name.replace("_", "-")
+            raise click.UsageError(f"--set {pair}: use {own} for it", click.get_current_context(silent=True))
+        settings[name] = _parse_value(name, text)
+    return settings
+
+
+def _parse_value(name: str, text: str) -> Any:
+    # What is no number stays text: the setting's own rule then says what it must be.
+    if name in ("hidden", "value_hidden"):
+        return tuple(_parse_number(width) for width in re.split(r"[\s,]+", text.strip("()[] ,")) if width)
+    return None if text.lower() == "none" else _parse_number(text)
+
+
+def _parse_number(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _device(name: str) -> str:
+    if name != "auto":
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def free_folder(name: str) -> Path:
+    """`runs/name`, or the first of `runs/name-2`, `runs/name-3`, ... that does not exist."""
+    folder, number = RUNS / name, 2
+    while folder.exists():
+        folder, number = RUNS / f"{name}-{number}", number + 1
+    return folder
+
+
+def _end_of_training(run: Run) -> int:
+    from trpo_lessons.training.run_folder import RunFolder
+
+    folder = shlex.quote(str(run.folder))
+    if run.interrupted:
+        done = f"stopped after iteration {run.iteration} of {run.config.iterations}"
+        click.echo(f"trpo-lessons: {done}; go on with: trpo-lessons resume {folder}", err=True)
+        return STOPPED
+    row = RunFolder(run.folder).rows()[-1]
+    episodes = f"mean return {float(row['mean_return']):.1f}"
+    if math.isnan(float(row["mean_return"])):
+        episodes = "no episode has ended yet"
+    done = f"{run.iteration} iterations, {row['total_steps']} steps, {episodes}"
+    click.echo(f"{folder}: {done}; score it with: trpo-lessons evaluate {folder}")
+    return 0
+
+
+def _evaluation_as_text(run: Run, result: Evaluation) -> str:
+    spread = f" ± {result.standard_error:.1f} (standard error)" if len(result.returns) > 1 else ""
+    return (
+        f"{run.config.task} after {run.iteration} iterations, {len(result.returns)} episodes: "
+        f"return {result.mean:.1f}{spread}, from {min(result.returns):.1f} to {max(result.returns):.1f}, "
+        f"mean length {sum(result.lengths) / len(result.lengths):.1f}"
+    )
+
+
+def _evaluation_as_json(run: Run, result: Evaluation, seed: int) -> str:
+    facts = {
+        "run": str(run.folder),
+        "task": run.config.task,
+        "iteration": run.iteration,
+        "seed": seed,
+        "mean_return": result.mean,
+        "standard_error": result.standard_error if len(result.returns) > 1 else None,
+        "returns": result.returns,
+        "lengths": result.lengths,
+    }
+    return json.dumps(facts, indent=2)
+
+
+def _is_expected(error: Exception) -> bool:
+    from trpo_lessons.envs import UnknownTask
+    from trpo_lessons.training import RunError, SettingError
+
+    return isinstance(error, UnknownTask | RunError | SettingError)
+
+
+def _fail(message: str) -> int:
+    click.echo(f"trpo-lessons: {' '.join(message.split())}", err=True)
+    return 2
+
+
+def _discard_output() -> None:
+    # Python writes what is left in its buffers as it exits, and would fail on it again.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
