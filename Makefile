@@ -3,7 +3,7 @@
 #   PYTHON=python3.12     the interpreter .venv is built with (default: the one it has, else python3)
 #   PIP_OPTIONS="..."     options for pip, for example the index of torch's CPU build (README.md)
 #   LAB_OPTIONS="..."     options for JupyterLab, for example --no-browser --port=8890
-#   LESSON=03             the lesson that reset and test-lesson mean
+#   LESSON=03             the lesson that reset, record and test-lesson mean
 #   JOBS=2                test processes
 
 SHELL := /bin/sh
@@ -18,6 +18,7 @@ help:
 	@echo "make lab                 set up, copy new lessons to my_lessons/, open JupyterLab there"
 	@echo "make test                set up, then everything CI runs: lint, types, tests, lessons"
 	@echo "make reset LESSON=03     bring one lesson back as it came (yours is kept beside it)"
+	@echo "make record LESSON=03    run one lesson in notebooks/ in a fresh kernel and store its outputs"
 	@echo "make test-lesson LESSON=03   validate one lesson twice, and its canaries"
 	@echo "make test-portable       validate every lesson with the plainest CPU arithmetic"
 	@echo "make lock                renew requirements.lock from pyproject.toml"
@@ -43,9 +44,9 @@ $(READY): requirements.lock pyproject.toml $(NEW_VENV)
 
 TOO_OLD = TRPO Lessons needs Python 3.11 or newer and $(INTERPRETER) is %d.%d: name another, as in PYTHON=python3.12
 new-venv:
-	@rm -f $(READY)
 	@command -v $(INTERPRETER) >/dev/null || { echo "No $(INTERPRETER) here: install Python 3.11 or newer." >&2; exit 2; }
 	@$(INTERPRETER) -c 'import sys; v = sys.version_info[:2]; sys.exit(v < (3, 11) and "$(TOO_OLD)" % v)'
+	@rm -f $(READY)
 	$(INTERPRETER) -m venv --clear .venv
 
 # torch's own metadata names the CUDA packages that its build needs, so the lock leaves them to it.
@@ -61,9 +62,11 @@ lock: $(READY)
 # ---- lessons --------------------------------------------------------------------------------------------------------
 
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
+NEED_LESSON = @ls notebooks/$(LESSON)_*.ipynb >/dev/null 2>&1 || \
+	{ echo "Name a lesson that there is, for example: make $@ LESSON=00" >&2; exit 2; }
 
 # A copy is made under another name first, so that an interrupted one is never taken for a student's work.
-.PHONY: lab reset
+.PHONY: lab reset record
 lab: $(READY)
 	@mkdir -p my_lessons
 	@for lesson in notebooks/*.ipynb; do copy="my_lessons/$$(basename "$$lesson")"; \
@@ -71,13 +74,17 @@ lab: $(READY)
 	cd my_lessons && ../$(BIN)/jupyter lab --ip=127.0.0.1 $(AS_ROOT) $(LAB_OPTIONS)
 
 reset:
-	@test -n "$(LESSON)" || { echo "Say which lesson: make reset LESSON=03" >&2; exit 2; }
-	@ls notebooks/$(LESSON)_*.ipynb >/dev/null 2>&1 || { echo "There is no lesson $(LESSON)." >&2; exit 2; }
+	$(NEED_LESSON)
 	@mkdir -p my_lessons
-	@for lesson in notebooks/$(LESSON)_*.ipynb; do name="$$(basename "$$lesson" .ipynb)"; mine="my_lessons/$$name"; \
-		kept="$$mine.$$(date +%Y-%m-%d-%H%M%S).ipynb"; \
+	@for lesson in notebooks/$(LESSON)_*.ipynb; do mine="my_lessons/$$(basename "$$lesson" .ipynb)"; \
+		kept="$$mine.$$(date +%Y-%m-%d-%H%M%S).ipynb"; cp "$$lesson" "$$mine.part" || exit 1; \
 		if test -e "$$mine.ipynb"; then mv "$$mine.ipynb" "$$kept" && echo "Yours is kept as $$kept"; fi; \
-		cp "$$lesson" "$$mine.part" && mv "$$mine.part" "$$mine.ipynb" && echo "$$mine.ipynb is as it came"; done
+		mv "$$mine.part" "$$mine.ipynb" && echo "$$mine.ipynb is as it came"; done
+
+record: $(READY)
+	$(NEED_LESSON)
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False \
+		notebooks/$(LESSON)_*.ipynb
 
 # ---- tests ----------------------------------------------------------------------------------------------------------
 
@@ -89,8 +96,8 @@ test: $(READY)
 	$(PYTEST) -n $(JOBS) --dist worksteal
 
 test-lesson: $(READY)
-	@test -n "$(LESSON)" || { echo "Say which lesson: make test-lesson LESSON=03" >&2; exit 2; }
-	$(PYTEST) tests/test_notebooks.py --lesson $(LESSON) -n $(JOBS) --dist worksteal
+	$(NEED_LESSON)
+	$(PYTEST) tests/test_notebooks.py -k test_lesson --lesson $(LESSON) -n $(JOBS) --dist worksteal
 
 test-portable: export OMP_NUM_THREADS := 1
 test-portable: export ATEN_CPU_CAPABILITY := default

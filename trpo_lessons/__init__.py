@@ -4,6 +4,7 @@ The modules in reading order; each imports only from those above it:
 
     distributions        Categorical, FactoredCategorical, DiagGaussian
     mdp                  finite MDPs solved exactly
+    improvement_bound    equations 1 to 10 and Algorithm 1
     policies             policy(theta, obs) -> Distribution, with theta one flat vector
     surrogate            the batch and the sampled surrogate, equation 15
     kl                   mean and max KL, Fisher-vector products
@@ -16,6 +17,7 @@ The modules in reading order; each imports only from those above it:
     training             the loop, presets, run folders, resume
     doctor               what works on this machine
     cli                  the trpo-lessons command
+    teaching             explorers, checks for exercises, grading; imported by notebooks only
 
 `tests/test_project.py` holds every module to this order.
 """

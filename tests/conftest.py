@@ -1,0 +1,19 @@
+"""Settings for every test: one thread each (the processes share the cores), and no test that depends on a clock."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import settings
+
+# Read when torch and numpy are first imported, which happens after this.
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[variable] = "1"
+
+settings.register_profile("lessons", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("lessons")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--lesson", help="only this lesson (as in 03), validated twice; see `make test-lesson`")

@@ -1,0 +1,169 @@
+"""The lessons run to what is stored in them, and validation would notice if they did not.
+
+`make test-lesson LESSON=03` runs this for one lesson, twice over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+from notebook_harness import NOTEBOOKS, code_cells, missed_canaries, run_strict, static_faults
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    chosen = metafunc.config.getoption("--lesson")
+    if "lesson" in metafunc.fixturenames:
+        lessons = [path for path in NOTEBOOKS if chosen is None or path.name.startswith(f"{chosen}_")]
+        if not lessons:
+            raise pytest.UsageError(f"there is no lesson {chosen}")
+        metafunc.parametrize("lesson", lessons, ids=[path.stem for path in lessons])
+    if "run" in metafunc.fixturenames:
+        metafunc.parametrize("run", ["once"] if chosen is None else ["first", "second"])
+
+
+def test_lesson_is_stored_whole_and_clean(lesson: Path) -> None:
+    assert static_faults(nbformat.read(lesson, as_version=4)) == []
+
+
+def test_lesson_runs_to_its_stored_outputs(lesson: Path, run: str, tmp_path: Path) -> None:
+    results = run_strict(lesson, tmp_path)
+    assert len(results) == len(code_cells(nbformat.read(lesson, as_version=4)))
+    assert "\n".join(reason for reason in results.values() if reason) == "", f"{lesson.name}, {run} run"
+
+
+def test_lesson_turns_red_when_damaged(lesson: Path, tmp_path: Path) -> None:
+    assert missed_canaries(lesson, tmp_path) == []
+
+
+# ---- the harness itself, on a lesson made for the purpose ------------------------------------------------------------
+
+SETTINGS = "import ipywidgets, random\nscale = 7\nscale"
+WIDGET = """
+slider, area = ipywidgets.IntSlider(value=1), ipywidgets.HTML()
+slider.observe(lambda change: setattr(area, "value", f"{change.new * scale} apples"), names="value")
+slider.value = 2
+ipywidgets.VBox([slider])
+"""
+MOVED = "slider.value = 3\nprint(area.value)"
+LIVE = "# NBVAL_IGNORE_OUTPUT\ndraws = [random.random() for _ in range(5)]\nprint(draws)"
+NOTICED = "print('all five drawn:', min(draws) > 0)"
+PICTURE = """
+from IPython.display import display
+display({"image/png": "aGVsbG8=", "text/plain": "Picture: 12 dots"}, raw=True)
+"""
+REASON = {"skip_reason": "Random numbers without a seed differ every time.", "sabotage": "draws = [0.0] * 5"}
+
+
+def make_lesson(*sources: str) -> NotebookNode:
+    """An executed notebook with these code cells and enough others that one may skip comparison."""
+    fillers = [f"print({number} * 11)" for number in range(1, 11)]
+    notebook = new_notebook(cells=[new_code_cell(source) for source in (*sources, *fillers)])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    for cell in notebook.cells:
+        if "NBVAL" in cell.source:
+            cell.metadata["lesson"] = dict(REASON)
+    NotebookClient(notebook, timeout=60).execute()
+    return notebook
+
+
+@pytest.fixture(scope="module")
+def good() -> NotebookNode:
+    return make_lesson(SETTINGS, WIDGET, MOVED, LIVE, NOTICED, PICTURE)
+
+
+def save(notebook: NotebookNode, folder: Path) -> Path:
+    path = folder / "99_example.ipynb"
+    nbformat.write(notebook, path)
+    return path
+
+
+def test_a_good_lesson_passes_and_its_canaries_are_noticed(good: NotebookNode, tmp_path: Path) -> None:
+    path = save(good, tmp_path)
+    assert static_faults(nbformat.read(path, as_version=4)) == []
+    assert set(run_strict(path, tmp_path).values()) == {""}
+    assert missed_canaries(path, tmp_path) == []
+
+
+def test_what_nbval_does_not_compare_is_compared_by_kind(good: NotebookNode, tmp_path: Path) -> None:
+    notebook = nbformat.from_dict(good)
+    cells = code_cells(notebook)
+    cells[1].source = cells[1].source.replace("ipywidgets.VBox([slider])", "print('VBox')")
+    cells[3].outputs = []
+    del cells[5].outputs[0].data["image/png"]
+    results = run_strict(save(notebook, tmp_path), tmp_path)
+    assert {number for number, reason in results.items() if "Cell outputs differ" in reason} == {1, 3, 5}
+    assert {number for number, reason in results.items() if reason} == {1, 3, 5}
+
+
+def test_a_lesson_that_cannot_notice_damage_is_reported(tmp_path: Path) -> None:
+    blind = "slider.value = 3\nprint('moved')"  # prints the same whether or not the callback ran
+    careless = "print(len(draws))"
+    path = save(make_lesson(SETTINGS, WIDGET, blind, LIVE, careless), tmp_path)
+    assert missed_canaries(path, tmp_path) == [
+        "cell 2: a broken callback went unnoticed",
+        "cell 4: a skipped cell sabotaged with 'draws = [0.0] * 5' went unnoticed",
+    ]
+
+
+def stderr(cells: list[NotebookNode]) -> None:
+    cells[0].outputs = [new_output("stream", name="stderr", text="careful")]
+
+
+def prints(text: str) -> Callable[[list[NotebookNode]], None]:
+    def damage(cells: list[NotebookNode]) -> None:
+        cells[0].outputs = [new_output("stream", name="stdout", text=text)]
+
+    return damage
+
+
+def never_run(cells: list[NotebookNode]) -> None:
+    cells[4].execution_count, cells[4].outputs = None, []
+
+
+def out_of_order(cells: list[NotebookNode]) -> None:
+    cells[4].execution_count, cells[5].execution_count = cells[5].execution_count, cells[4].execution_count
+
+
+def without_reason(cells: list[NotebookNode]) -> None:
+    del cells[3].metadata["lesson"]["skip_reason"]
+
+
+def without_sabotage(cells: list[NotebookNode]) -> None:
+    del cells[3].metadata["lesson"]["sabotage"]
+
+
+def skips_two(cells: list[NotebookNode]) -> None:
+    cells[6].metadata["tags"] = ["nbval-skip"]
+
+
+def unmoved(cells: list[NotebookNode]) -> None:
+    cells[2].source = "print(area.value)"
+
+
+@pytest.mark.parametrize(
+    ("damage", "fault"),
+    [
+        (stderr, "cell 0: its stored output holds an error or a warning"),
+        (prints("DeprecationWarning: use the other"), "cell 0: its stored output holds a warning"),
+        (prints("saved to /ho" + "me/ada/run"), "cell 0: its stored output holds a path of somebody's machine"),
+        (prints("<object at 0x7f3a5c0d1e80>"), "cell 0: its stored output holds an object address"),
+        (never_run, "cell 4: execution count None, not 5: run all cells in a fresh kernel, and save"),
+        (out_of_order, "cell 4: execution count 6, not 5: run all cells in a fresh kernel, and save"),
+        (without_reason, "cell 3: skips comparison without a skip_reason in its metadata"),
+        (without_sabotage, "cell 3: skips comparison, so it needs a sabotage in its metadata, and a next cell that"),
+        (skips_two, "2 of 16 code cells skip comparison: more than one in ten"),
+        (unmoved, "cell 1: shows a widget, so the next code cell must move its controls and print the facts"),
+    ],
+)
+def test_each_fault_of_a_stored_file_is_named(
+    good: NotebookNode, damage: Callable[[list[NotebookNode]], None], fault: str
+) -> None:
+    notebook = nbformat.from_dict(good)
+    damage(code_cells(notebook))
+    assert any(found.startswith(fault) for found in static_faults(notebook)), static_faults(notebook)
