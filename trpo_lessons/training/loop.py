@@ -30,7 +30,6 @@ class Trainer:
     """A run between two iterations, seeded by config.seed."""
 
     def __init__(self, config: TrainConfig) -> None:
-        torch.set_num_threads(config.threads)
         self.config = config
         self.generator = torch.Generator().manual_seed(config.seed)
         self.env = envs.make(config.task, config.num_envs, threads=config.threads)
@@ -51,9 +50,11 @@ class Trainer:
     def iterate(self) -> dict[str, Any]:
         """One iteration. Samples that are not finite are counted but never learned from."""
         clock = Stopwatch()
+        torch.set_num_threads(1)  # one row of observations is too little work to share: waking threads costs more
         path = sample_single_path(
             self.env, self.policy, self.theta.cpu(), self.statistics, self.raw_obs, self.config.rows, self.generator
         )
+        torch.set_num_threads(self.config.threads)
         clock.lap("sampling")
         if path.problem:
             report, facts = UpdateReport(math.nan, reason=path.problem), dict.fromkeys(_LEARNING_FACTS, math.nan)
