@@ -9,6 +9,7 @@ steps as A has distinct eigenvalues. Hestenes and Stiefel (1952); notation of No
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,8 +24,8 @@ class Solution:
     x               [n]  the approximate solution
     residual_norms  ||b - A x|| before the first iteration and after each one
     converged       whether the last of them is at most residual_tol * ||b||
-    breakdown       why it stopped early, if a product was not finite or A turned out not to be positive definite; else
-    ""
+    breakdown       why it stopped early, if b or a product was not finite or A turned out not to be positive definite;
+                    else ""
     """
 
     x: Tensor
@@ -50,13 +51,15 @@ def conjugate_gradient(
     p = r.clone()
     rr = _dot(r, r)
     norms = [rr**0.5]
+    if not math.isfinite(rr):
+        return Solution(x, tuple(norms), False, f"the norm of b is {norms[0]:.3g}, but must be finite")
     target = residual_tol * norms[0]
     for _ in range(iterations):
         if norms[-1] <= target:
             break
         a_p = matvec(p)
         curvature = _dot(p, a_p)
-        if not 0 < curvature < float("inf"):
+        if not 0 < curvature < math.inf:
             return Solution(x, tuple(norms), False, f"p^T A p is {curvature:.3g}, but must be positive and finite")
         alpha = rr / curvature  # exact minimum along p
         x = x + alpha * p
