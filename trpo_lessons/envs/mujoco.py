@@ -139,8 +139,6 @@ class MujocoVectorEnv(RestorableVectorEnv):
         self.batch.state[rows] = self._default_row
         for row in rows:
             self._motion[row] += self._initial_noise(self._generators[row])
-        # Gymnasium runs mj_forward here; it sets the warm start that the first step begins from.
-        self.batch.forward(rows.astype(np.int32))
 
     def _initial_noise(self, generator: np.random.Generator) -> Floats:
         """What is added to the resting positions and velocities, [nq + nv], in the order of Gymnasium's draws."""
@@ -167,9 +165,10 @@ class MujocoVectorEnv(RestorableVectorEnv):
 
     def _observe(self) -> Floats:
         obs: Floats = self._motion[:, self.robot.hidden_positions :].copy()
-        if np.isfinite(self.robot.velocity_limit):
+        limit = self.robot.velocity_limit
+        if limit < np.inf:
             velocities = obs[:, -self.model.nv :]
-            np.clip(velocities, -self.robot.velocity_limit, self.robot.velocity_limit, out=velocities)
+            np.clip(velocities, -limit, limit, out=velocities)
         return obs
 
     def close_extras(self, **_kwargs: Any) -> None:
