@@ -50,7 +50,7 @@ def gae(
     lam = 1 gives discounted returns minus values (no bias from V), lam = 0 the one-step residual (least variance).
     """
     residuals = rewards + gamma * next_values * ~terminated - values
-    decay = gamma * lam * ~(terminated | truncated)
+    decay = gamma * lam * (~(terminated | truncated)).to(rewards.dtype)
     rows = torch.empty_like(rewards)
     later = torch.zeros_like(rewards[0])
     for t in reversed(range(len(rewards))):
@@ -83,7 +83,7 @@ class ValueFunction:
         device: str = "cpu",
     ) -> None:
         self._network = FlatNetwork(mlp([obs_dim, *hidden, 1]))
-        self._last_width = hidden[-1]
+        self._last_width = (obs_dim, *hidden)[-1]
         self._theta = self._network.initial_theta(0.01, generator).to(device).requires_grad_()
         self._optimizer = torch.optim.Adam([self._theta], lr=learning_rate)
         self._moments = torch.zeros(3, dtype=torch.float64)  # running sums of weight, return and squared return
@@ -131,6 +131,7 @@ class ValueFunction:
         with torch.no_grad():
             self._theta.copy_(state["theta"])
         self._moments = state["moments"].clone()
+        self._optimizer.state.clear()
         if state["step"] > 0:
             self._optimizer.state[self._theta] = {k: state[k].clone() for k in ("step", "exp_avg", "exp_avg_sq")}
 
@@ -142,10 +143,13 @@ class ValueFunction:
         return mean, max(second / weight - mean**2, 1e-8) ** 0.5
 
     def _change_units(self, returns: Tensor) -> None:
+        not_fitted_yet = self._moments[0] == 0
         mean_before, std_before = self._units()
         returns = returns.double()
         newest = torch.tensor([1.0, returns.mean().item(), returns.square().mean().item()], dtype=torch.float64)
         self._moments = torch.lerp(self._moments, newest, self.UNITS_RATE)
+        if not_fitted_yet:
+            return  # the first predictions mean nothing, and preserving them could start far from any return
         mean, std = self._units()
         with torch.no_grad():  # theta ends with the last layer's weights and its one bias
             self._theta[-1 - self._last_width :] *= std_before / std
