@@ -92,7 +92,8 @@ class SinglePath:
     def problem(self) -> str:
         """Why these samples must not be learned from, or "" when all numbers are finite."""
         columns = {"an observation": self.raw_obs, "a reward": self.rewards, "an action": self.actions.double()}
-        columns |= {"an observation after an episode": self.final_obs, "a log probability": self.log_q}
+        columns |= {"an observation after an episode": self.final_obs, "the last observation": self.next_obs}
+        columns |= {"a log probability": self.log_q}
         broken = [name for name, column in columns.items() if not column.isfinite().all()]
         return f"{broken[0]} is not finite" if broken else ""
 
