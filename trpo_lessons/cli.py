@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "trpo-lessons"
         return _fail(f"{error.format_message()} (See {command} --help.)")
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         click.echo("trpo-lessons: stopped; a run that had begun goes on with trpo-lessons resume", err=True)
         return STOPPED
     except OSError as error:  # what a run folder could not explain better, such as a full disk behind standard output
