@@ -15,6 +15,10 @@ class TestCartPole(RestorableContract):
     task = "cartpole"
 
 
+class TestBartoCartPole(RestorableContract):
+    task = "barto-cartpole"
+
+
 def balancing_actions(obs):
     """Push towards the side the pole falls to: keeps it up for 500 steps from most starts."""
     return (obs[:, 2] + 0.3 * obs[:, 3] + 0.02 * obs[:, 0] + 0.05 * obs[:, 1] > 0).astype(np.int64)
@@ -81,3 +85,40 @@ def test_friction_only_takes_energy_away():
         for _ in range(500):
             rubbing, sliding = euler_step(rubbing, np.zeros(20), constants), euler_step(sliding, np.zeros(20), free)
         assert (energy(rubbing, constants) < energy(sliding, free)).all()
+
+
+def test_a_force_of_ten_newtons_without_friction_is_cartpole():
+    """The continuous cart-pole pushed with +-10 N differs from CartPole-v1 by friction and rounding alone."""
+    pushed, barto = make("cartpole", 30, seed=4), make("barto-cartpole", 30, seed=4)
+    pushed.reset()
+    barto.reset()
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        actions = rng.integers(0, 2, size=30)
+        expected = pushed.step(actions)[0]
+        obs = barto.step(np.where(actions == 1, 10.0, -10.0)[:, None])[0]
+    np.testing.assert_allclose(obs, expected, atol=1e-3)
+    assert not np.allclose(obs, expected, atol=1e-6)
+
+
+def test_forces_beyond_ten_newtons_are_clipped():
+    env = make("barto-cartpole", 4, seed=0)
+    env.reset()
+    state = env.save_state()
+    hard = env.step(np.array([[50.0], [10.0], [-10.0], [-1e9]]))[0]
+    env.restore_state(state)
+    np.testing.assert_array_equal(hard, env.step(np.array([[10.0], [10.0], [-10.0], [-10.0]]))[0])
+
+
+@pytest.mark.parametrize("task", ["cartpole", "barto-cartpole"])
+@pytest.mark.parametrize(("column", "limit"), [(0, 2.4), (2, np.radians(12))])
+def test_an_episode_ends_beyond_the_track_or_twelve_degrees(task, column, limit):
+    env = make(task, 4, seed=0)
+    env.reset()
+    state = env.save_state()
+    state["cart_pole"][:] = 0.0
+    state["cart_pole"][:, column] = np.array([-1.001, -0.999, 0.999, 1.001]) * limit
+    env.restore_state(state)
+    _, rewards, terminated, _, _ = env.step(env.action_space.sample())
+    assert terminated.tolist() == [True, False, False, True]
+    assert rewards.tolist() == [1.0] * 4

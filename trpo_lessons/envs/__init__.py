@@ -1,23 +1,28 @@
 """Environments that step many copies at once, and save and restore their states.
 
-`make("hopper", 64, seed=0)` is the way in; `TASKS` lists the tasks. See `base` for the interface.
+`make("hopper", 64, seed=0)` is the way in; `TASKS` lists the tasks, and `gym:ENV_ID` is any Gymnasium environment. See
+`base` for the interface.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from trpo_lessons.envs.base import RestorableVectorEnv, State
+from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
+
+from trpo_lessons.envs.adapter import PREFIX, GymnasiumVectorEnv, find_spec
+from trpo_lessons.envs.barto_cartpole import BartoCartPole
+from trpo_lessons.envs.base import Floats, RestorableVectorEnv, State
 from trpo_lessons.envs.cartpole import CartPole
+from trpo_lessons.envs.random_state import Seed
 
-__all__ = ["TASKS", "RestorableVectorEnv", "State", "Task", "UnknownTask", "check_task", "make"]
-
-Seed = int | Sequence[int | None] | None
+__all__ = ["TASKS", "RestorableVectorEnv", "State", "Task", "UnknownTask", "check_task", "make", "restorable"]
 
 
 class UnknownTask(ValueError):  # noqa: N818 (it is named for what happened)
@@ -37,6 +42,10 @@ def _cartpole(num_envs: int, seed: Seed, _threads: int | None) -> RestorableVect
     return CartPole(num_envs, seed=seed)
 
 
+def _barto_cartpole(num_envs: int, seed: Seed, _threads: int | None) -> RestorableVectorEnv:
+    return BartoCartPole(num_envs, seed=seed)
+
+
 def _robot(name: str, num_envs: int, seed: Seed, threads: int | None, **settings: Any) -> RestorableVectorEnv:
     # Imported here: loading the simulator takes a moment that cart-pole should not wait for.
     from trpo_lessons.envs.mujoco import ROBOTS, MujocoVectorEnv
@@ -51,6 +60,7 @@ def _robot_task(name: str, summary: str) -> Task:
 TASKS: Mapping[str, Task] = MappingProxyType(
     {
         "cartpole": Task("CartPole-v1: balance a pole by pushing its cart left or right", _cartpole),
+        "barto-cartpole": Task("the paper's cart-pole: Barto et al. (1983), continuous force", _barto_cartpole),
         "swimmer": _robot_task("swimmer", "Swimmer-v5: three links that swim in a viscous fluid"),
         "hopper": _robot_task("hopper", "Hopper-v5: one leg that hops"),
         "walker": _robot_task("walker", "Walker2d-v5: two legs that walk"),
@@ -61,10 +71,10 @@ TASKS: Mapping[str, Task] = MappingProxyType(
 
 def make(
     task: str, num_envs: int, *, seed: Seed = None, threads: int | None = None, **settings: Any
-) -> RestorableVectorEnv:
+) -> VectorEnv[Floats, NDArray[Any], NDArray[Any]]:
     """`num_envs` copies of a task.
 
-    task: a key of `TASKS`.
+    task: a key of `TASKS`, or gym:ENV_ID for a Gymnasium environment with box or discrete spaces.
     seed: `make(..., seed=s).reset()` is `make(...).reset(seed=s)`: copy i is seeded with s + i. A sequence gives each
         its own seed, None takes entropy from the system.
     threads: of the simulator; None takes one for each processor. The numbers do not depend on it.
@@ -73,20 +83,37 @@ def make(
     Raises UnknownTask, or ValueError for a setting that the task does not have or a value out of range.
     """
     check_task(task)
-    unknown = sorted(settings.keys() - set(TASKS[task].settings))
+    known = TASKS[task].settings if task in TASKS else ()
+    unknown = sorted(settings.keys() - set(known))
     if unknown:
-        known = ", ".join(TASKS[task].settings) or "none"
-        raise ValueError(f"{task} has no setting {unknown[0]!r}; its settings: {known}")
-    return TASKS[task].build(num_envs, seed, threads, **settings)
+        raise ValueError(f"{task} has no setting {unknown[0]!r}; its settings: {', '.join(known) or 'none'}")
+    if task in TASKS:
+        return TASKS[task].build(num_envs, seed, threads, **settings)
+    return GymnasiumVectorEnv(task.removeprefix(PREFIX), num_envs, seed=seed)
+
+
+def restorable(env: VectorEnv[Any, Any, Any]) -> RestorableVectorEnv:
+    """The same environment, for those who need its state. Raises ValueError for one that cannot save it."""
+    if isinstance(env, RestorableVectorEnv):
+        return env
+    name = getattr(env, "task", type(env).__name__)
+    raise ValueError(
+        f"{name} cannot save and restore its state, which is needed here; the tasks that can: {', '.join(TASKS)}"
+    )
 
 
 def check_task(task: str) -> None:
     """Raises UnknownTask unless `make` would know the task; nothing is built."""
-    if task not in TASKS:
+    if task.startswith(PREFIX):
+        try:
+            find_spec(task.removeprefix(PREFIX))
+        except ValueError as problem:
+            raise UnknownTask(str(problem)) from problem
+    elif task not in TASKS:
         raise UnknownTask(_unknown_task_message(task))
 
 
 def _unknown_task_message(task: str) -> str:
     closest = difflib.get_close_matches(task.lower(), TASKS, n=1, cutoff=0.5)
     hint = f"; did you mean {closest[0]!r}?" if closest else ";"
-    return f"there is no task {task!r}{hint} tasks: {', '.join(TASKS)}"
+    return f"there is no task {task!r}{hint} tasks: {', '.join(TASKS)}, and {PREFIX}ENV_ID for Gymnasium's"

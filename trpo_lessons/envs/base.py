@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from trpo_lessons.envs.random_state import make_generators, pack_generators, unpack_generators
+from trpo_lessons.envs.random_state import Seed, make_generators, pack_generators, unpack_generators
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -55,7 +55,7 @@ class RestorableVectorEnv(VectorEnv[Floats, NDArray[Any], NDArray[Any]], ABC):
         action_space: spaces.Box | spaces.Discrete,
         *,
         max_episode_steps: int,
-        seed: int | Sequence[int | None] | None = None,
+        seed: Seed = None,
     ) -> None:
         """`task` names the dynamics; a state saved under one name is refused under another. Seeds: see `reset`."""
         if num_envs < 1:
@@ -92,16 +92,13 @@ class RestorableVectorEnv(VectorEnv[Floats, NDArray[Any], NDArray[Any]], ABC):
 
     # The interface of gymnasium.vector.VectorEnv.
 
-    def reset(
-        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Floats, dict[str, Any]]:
+    def reset(self, *, seed: Seed = None, options: dict[str, Any] | None = None) -> tuple[Floats, dict[str, Any]]:
         """Start a new episode in every copy; returns obs [E, obs_dim] and an empty dict.
 
         seed: an int seeds copy i with seed + i, a sequence gives each its own seed, None goes on with the generators
         as they are. Raises ValueError for a wrong number of seeds, a negative seed, or any option.
         """
-        if options:
-            raise ValueError(f"{self.task} takes no reset options, but was given {sorted(options)}")
+        refuse_options(self.task, options)
         if seed is not None:
             self._generators = make_generators(self.num_envs, seed)
         self._elapsed_steps[:] = 0
@@ -117,7 +114,7 @@ class RestorableVectorEnv(VectorEnv[Floats, NDArray[Any], NDArray[Any]], ABC):
         """
         if self._needs_reset:
             raise ResetNeeded(f"call reset() or restore_state() of {self.task} before step()")
-        obs, rewards, terminated = self._advance(self._checked_actions(actions))
+        obs, rewards, terminated = self._advance(checked_actions(self, self.task, actions))
         self._elapsed_steps += 1
         self._episode_returns += rewards
         truncated = self._elapsed_steps >= self.max_episode_steps
@@ -135,17 +132,6 @@ class RestorableVectorEnv(VectorEnv[Floats, NDArray[Any], NDArray[Any]], ABC):
         self._elapsed_steps[rows] = 0
         self._episode_returns[rows] = 0.0
         self._reset_rows(rows)
-
-    def _checked_actions(self, actions: NDArray[Any]) -> NDArray[Any]:
-        actions = np.asarray(actions)
-        if actions.shape != self.action_space.shape:
-            raise ValueError(f"{self.task} needs actions of shape {self.action_space.shape}, not {actions.shape}")
-        if isinstance(self.single_action_space, spaces.Discrete):
-            if actions.dtype.kind not in "iu" or actions.min() < 0 or actions.max() >= self.single_action_space.n:
-                raise ValueError(f"{self.task} needs integer actions from 0 to {self.single_action_space.n - 1}")
-        elif actions.dtype.kind not in "fiu" or not np.isfinite(actions).all():
-            raise ValueError(f"{self.task} was given an action that is not a finite number")
-        return actions
 
     # Save and restore.
 
@@ -195,6 +181,25 @@ class RestorableVectorEnv(VectorEnv[Floats, NDArray[Any], NDArray[Any]], ABC):
             raise ValueError(f"this state was saved by another task than {self.task}")
         if (state["elapsed_steps"] < 0).any() or (state["elapsed_steps"] >= self.max_episode_steps).any():
             raise ValueError(f"the saved state of {self.task} is damaged: elapsed_steps is out of range")
+
+
+def checked_actions(env: VectorEnv[Any, Any, Any], task: str, actions: NDArray[Any]) -> NDArray[Any]:
+    """The actions as an array. Raises ValueError in one line for a wrong shape or type, or an impossible value."""
+    actions = np.asarray(actions)
+    if actions.shape != env.action_space.shape:
+        raise ValueError(f"{task} needs actions of shape {env.action_space.shape}, not {actions.shape}")
+    if isinstance(env.single_action_space, spaces.Discrete):
+        if actions.dtype.kind not in "iu" or actions.min() < 0 or actions.max() >= env.single_action_space.n:
+            raise ValueError(f"{task} needs integer actions from 0 to {env.single_action_space.n - 1}")
+    elif actions.dtype.kind not in "fiu" or not np.isfinite(actions).all():
+        raise ValueError(f"{task} was given an action that is not a finite number")
+    return actions
+
+
+def refuse_options(task: str, options: dict[str, Any] | None) -> None:
+    """Gymnasium's `reset` passes options on; nothing here takes any, and a silent typo helps nobody."""
+    if options:
+        raise ValueError(f"{task} takes no reset options, but was given {sorted(options)}")
 
 
 def _fingerprint(task: str) -> int:

@@ -1,9 +1,9 @@
-"""CartPole-v1 as arrays: the same numbers as Gymnasium's, all copies at once."""
+"""The cart and pole of Barto, Sutton and Anderson (1983), all copies at once, and CartPole-v1 made of it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,11 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from trpo_lessons.envs.base import Bools, Floats, RestorableVectorEnv, State
+from trpo_lessons.envs.random_state import Seed
 
 MAX_POSITION = 2.4  # m from the middle of the track
 MAX_ANGLE = 12 * 2 * math.pi / 360  # rad from upright
-FORCE = 10.0  # N
+MAX_FORCE = 10.0  # N
 
 
 @dataclass(frozen=True)
@@ -62,26 +63,32 @@ def has_fallen(state: Floats) -> Bools:
     return (np.abs(state[:, 0]) > MAX_POSITION) | (np.abs(state[:, 2]) > MAX_ANGLE)
 
 
-class CartPole(RestorableVectorEnv):
-    """CartPole-v1: push a cart left (0) or right (1) with 10 N, +1 for every step, 500 steps at most.
+class CartPoleVectorEnv(RestorableVectorEnv):
+    """What the two cart-poles share: Barto's cart and pole, a start near the middle, +1 for every step, 500 at most.
 
-    Observations [E, 4] are float64, as everywhere in this package, but rounded to float32 first, as Gymnasium's are:
-    the same seed and actions give the same numbers as `gymnasium.make("CartPole-v1")`.
+    A subclass says how an action pushes the cart.
     """
 
-    constants = CartPoleConstants()
-
-    def __init__(self, num_envs: int, *, seed: int | Sequence[int | None] | None = None) -> None:
+    def __init__(
+        self,
+        task: str,
+        num_envs: int,
+        action_space: spaces.Box | spaces.Discrete,
+        constants: CartPoleConstants,
+        *,
+        seed: Seed = None,
+    ) -> None:
         """Seeds: see `reset`."""
-        super().__init__(
-            "cartpole",
-            num_envs,
-            cart_pole_observation_space(),
-            spaces.Discrete(2),
-            max_episode_steps=500,
-            seed=seed,
-        )
+        # Twice the limits for the position and the angle, as in CartPole-v1, so that a final observation still fits.
+        high = np.array([2 * MAX_POSITION, np.inf, 2 * MAX_ANGLE, np.inf])
+        observation_space = spaces.Box(-high, high, dtype=np.float64)
+        super().__init__(task, num_envs, observation_space, action_space, max_episode_steps=500, seed=seed)
+        self.constants = constants
         self._state = np.zeros((num_envs, 4))
+
+    @abstractmethod
+    def _force(self, actions: NDArray[Any]) -> Floats:
+        """The horizontal force on the cart in newtons, [E]."""
 
     def _physics(self) -> State:
         return {"cart_pole": self._state}
@@ -91,15 +98,26 @@ class CartPole(RestorableVectorEnv):
             self._state[row] = self._generators[row].uniform(-0.05, 0.05, size=4)
 
     def _advance(self, actions: NDArray[Any]) -> tuple[Floats, Floats, Bools]:
-        force = np.where(actions == 1, FORCE, -FORCE)
-        self._state[...] = euler_step(self._state, force, self.constants)
+        self._state[...] = euler_step(self._state, self._force(actions), self.constants)
         return self._observe(), np.ones(self.num_envs), has_fallen(self._state)
 
     def _observe(self) -> Floats:
+        return self._state.copy()
+
+
+class CartPole(CartPoleVectorEnv):
+    """CartPole-v1: push the cart left (0) or right (1) with 10 N; no friction.
+
+    Observations [E, 4] are float64, as everywhere in this package, but rounded to float32 first, as Gymnasium's are:
+    the same seed and actions give the same numbers as `gymnasium.make("CartPole-v1")`.
+    """
+
+    def __init__(self, num_envs: int, *, seed: Seed = None) -> None:
+        """Seeds: see `reset`."""
+        super().__init__("cartpole", num_envs, spaces.Discrete(2), CartPoleConstants(), seed=seed)
+
+    def _force(self, actions: NDArray[Any]) -> Floats:
+        return np.where(actions == 1, MAX_FORCE, -MAX_FORCE)
+
+    def _observe(self) -> Floats:
         return self._state.astype(np.float32).astype(np.float64)
-
-
-def cart_pole_observation_space() -> spaces.Box:
-    """Twice the limits for the position and the angle, as in CartPole-v1, so that a final observation still fits."""
-    high = np.array([2 * MAX_POSITION, np.inf, 2 * MAX_ANGLE, np.inf])
-    return spaces.Box(-high, high, dtype=np.float64)

@@ -12,7 +12,7 @@ continues to the bit. (`mujoco.rollout`, its elder, takes and returns rows witho
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from mujoco.batch import Batch  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from trpo_lessons.envs.base import Bools, Floats, RestorableVectorEnv, State
+from trpo_lessons.envs.random_state import Seed
 
 ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
 MAX_EPISODE_STEPS = 1000
@@ -105,7 +106,7 @@ class MujocoVectorEnv(RestorableVectorEnv):
         robot: Robot,
         num_envs: int,
         *,
-        seed: int | Sequence[int | None] | None = None,
+        seed: Seed = None,
         threads: int | None = None,
         control_cost: float | None = None,
     ) -> None:

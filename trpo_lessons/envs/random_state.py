@@ -15,11 +15,14 @@ COLUMNS = 6
 _LOW_WORD = (1 << 64) - 1
 
 
-def make_generators(num_envs: int, seed: int | Sequence[int | None] | None = None) -> list[np.random.Generator]:
-    """One generator for each environment, seeded as Gymnasium's vector environments do it.
+Seed = int | Sequence[int | None] | None
+"""An int seeds copy i with seed + i, a sequence gives each copy its own seed, None takes entropy from the system."""
 
-    An int seeds environment i with seed + i, a sequence gives each its own seed, None takes entropy from the system.
-    Raises ValueError when the sequence does not have num_envs entries or a seed is negative.
+
+def one_seed_each(num_envs: int, seed: Seed) -> list[int | None]:
+    """The seed of every copy, as Gymnasium's vector environments understand `seed`.
+
+    Raises ValueError when a sequence does not have num_envs entries or a seed is negative.
     """
     if seed is None or isinstance(seed, (int, np.integer)):
         seeds = [None if seed is None else int(seed) + i for i in range(num_envs)]
@@ -30,7 +33,12 @@ def make_generators(num_envs: int, seed: int | Sequence[int | None] | None = Non
     negative = [each for each in seeds if each is not None and each < 0]
     if negative:
         raise ValueError(f"a seed must be 0 or more, not {negative[0]}")
-    return [seeding.np_random(each)[0] for each in seeds]
+    return seeds
+
+
+def make_generators(num_envs: int, seed: Seed = None) -> list[np.random.Generator]:
+    """One generator for each copy; see `Seed`. Raises ValueError as `one_seed_each` does."""
+    return [seeding.np_random(each)[0] for each in one_seed_each(num_envs, seed)]
 
 
 def pack_generators(generators: Sequence[np.random.Generator]) -> NDArray[np.uint64]:

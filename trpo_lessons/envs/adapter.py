@@ -1,0 +1,150 @@
+"""Any Gymnasium environment with box or discrete spaces, in the form that this package's own environments have.
+
+`gym:ENV_ID` names such a task. Gymnasium steps its copies one after the other. Nothing is known of their inner state,
+so it can be neither saved nor restored: such a task has no vine.
+"""
+
+from __future__ import annotations
+
+import importlib
+from functools import partial
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.error import Error, ResetNeeded
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from trpo_lessons.envs.base import Bools, Floats, checked_actions, refuse_options
+from trpo_lessons.envs.random_state import Seed, one_seed_each
+
+PREFIX = "gym:"
+
+
+class GymnasiumVectorEnv(VectorEnv[Floats, NDArray[Any], NDArray[Any]]):
+    """E copies of a Gymnasium environment, with the resets, the infos and the refusals of `RestorableVectorEnv`.
+
+    Observations are float64 [E, obs_dim]: a box is flattened, a discrete observation becomes an indicator vector.
+    Actions are [E, action_dim] for a box, clipped to its bounds because many environments refuse what lies outside,
+    and integers [E] from 0 for a discrete space.
+    """
+
+    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}  # noqa: RUF012 (Gymnasium's own idiom)
+
+    def __init__(self, env_id: str, num_envs: int, *, seed: Seed = None) -> None:
+        """Seeds: see `reset`. Raises ValueError for an environment that cannot be made or has other spaces."""
+        if num_envs < 1:
+            raise ValueError(f"num_envs must be 1 or more, not {num_envs}")
+        self.task = PREFIX + env_id
+        self.num_envs = num_envs
+        self._first_seeds: list[int | None] | None = one_seed_each(num_envs, seed)
+        self._envs = _make_copies(env_id, num_envs)
+        self._inner_obs_space = self._envs.single_observation_space
+        self._inner_action_space = _checked_action_space(self.task, self._envs.single_action_space)
+        obs_dim = _observation_dim(self.task, self._inner_obs_space)
+        self.single_observation_space = spaces.Box(-np.inf, np.inf, shape=(obs_dim,), dtype=np.float64)
+        self.single_action_space = _flat_action_space(self._inner_action_space)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._episode_returns = np.zeros(num_envs)
+        self._episode_lengths = np.zeros(num_envs, dtype=np.int64)
+        self._needs_reset = True
+
+    def reset(self, *, seed: Seed = None, options: dict[str, Any] | None = None) -> tuple[Floats, dict[str, Any]]:
+        """As `RestorableVectorEnv.reset`: obs [E, obs_dim] and {}; ValueError for bad seeds or any option."""
+        refuse_options(self.task, options)
+        seeds = self._first_seeds if seed is None else one_seed_each(self.num_envs, seed)
+        obs, _ = self._envs.reset(seed=seeds)
+        self._first_seeds = None
+        self._episode_returns[:] = 0.0
+        self._episode_lengths[:] = 0
+        self._needs_reset = False
+        return self._flat_obs(obs), {}
+
+    def step(self, actions: NDArray[Any]) -> tuple[Floats, Floats, Bools, Bools, dict[str, Any]]:
+        """As `RestorableVectorEnv.step`."""
+        if self._needs_reset:
+            raise ResetNeeded(f"call reset() of {self.task} before step()")
+        actions = self._inner_actions(checked_actions(self, self.task, actions))
+        obs, rewards, terminated, truncated, inner_infos = self._envs.step(actions)
+        self._episode_returns += rewards
+        self._episode_lengths += 1
+        done = terminated | truncated
+        infos = self._episode_ends(done, obs, inner_infos) if done.any() else {}
+        return self._flat_obs(obs), rewards, terminated, truncated, infos
+
+    def _episode_ends(self, done: Bools, obs: NDArray[Any], inner_infos: dict[str, Any]) -> dict[str, Any]:
+        final_obs = np.array(obs)
+        final_obs[done] = np.stack(list(inner_infos["final_obs"][done]))
+        episode = {"r": np.where(done, self._episode_returns, 0.0), "l": np.where(done, self._episode_lengths, 0)}
+        self._episode_returns[done] = 0.0
+        self._episode_lengths[done] = 0
+        return {"final_obs": self._flat_obs(final_obs), "_final_obs": done, "episode": episode, "_episode": done}
+
+    def _flat_obs(self, obs: NDArray[Any]) -> Floats:
+        if isinstance(self._inner_obs_space, spaces.Discrete):
+            indicators: Floats = np.eye(int(self._inner_obs_space.n))[obs - self._inner_obs_space.start]
+            return indicators
+        return obs.astype(np.float64).reshape(self.num_envs, -1)
+
+    def _inner_actions(self, actions: NDArray[Any]) -> NDArray[Any]:
+        space = self._inner_action_space
+        if isinstance(space, spaces.Discrete):
+            return actions + space.start
+        boxed = actions.reshape(self.num_envs, *space.shape).clip(space.low, space.high)
+        return boxed.astype(space.dtype)
+
+    def close_extras(self, **_kwargs: Any) -> None:
+        """Close Gymnasium's environments."""
+        self._envs.close()
+
+
+def find_spec(env_id: str) -> EnvSpec:
+    """What Gymnasium knows of an environment; `module:ENV_ID` imports the module that registers it first.
+
+    Raises ValueError in one line when there is no such environment.
+    """
+    module, _, name = env_id.rpartition(":")
+    try:
+        if module:
+            importlib.import_module(module)
+        return gymnasium.spec(name)
+    except (Error, ImportError) as problem:
+        raise ValueError(f"there is no task {PREFIX}{env_id}: {_one_line(problem)}") from problem
+
+
+def _one_line(problem: Exception) -> str:
+    return " ".join(str(problem).split())
+
+
+def _make_copies(env_id: str, num_envs: int) -> SyncVectorEnv[Any, Any]:
+    try:
+        return SyncVectorEnv([partial(gymnasium.make, env_id)] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+    except (Error, ImportError) as problem:
+        raise ValueError(f"{PREFIX}{env_id} cannot be made: {_one_line(problem)}") from problem
+
+
+def _observation_dim(task: str, space: spaces.Space[Any]) -> int:
+    if isinstance(space, (spaces.Box, spaces.Discrete)):
+        return spaces.flatdim(space)
+    raise ValueError(f"{task} has a {type(space).__name__} observation space; only Box and Discrete can be used")
+
+
+def _checked_action_space(task: str, space: spaces.Space[Any]) -> spaces.Box | spaces.Discrete:
+    if isinstance(space, spaces.Discrete) or (
+        isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)
+    ):
+        return space
+    raise ValueError(
+        f"{task} has a {type(space).__name__} action space of {space.dtype}; only Discrete and float Box can be used"
+    )
+
+
+def _flat_action_space(space: spaces.Box | spaces.Discrete) -> spaces.Box | spaces.Discrete:
+    if isinstance(space, spaces.Discrete):
+        return spaces.Discrete(int(space.n))
+    return spaces.Box(space.low.ravel(), space.high.ravel(), dtype=np.float32)
