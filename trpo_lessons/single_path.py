@@ -65,9 +65,10 @@ class SinglePath:
     log_q        [T, E]  their log probability under the policy that drew them
     rewards      [T, E]  as the environment gave them; float64
     terminated, truncated  [T, E]  bool
-    final_obs    [number of truncated steps, obs_dim]  raw observation that each truncated step led to, in order of (t,
-    e) next_obs     [E, obs_dim]  raw observation from which sampling goes on episode_returns, episode_lengths  of the
-    episodes that ended during these steps seconds      wall time spent "acting" and "simulating"
+    final_obs    [number of truncated steps, obs_dim]  raw observation that each of them led to, in order of (t, e)
+    next_obs     [E, obs_dim]  raw observation from which sampling goes on
+    episode_returns, episode_lengths  of the episodes that ended during these steps
+    seconds      wall time spent "acting" and "simulating"
     """
 
     raw_obs: Tensor
@@ -198,11 +199,12 @@ class _Recorder:
         outcome = (torch.tensor(rewards, dtype=torch.float64), torch.tensor(terminated), torch.tensor(truncated))
         for name, row in zip(self.COLUMNS, (raw_obs, obs, actions, log_q, *outcome), strict=True):
             self._rows[name].append(row)
+        # Copies: the environment may use its arrays again for the next step.
+        self._final_obs += [np.array(infos["final_obs"][e]) for e in np.flatnonzero(truncated)]
         if "episode" in infos:
             ended = infos["_episode"]
             self._returns += infos["episode"]["r"][ended].tolist()
             self._lengths += infos["episode"]["l"][ended].tolist()
-            self._final_obs += [infos["final_obs"][e] for e in np.flatnonzero(truncated)]
 
     def finish(self, next_obs: Tensor) -> SinglePath:
         columns = {name: torch.stack(rows) for name, rows in self._rows.items()}
