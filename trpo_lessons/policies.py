@@ -119,9 +119,10 @@ class FlatNetwork:
         return outputs
 
     def initial_theta(self, last_layer_gain: float, generator: torch.Generator | None = None) -> Tensor:
-        """Random parameters [num_parameters], float32: orthogonal weights with gain sqrt(2) (the last layer's is
-        given),
-        zero biases. Saxe et al. (2014)."""
+        """Random parameters [num_parameters], float32: orthogonal weights, zero biases. Saxe et al. (2014).
+
+        The gain is sqrt(2), except for the last layer's, which is given.
+        """
         last = max(i for i, shape in enumerate(self._shapes) if len(shape) > 1)
         parts = [torch.zeros(shape) for shape in self._shapes]
         for i, part in enumerate(parts):
