@@ -1,5 +1,8 @@
 """The robots: the contract, and the same numbers as Gymnasium's v5 environments."""
 
+import copy
+import warnings
+
 import gymnasium
 import mujoco
 import numpy as np
@@ -235,6 +238,55 @@ def test_the_control_cost_setting_is_gymnasiums(task):
     np.testing.assert_allclose(rewards - default.step(actions)[1], saved, rtol=1e-4)
 
 
+def peak_foot_forces(env, row, action):
+    """The naive twin of the touch sensors: step one MjData, and before each step ask every contact for its force."""
+    data, peaks = mujoco.MjData(env.model), np.zeros(2)
+    mujoco.mj_setState(env.model, data, row, mujoco.mjtState.mjSTATE_INTEGRATION.value)
+    data.ctrl[:] = action
+    feet = [env.model.body(name).id for name in ("foot", "foot_left")]
+    for _ in range(env.robot.frame_skip):
+        probe, forces, wrench = copy.copy(data), np.zeros(2), np.zeros(6)
+        mujoco.mj_forward(env.model, probe)
+        for index, contact in enumerate(probe.contact):
+            mujoco.mj_contactForce(env.model, probe, index, wrench)
+            forces += wrench[0] * np.isin(feet, env.model.geom_bodyid[contact.geom])
+        peaks = np.maximum(peaks, forces)
+        mujoco.mj_step(env.model, data)
+    return peaks
+
+
+def test_impact_cost_is_the_squared_peak_force_on_each_foot_and_changes_nothing_else():
+    plain, env = (make("walker", 5, seed=0, threads=1, **setting) for setting in ({}, {"impact_cost": 0.25}))
+    plain.reset()
+    env.reset()
+    weight = env.model.body_mass.sum() * 9.81
+    both_feet = 0
+    for action in slow_noise(np.random.default_rng(2), 60, env.action_space.shape):
+        rows = env.save_state()["integration_state"]
+        obs, rewards, *rest, _ = env.step(action)
+        plain_obs, plain_rewards, *plain_rest, _ = plain.step(action)
+        np.testing.assert_array_equal(obs, plain_obs)
+        np.testing.assert_array_equal(rest, plain_rest)
+        forces = np.stack([peak_foot_forces(env, row, torques) for row, torques in zip(rows, action, strict=True)])
+        cost = 0.25 * np.square(forces / weight).sum(axis=1)
+        np.testing.assert_allclose(plain_rewards - rewards, cost, rtol=1e-6, atol=1e-9)
+        both_feet += (forces > 0).all(axis=1).sum()
+    assert both_feet > 20
+
+
+def test_a_state_goes_from_a_walker_with_to_one_without_the_impact_cost():
+    plain, env = make("walker", 3, seed=0, threads=1), make("walker", 3, seed=9, threads=1, impact_cost=0.1)
+    plain.reset()
+    np.testing.assert_array_equal(env.restore_state(plain.save_state()), plain.restore_state(plain.save_state()))
+
+
+@pytest.mark.parametrize("setting", ["control_cost", "impact_cost"])
+@pytest.mark.parametrize("value", [-1e-3, np.nan, np.inf])
+def test_costs_out_of_range_are_refused(setting, value):
+    with pytest.raises(ValueError, match=f"{setting} must be 0 or more, not {value}"):
+        make("walker", 2, threads=1, **{setting: value})
+
+
 def test_a_state_of_a_robot_with_the_same_shapes_is_refused():
     walker, cheetah = make("walker", 2, threads=1), make("halfcheetah", 2, threads=1)
     walker.reset(seed=0)
@@ -249,6 +301,8 @@ def test_no_threads_are_refused():
 
 
 def test_loading_a_model_is_silent(capfd, tmp_path):
-    make("halfcheetah", 1, threads=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make("halfcheetah", 1, threads=1)
     assert capfd.readouterr().err == ""
     assert not list(tmp_path.iterdir())

@@ -53,8 +53,8 @@ def _robot(name: str, num_envs: int, seed: Seed, threads: int | None, **settings
     return MujocoVectorEnv(ROBOTS[name], num_envs, seed=seed, threads=threads, **settings)
 
 
-def _robot_task(name: str, summary: str) -> Task:
-    return Task(summary, partial(_robot, name), settings=("control_cost",))
+def _robot_task(name: str, summary: str, *settings: str) -> Task:
+    return Task(summary, partial(_robot, name), settings=("control_cost", *settings))
 
 
 TASKS: Mapping[str, Task] = MappingProxyType(
@@ -63,7 +63,7 @@ TASKS: Mapping[str, Task] = MappingProxyType(
         "barto-cartpole": Task("the paper's cart-pole: Barto et al. (1983), continuous force", _barto_cartpole),
         "swimmer": _robot_task("swimmer", "Swimmer-v5: three links that swim in a viscous fluid"),
         "hopper": _robot_task("hopper", "Hopper-v5: one leg that hops"),
-        "walker": _robot_task("walker", "Walker2d-v5: two legs that walk"),
+        "walker": _robot_task("walker", "Walker2d-v5: two legs that walk", "impact_cost"),
         "halfcheetah": _robot_task("halfcheetah", "HalfCheetah-v5: two legs that run and cannot fall for good"),
     }
 )
