@@ -88,20 +88,20 @@ record: $(READY)
 
 # ---- tests ----------------------------------------------------------------------------------------------------------
 
-PYTEST := $(BIN)/python -m pytest
+PYTEST := $(BIN)/python -m pytest -n $(JOBS)
+
 .PHONY: test test-lesson test-portable
 test: $(READY)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(PYTEST) -n $(JOBS) --dist worksteal
+	$(PYTEST) --dist worksteal
 
 test-lesson: $(READY)
 	$(NEED_LESSON)
-	$(PYTEST) tests/test_notebooks.py -k test_lesson --lesson $(LESSON) -n $(JOBS) --dist worksteal
+	$(PYTEST) --dist worksteal tests/test_notebooks.py -k test_lesson --lesson $(LESSON)
 
-test-portable: export OMP_NUM_THREADS := 1
-test-portable: export ATEN_CPU_CAPABILITY := default
-test-portable: export OPENBLAS_CORETYPE := NEHALEM
-test-portable: export MKL_CBWR := COMPATIBLE
+# What is stored in a lesson must not depend on the CPU it was made on.
 test-portable: $(READY)
-	$(PYTEST) --nbval notebooks -n $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default OPENBLAS_CORETYPE=NEHALEM MKL_CBWR=COMPATIBLE \
+		$(PYTEST) --dist loadfile --nbval notebooks

@@ -43,6 +43,8 @@ UNSTABLE = {
     "an object address": r"\b0x[0-9a-fA-F]{6,}",
     "a warning": r"\b\w*Warning\b",
 }
+# A decimal number; a version such as 0.1.0 is none.
+DECIMAL = re.compile(r"(?<![\w.])(\d*\.\d+)(?![\d]|\.\d)")
 # Where a cell moves the controls of the explorer above it: `explorer.set(...)` or `slider.value = ...`.
 MOVES_CONTROLS = re.compile(r"\.set\(|\.value\s*=[^=]")
 
@@ -93,6 +95,9 @@ def _cell_faults(cells: list[NotebookNode], number: int) -> Iterator[str]:
     for what, pattern in UNSTABLE.items():
         if any(re.search(pattern, text) for text in _texts(cell)):
             yield f"its stored output holds {what}"
+    for number_text in DECIMAL.findall("" if is_skipped(cell) else "\n".join(_texts(cell))):
+        if len(number_text.replace(".", "").lstrip("0")) > 3:
+            yield f"its stored output gives {number_text}: more than the three digits that every machine agrees on"
     if is_skipped(cell):
         lesson = cell.metadata.get("lesson", {})
         if len(lesson.get("skip_reason", "")) < 20:
@@ -117,12 +122,22 @@ def run_strict(path: Path, scratch: Path) -> dict[int, str]:
     """Run `path` under strict nbval in a process of its own; why each code cell failed, "" where it did not."""
     report = scratch / f"{path.stem}.xml"
     report.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-cell-timeout=300", "-p", Path(__file__).stem]
-    command += ["-p", "no:cacheprovider", "-p", "no:xdist", "--color=no", "-c", os.devnull, f"--rootdir={path.parent}"]
-    command += [f"--junitxml={report}", str(path)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "nbval.plugin",
+        "-p",
+        Path(__file__).stem,
+        "-p",
+        "no:cacheprovider",
+    ]
+    command += ["--nbval", "--nbval-cell-timeout=300", "--nbval-kernel-startup-timeout=300", "--color=no"]
+    command += ["-c", os.devnull, f"--rootdir={path.parent}", f"--junitxml={report}", str(path)]
     # A reader's own IPython settings and the outer pytest's options would change what the cells print.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    environment["IPYTHONDIR"] = str(scratch / "ipython")
+    environment |= {"IPYTHONDIR": str(scratch / "ipython"), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     done = subprocess.run(
         command, cwd=Path(__file__).parent, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )

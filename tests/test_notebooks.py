@@ -122,6 +122,13 @@ def prints(text: str) -> Callable[[list[NotebookNode]], None]:
     return damage
 
 
+@pytest.mark.parametrize("text", ["1234 steps", "0.00123", "1.23e-12", "version 0.12.345", "delta = .01, 45.6%."])
+def test_text_that_every_machine_prints_may_be_stored(good: NotebookNode, text: str) -> None:
+    notebook = nbformat.from_dict(good)
+    prints(text)(code_cells(notebook))
+    assert static_faults(notebook) == []
+
+
 def never_run(cells: list[NotebookNode]) -> None:
     cells[4].execution_count, cells[4].outputs = None, []
 
@@ -153,6 +160,10 @@ def unmoved(cells: list[NotebookNode]) -> None:
         (prints("DeprecationWarning: use the other"), "cell 0: its stored output holds a warning"),
         (prints("saved to /ho" + "me/ada/run"), "cell 0: its stored output holds a path of somebody's machine"),
         (prints("<object at 0x7f3a5c0d1e80>"), "cell 0: its stored output holds an object address"),
+        (
+            prints("eta 0.01234"),
+            "cell 0: its stored output gives 0.01234: more than the three digits that every machine",
+        ),
         (never_run, "cell 4: execution count None, not 5: run all cells in a fresh kernel, and save"),
         (out_of_order, "cell 4: execution count 6, not 5: run all cells in a fresh kernel, and save"),
         (without_reason, "cell 3: skips comparison without a skip_reason in its metadata"),
