@@ -24,6 +24,7 @@ from trpo_lessons.policies import Policy
 from trpo_lessons.surrogate import Batch, Samples, SamplesT, chunks, mean_over
 
 MatrixVectorProduct = Callable[[Tensor], Tensor]
+Metric = Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
 
 
 def mean_kl(
@@ -61,7 +62,7 @@ def fisher_vector_product(
     def product(chunk: Samples) -> MatrixVectorProduct:
         at = theta.detach().requires_grad_()
         distribution = policy(at, chunk.obs)
-        return _sandwich(at, distribution.parameters, distribution.detach().fisher_metric)
+        return gauss_newton_product(at, distribution.parameters, distribution.detach().fisher_metric)
 
     return _mean_product(product, states, chunk_size)
 
@@ -77,7 +78,7 @@ def empirical_fisher_vector_product(
     def product(chunk: Batch) -> MatrixVectorProduct:
         at = theta.detach().requires_grad_()
         log_prob = policy(at, chunk.obs).log_prob(chunk.actions)
-        return _sandwich(at, (log_prob,), lambda tangents: tangents)
+        return gauss_newton_product(at, (log_prob,))
 
     return _mean_product(product, states, chunk_size)
 
@@ -92,10 +93,13 @@ def fisher_matrix(policy: Policy, theta: Tensor, obs: Tensor) -> Tensor:
     return hessian
 
 
-def _sandwich(
-    theta: Tensor, outputs: tuple[Tensor, ...], metric: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
+def gauss_newton_product(
+    theta: Tensor, outputs: tuple[Tensor, ...], metric: Metric = lambda tangents: tangents
 ) -> MatrixVectorProduct:
-    """v -> J^T M J v, where J is the Jacobian of `outputs` in `theta` and `metric` multiplies by M."""
+    """v -> J^T M J v, where J is the Jacobian of `outputs` in `theta` and `metric` multiplies by M (by default M = 1).
+
+    `outputs` must have been computed from `theta` [num_parameters], which must require a gradient; their graph is kept.
+    """
     # J^T u for a placeholder u. It is linear in u, so its derivative in u does not depend on the value: zeros will do.
     u = tuple(torch.zeros_like(output, requires_grad=True) for output in outputs)
     (pulled_back,) = torch.autograd.grad(outputs, theta, u, create_graph=True)

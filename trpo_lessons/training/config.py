@@ -44,9 +44,9 @@ class TrainConfig:
     gamma: float = 0.99
     lam: float = 0.95
     value_hidden: tuple[int, ...] = (64, 64)  # () means no value function: Monte Carlo returns, as in the paper
-    value_epochs: int = 5
-    value_minibatch: int = 256
-    value_learning_rate: float = 1e-3
+    value_steps: int = 2  # Gauss-Newton steps in an iteration
+    value_damping: float = 0.01
+    value_stride: int = 2
 
     delta: float = 0.01
     damping: float = 0.1
@@ -131,9 +131,9 @@ _RULES = {
     "initial_log_std": _number(-10, 5, "between -10 and 5"),
     "gamma": _number(0, 1 - _TINY, "at least 0 and below 1"),
     "lam": _number(0, 1, "between 0 and 1"),
-    "value_epochs": _count(),
-    "value_minibatch": _count(),
-    "value_learning_rate": _number(_TINY, 1, "above 0, at most 1"),
+    "value_steps": _count(),
+    "value_damping": _number(0, 1e3, "between 0 and 1000"),
+    "value_stride": _count(),
     "delta": _number(_TINY, 10, "above 0, at most 10"),
     "damping": _number(0, 1e3, "between 0 and 1000"),
     "cg_iterations": _count(),

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,14 +37,15 @@ class Trainer:
         obs_dim = self.env.single_observation_space.shape[0]
         self.value: ValueFunction | None = None
         if config.value_hidden:
-            self.value = ValueFunction(
-                obs_dim, config.value_hidden, config.value_learning_rate, self.generator, config.device
-            )
+            self.value = ValueFunction(obs_dim, config.value_hidden, self.generator, config.device)
         self.statistics = RunningMoments.empty(obs_dim)
-        first_obs, _ = self.env.reset(seed=config.seed)
-        self.raw_obs = torch.tensor(first_obs, dtype=torch.float64)
+        self._reset(config.seed)
         self.iteration = self.total_steps = 0
         self.recent: deque[tuple[float, int]] = deque(maxlen=RECENT_EPISODES)
+
+    def _reset(self, seed: int) -> None:
+        obs, _ = self.env.reset(seed=seed)
+        self.raw_obs = torch.tensor(obs, dtype=torch.float64)
 
     def iterate(self) -> dict[str, Any]:
         """One iteration. Samples that are not finite are counted but never learned from."""
@@ -97,7 +97,7 @@ class Trainer:
         clock.lap("update")
         if self.value:
             self.value.fit(
-                batch.obs, by_environment(returns), config.value_epochs, config.value_minibatch, self.generator
+                batch.obs, by_environment(returns), config.value_steps, config.value_damping, config.value_stride
             )
         clock.lap("value")
         self.statistics = self.statistics.including(path.raw_obs.flatten(0, 1))
@@ -136,8 +136,9 @@ class Trainer:
             "generator": self.generator.get_state(),
             "statistics.mean": self.statistics.mean,
             "statistics.deviations": self.statistics.deviations,
-            **{f"env.{name}": torch.from_numpy(array) for name, array in self.env.save_state().items()},
         }
+        if isinstance(self.env, envs.RestorableVectorEnv):
+            tensors |= {f"env.{name}": torch.from_numpy(array) for name, array in self.env.save_state().items()}
         if self.value:
             tensors |= {f"value.{name}": tensor for name, tensor in self.value.state_dict().items()}
         facts = {
@@ -149,15 +150,21 @@ class Trainer:
         return tensors, facts
 
     def load_state(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Go on from `state()`. Raises KeyError or ValueError for the state of another kind of run."""
+        """Go on from `state()`. Raises KeyError or ValueError for the state of another kind of run.
+
+        An environment that cannot restore its state begins new episodes, from seeds that no other iteration uses.
+        """
         self.theta = tensors["theta"].to(self.config.device)
-        self.raw_obs = tensors["raw_obs"]
         self.generator.set_state(tensors["generator"])
         self.statistics = statistics_from(tensors, facts)
-        self.env.restore_state(_group(tensors, "env."))
         if self.value:
-            self.value.load_state_dict({k: torch.from_numpy(v) for k, v in _group(tensors, "value.").items()})
+            self.value.load_state_dict(_group(tensors, "value."))
         self.iteration, self.total_steps = facts["iteration"], facts["total_steps"]
+        if isinstance(self.env, envs.RestorableVectorEnv):
+            self.env.restore_state({name: t.numpy() for name, t in _group(tensors, "env.").items()})
+            self.raw_obs = tensors["raw_obs"]
+        else:
+            self._reset(self.config.seed + self.iteration * self.config.num_envs)
         self.recent = deque((tuple(pair) for pair in facts["recent"]), maxlen=RECENT_EPISODES)
 
 
@@ -175,8 +182,8 @@ def statistics_from(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> 
     return RunningMoments(facts["statistics_count"], tensors["statistics.mean"], tensors["statistics.deviations"])
 
 
-def _group(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, np.ndarray]:
-    return {name.removeprefix(prefix): t.numpy() for name, t in tensors.items() if name.startswith(prefix)}
+def _group(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
 def _mean(values: list[float] | list[int]) -> float:

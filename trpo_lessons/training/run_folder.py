@@ -109,7 +109,7 @@ class RunFolder:
             if text["format"] != FORMAT:
                 raise RunError(f"{path} was written by another version ({text['format']}); this one reads {FORMAT}")
             return TrainConfig.from_json(text["settings"]), text["environment"]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise RunError(f"{self.path} is not a run folder (no config.json); name one that train has made") from None
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, OSError) as error:
             raise RunError(f"{path} is damaged ({error}); restore it or start a new run") from error
