@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -293,10 +294,10 @@ def a_problem(seed: int = 0, mean: float = 0.0, std: float = 1.0) -> tuple[Tenso
     return obs, mean + std * (shape - shape.mean()) / shape.std()
 
 
-def fitted(obs: Tensor, returns: Tensor, fits: int = 1, epochs: int = 5) -> ValueFunction:
-    value, generator = ValueFunction(3, (32,), 3e-3, seeded(1)), seeded(2)
+def fitted(obs: Tensor, returns: Tensor, fits: int = 1, steps: int = 2) -> ValueFunction:
+    value = ValueFunction(3, (32,), seeded(1))
     for _ in range(fits):
-        value.fit(obs, returns, epochs, 64, generator)
+        value.fit(obs, returns, steps)
     return value
 
 
@@ -320,7 +321,7 @@ def test_a_change_of_units_leaves_every_prediction_what_it_was() -> None:
     value = fitted(obs, returns, fits=3)
     for shifted in (returns + 50, 30 * returns - 200, 0.01 * returns):
         before, state = value(obs), value.state_dict()
-        value.fit(obs, shifted, epochs=0, minibatch=64, generator=seeded(0))  # units change, and nothing else
+        value.fit(obs, shifted, steps=0)  # units change, and nothing else
         scale = before.abs().max().item()
         torch.testing.assert_close(value(obs), before, rtol=0, atol=2e-5 * scale)
         after = value.state_dict()
@@ -330,11 +331,11 @@ def test_a_change_of_units_leaves_every_prediction_what_it_was() -> None:
 
 def test_the_units_follow_the_mean_and_spread_of_the_returns() -> None:
     obs, returns = a_problem(0, mean=20, std=3)
-    value = fitted(obs, returns, epochs=0)
+    value = fitted(obs, returns, steps=0)
     # An untrained network says almost 0 in its own units: the mean of the returns.
     assert (value(obs) - 20).abs().max() < 0.5
     for _ in range(200):
-        value.fit(obs, returns + 100, epochs=0, minibatch=64, generator=seeded(0))
+        value.fit(obs, returns + 100, steps=0)
     weight, first, second = value.state_dict()["moments"].tolist()
     assert first / weight == pytest.approx(120, rel=1e-6)
     assert math.sqrt(second / weight - (first / weight) ** 2) == pytest.approx(3, rel=1e-2)
@@ -344,7 +345,7 @@ def test_returns_that_are_all_equal_do_not_blow_up() -> None:
     obs, returns = a_problem(0, mean=20, std=3)
     value = fitted(obs, torch.full_like(returns, 7.0), fits=3)
     assert (value(obs) - 7).abs().max() < 0.1
-    value.fit(obs, returns, 1, 64, seeded(0))
+    value.fit(obs, returns)
     assert value(obs).isfinite().all()
 
 
@@ -352,11 +353,11 @@ def test_a_state_that_is_saved_and_loaded_goes_on_to_the_same_bits() -> None:
     obs, returns = a_problem()
     original = fitted(obs, returns, fits=2)
     saved = original.state_dict()
-    copy = ValueFunction(3, (32,), 3e-3, seeded(7))
+    copy = ValueFunction(3, (32,), seeded(7))
     copy.load_state_dict(saved)
     assert torch.equal(copy(obs), original(obs))
     for value in (original, copy):
-        value.fit(obs, 2 * returns + 1, 2, 100, seeded(11))
+        value.fit(obs, 2 * returns + 1)
     assert torch.equal(copy(obs), original(obs))
     for name, tensor in original.state_dict().items():
         assert torch.equal(copy.state_dict()[name], tensor), name
@@ -366,10 +367,10 @@ def test_a_state_that_is_saved_and_loaded_goes_on_to_the_same_bits() -> None:
 @pytest.mark.parametrize("used_before", [False, True])
 def test_a_state_from_before_the_first_fit_can_be_loaded_too(used_before: bool) -> None:
     obs, returns = a_problem()
-    saved = ValueFunction(3, (32,), 3e-3, seeded(1)).state_dict()
-    value = fitted(obs, returns) if used_before else ValueFunction(3, (32,), 3e-3, seeded(7))
+    saved = ValueFunction(3, (32,), seeded(1)).state_dict()
+    value = fitted(obs, returns) if used_before else ValueFunction(3, (32,), seeded(7))
     value.load_state_dict(saved)
-    value.fit(obs, returns, 5, 64, seeded(2))
+    value.fit(obs, returns)
     assert torch.equal(value(obs), fitted(obs, returns)(obs))
 
 
@@ -387,7 +388,7 @@ def test_numbers_that_are_not_finite_are_refused_before_anything_changes(bad: fl
     before = value.state_dict()
     (obs if where == "obs" else returns)[17] = bad
     with pytest.raises(ValueError, match="cannot fit a value function to observations or returns that are not finite"):
-        value.fit(obs, returns, 1, 64, seeded(0))
+        value.fit(obs, returns)
     assert all(torch.equal(tensor, before[name]) for name, tensor in value.state_dict().items())
 
 
@@ -407,10 +408,31 @@ def test_values_carry_no_gradient_and_one_number_for_each_state() -> None:
 
 def test_a_linear_value_function_has_no_hidden_layers() -> None:
     obs, returns = a_problem()
-    value, linear = ValueFunction(3, (), 0.05, seeded(1)), normal(4, 3)
+    value, linear = ValueFunction(3, (), seeded(1)), normal(4, 3)
     for _ in range(10):
-        value.fit(obs, 5 + obs.double() @ linear, 5, 64, seeded(2))
+        value.fit(obs, 5 + obs.double() @ linear)
     assert explained_variance(value(obs), 5 + obs.double() @ linear) > 0.999
     before = value(obs)
-    value.fit(obs, 100 * returns, 0, 64, seeded(2))
+    value.fit(obs, 100 * returns, steps=0)
     torch.testing.assert_close(value(obs), before, rtol=1e-4, atol=1e-4)
+
+
+def test_one_undamped_step_of_a_linear_value_function_is_least_squares() -> None:
+    obs, returns = a_problem()
+    value = ValueFunction(3, (), seeded(1))
+    value.fit(obs, returns, steps=1, damping=0.0, stride=1)
+    columns = np.column_stack([obs.numpy(), np.ones(len(obs))])
+    coefficients, *_ = np.linalg.lstsq(columns, returns.numpy(), rcond=None)
+    np.testing.assert_allclose(value(obs), columns @ coefficients, atol=1e-4)
+
+
+def test_a_step_never_makes_the_fit_worse() -> None:
+    obs, returns = a_problem(0, mean=20, std=3)
+    value = fitted(obs, returns, steps=0)
+    errors = []
+    for _ in range(30):
+        errors.append((value(obs) - returns).square().mean().item())
+        value._theta = value._gauss_newton_step(obs, ((returns - 20) / 3).float(), damping=1e-6, stride=8)
+    # The targets above are in the units of the first fit, so that only the steps move the error.
+    assert all(after <= before * (1 + 1e-5) for before, after in itertools.pairwise(errors))
+    assert errors[-1] < 0.05 * errors[0]

@@ -72,8 +72,8 @@ class ValueFunction:
     """V(s): a tanh network fitted to returns by Gauss-Newton steps.
 
     The error is linear in theta up close, as V(theta + d) - target = error + J d, and the least-squares d solves
-    (J^T J / N + damping) d = -gradient. That is the TRPO step once more: J^T J v costs what a Fisher-vector product costs,
-    conjugate gradient solves, a line search accepts. Schulman et al. (2016, section 5) fit V the same way. A few such
+    (J^T J / N + damping) d = -gradient. That is the TRPO step once more: J^T J v costs what a Fisher-vector product
+    costs, conjugate gradient solves, a line search accepts. Schulman et al. (2016, section 5) fit V the same way. A few such
     steps fit better than dozens of minibatches of stochastic gradient descent, in less time and without a learning
     rate.
 

@@ -217,10 +217,12 @@ def _end_of_training(run: Run) -> int:
 
 
 def _evaluation_as_text(run: Run, result: Evaluation) -> str:
-    spread = f" ± {result.standard_error:.1f} (standard error)" if len(result.returns) > 1 else ""
+    beginning = f"{run.config.task} after {run.iteration} iterations"
+    if len(result.returns) == 1:
+        return f"{beginning}, 1 episode: return {result.mean:.1f}, length {result.lengths[0]}"
     return (
-        f"{run.config.task} after {run.iteration} iterations, {len(result.returns)} episodes: "
-        f"return {result.mean:.1f}{spread}, from {min(result.returns):.1f} to {max(result.returns):.1f}, "
+        f"{beginning}, {len(result.returns)} episodes: return {result.mean:.1f} ± {result.standard_error:.1f} "
+        f"(standard error), from {min(result.returns):.1f} to {max(result.returns):.1f}, "
         f"mean length {sum(result.lengths) / len(result.lengths):.1f}"
     )
 

@@ -19,7 +19,7 @@ from trpo_lessons import envs
 from trpo_lessons.advantages import ValueFunction, explained_variance, gae
 from trpo_lessons.single_path import RunningMoments, SinglePath, by_environment, sample_single_path, values_along
 from trpo_lessons.training.config import TrainConfig
-from trpo_lessons.training.policy_for import policy_for
+from trpo_lessons.training.policy_for import observation_dim, policy_for
 from trpo_lessons.trpo import Stopwatch, UpdateReport, trpo_update
 
 RECENT_EPISODES = 100  # the logged return is the mean over so many finished episodes
@@ -34,7 +34,7 @@ class Trainer:
         self.env = envs.make(config.task, config.num_envs, threads=config.threads)
         self.policy = policy_for(self.env, config)
         self.theta = self.policy.initial_theta(self.generator).to(config.device)
-        obs_dim = self.env.single_observation_space.shape[0]
+        obs_dim = observation_dim(self.env.single_observation_space)
         self.value: ValueFunction | None = None
         if config.value_hidden:
             self.value = ValueFunction(obs_dim, config.value_hidden, self.generator, config.device)

@@ -16,10 +16,15 @@ def policy_for(env: VectorEnv, config: TrainConfig) -> Policy:
 
     Raises SettingError (one line) for spaces that no policy here can handle.
     """
-    obs_space = env.single_observation_space
-    if not isinstance(obs_space, gym.spaces.Box) or len(obs_space.shape) != 1:
-        raise SettingError(f"{config.task}: observations must be vectors of numbers, but they are {obs_space}")
-    return mlp_policy(obs_space.shape[0], head_for(env.single_action_space, config.initial_log_std), config.hidden)
+    head = head_for(env.single_action_space, config.initial_log_std)
+    return mlp_policy(observation_dim(env.single_observation_space), head, config.hidden)
+
+
+def observation_dim(space: gym.Space[Any]) -> int:
+    """Length of the observation vectors. Raises SettingError (one line) where observations are anything else."""
+    if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
+        raise SettingError(f"observations must be vectors of numbers, but they are from {space}")
+    return space.shape[0]
 
 
 def head_for(space: gym.Space[Any], initial_log_std: float = 0.0) -> Head:
