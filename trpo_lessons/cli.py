@@ -108,9 +108,10 @@ def train(
 ) -> int:
     """Train a policy for TASK.
 
-    TASK is cartpole, swimmer, hopper, walker or halfcheetah. The run folder gets config.json, progress.csv, events for
-    TensorBoard, and a checkpoint after every iteration. Ctrl-C stops; trpo-lessons resume goes on. Where
-    runs/TASK-seedN is taken, runs/TASK-seedN-2 is used, and so on.
+    TASK is cartpole, barto-cartpole, swimmer, hopper, walker, halfcheetah, or gym:ENV_ID for any Gymnasium environment
+    with box or discrete spaces. The run folder gets config.json, progress.csv, events for TensorBoard, and a checkpoint
+    after every iteration. Ctrl-C stops; trpo-lessons resume goes on. Where runs/TASK-seedN is taken, runs/TASK-seedN-2
+    is used, and so on.
     """
     from trpo_lessons import training
 
@@ -131,7 +132,7 @@ def resume(run: Path, iterations: int | None) -> int:
     from trpo_lessons import training
 
     for difference in training.differences(run):
-        click.echo(f"trpo-lessons: {difference}: the result will not be the same to the bit", err=True)
+        click.echo(f"trpo-lessons: {difference}; the result will not be the same to the bit", err=True)
     return _end_of_training(training.resume(run, iterations=iterations, progress=True)[0])
 
 
@@ -193,6 +194,7 @@ def _device(name: str) -> str:
 
 def free_folder(name: str) -> Path:
     """`runs/name`, or the first of `runs/name-2`, `runs/name-3`, ... that does not exist."""
+    name = re.sub(r"[^\w.-]+", "-", name)  # of gym:ALE/Pong-v5, for example
     folder, number = RUNS / name, 2
     while folder.exists():
         folder, number = RUNS / f"{name}-{number}", number + 1

@@ -14,7 +14,7 @@ from torch import Tensor
 from trpo_lessons import envs
 from trpo_lessons.policies import Policy
 from trpo_lessons.single_path import RunningMoments
-from trpo_lessons.training.config import TrainConfig
+from trpo_lessons.training.config import SettingError, TrainConfig
 from trpo_lessons.training.loop import Trainer, statistics_from
 from trpo_lessons.training.policy_for import policy_for
 from trpo_lessons.training.reporting import Reporter
@@ -40,10 +40,10 @@ class Run:
 def train(config: TrainConfig, out: Path | str, *, progress: bool = False) -> Run:
     """Train by `config` into the new run folder `out`; `progress` shows a progress bar on standard error.
 
-    Raises RunError (one line) when the folder cannot be used.
+    Raises RunError (one line) when the folder cannot be used, SettingError when the environment cannot.
     """
     _check_device(config)
-    trainer = Trainer(config)
+    trainer = _trainer(config)
     folder = RunFolder.create(Path(out), config)
     with folder.locked():
         return _run_to_the_end(trainer, folder, progress)
@@ -52,9 +52,8 @@ def train(config: TrainConfig, out: Path | str, *, progress: bool = False) -> Ru
 def resume(path: Path | str, *, iterations: int | None = None, progress: bool = False) -> tuple[Run, list[str]]:
     """Go on with a run as if it had never stopped, optionally to another number of iterations.
 
-    Returns the run and the `differences` between this machine and the one it was started on: with none of them, the
-    result equals that of an uninterrupted run to the bit. Raises RunError (one line) when there is nothing usable to go
-    on from.
+    Returns the run and its `differences`: with none of them, the result equals that of an uninterrupted run to the bit.
+    Raises RunError (one line) when there is nothing usable to go on from.
     """
     folder = RunFolder(Path(path))
     config, started_in = folder.config()
@@ -63,7 +62,7 @@ def resume(path: Path | str, *, iterations: int | None = None, progress: bool = 
         config = dataclasses.replace(config, iterations=iterations)
     _check_device(config)
     with folder.locked():
-        trainer = Trainer(config)
+        trainer = _trainer(config)
         if folder.has_checkpoint:
             _restore(trainer, folder)
         if config.iterations < trainer.iteration:
@@ -77,13 +76,16 @@ def resume(path: Path | str, *, iterations: int | None = None, progress: bool = 
 
 
 def differences(path: Path | str) -> list[str]:
-    """How this machine differs from the one the run was started on, in what the bits of a run depend on.
+    """Why a resumed run will not equal an uninterrupted one to the bit, one line each; usually there is no reason.
 
     Raises RunError (one line) when `path` is no run folder.
     """
     config, started_in = RunFolder(Path(path)).config()
     now = environment_facts(config.threads)
-    return [f"{key} was {started_in.get(key)}, is {now[key]}" for key in now if started_in.get(key) != now[key]]
+    reasons = [f"{key} was {started_in.get(key)}, is {now[key]}" for key in now if started_in.get(key) != now[key]]
+    if config.task not in envs.TASKS:
+        reasons.append(f"{config.task} cannot restore its state and begins new episodes")
+    return reasons
 
 
 def load_run(path: Path | str) -> Run:
@@ -120,6 +122,13 @@ def _run_to_the_end(trainer: Trainer, folder: RunFolder, progress: bool) -> Run:
 def _check_device(config: TrainConfig) -> None:
     if config.device == "cuda" and not torch.cuda.is_available():
         raise RunError("device cuda: there is no usable GPU on this machine; train with --device cpu or auto")
+
+
+def _trainer(config: TrainConfig) -> Trainer:
+    try:
+        return Trainer(config)
+    except ValueError as error:  # an environment that cannot be made here, or has spaces that nothing here can handle
+        raise SettingError(str(error)) from error
 
 
 def _restore(trainer: Trainer, folder: RunFolder) -> None:
