@@ -36,7 +36,7 @@ class TrainConfig:
 
     iterations: int = 244
     steps_per_iteration: int = 4096  # simulator steps, over all environments
-    num_envs: int = 64
+    num_envs: int = 32
 
     hidden: tuple[int, ...] = (64, 64)
     initial_log_std: float = 0.0
@@ -51,7 +51,7 @@ class TrainConfig:
     delta: float = 0.01
     damping: float = 0.1
     cg_iterations: int = 10
-    fisher_stride: int = 1
+    fisher_stride: int = 4
     shrink: float = 0.8
     max_backtracks: int = 15
     chunk_size: int | None = None
