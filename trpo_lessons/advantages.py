@@ -73,9 +73,8 @@ class ValueFunction:
 
     The error is linear in theta up close, as V(theta + d) - target = error + J d, and the least-squares d solves
     (J^T J / N + damping) d = -gradient. That is the TRPO step once more: J^T J v costs what a Fisher-vector product
-    costs, conjugate gradient solves, a line search accepts. Schulman et al. (2016, section 5) fit V the same way. A few such
-    steps fit better than dozens of minibatches of stochastic gradient descent, in less time and without a learning
-    rate.
+    costs, conjugate gradient solves, a line search accepts. Schulman et al. (2016, section 5) fit V the same way. It
+    needs no learning rate, and two such steps fit better than dozens of minibatches of Adam, in less time.
 
     V is learned in units in which the returns have mean 0 and variance 1. The units follow the returns as the policy
     improves; when they change, the last layer is rescaled so that every prediction stays what it was (PopArt, van
