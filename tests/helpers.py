@@ -13,15 +13,19 @@ from typing import Any
 import numpy as np
 import torch
 from hypothesis import settings
-from torch import Tensor, nn
+from torch import Tensor
 
 from trpo_lessons.distributions import Categorical, DiagGaussian, Distribution, FactoredCategorical
 from trpo_lessons.policies import (
+    FLATTEN,
+    TANH,
     CategoricalHead,
     FactoredHead,
     GaussianHead,
     Head,
     Policy,
+    convolution,
+    linear,
     linear_policy,
     mlp_policy,
 )
@@ -61,10 +65,7 @@ def small_policy(kind: str) -> tuple[Policy, tuple[int, ...]]:
         return linear_policy(4, head), (4,)
     if network == "mlp":
         return mlp_policy(4, head, hidden=(5, 4)), (4,)
-    layers = nn.Sequential(
-        nn.Conv2d(2, 3, kernel_size=3, stride=2), nn.Tanh(), nn.Flatten(), nn.Linear(6, head.num_inputs)
-    )
-    return Policy(layers, head), (2, 5, 4)
+    return Policy([convolution(2, 3, size=3, stride=2), TANH, FLATTEN, linear(6, head.num_inputs)], head), (2, 5, 4)
 
 
 @dataclass(frozen=True)

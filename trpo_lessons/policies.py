@@ -4,19 +4,22 @@ Reading order: after `distributions`. Lesson 02.
 
 `policy(theta, obs)` returns a distribution over actions. Theta is an argument, never a hidden attribute: a line search
 is `f(theta + step * direction)`, nothing is mutated and nothing has to be restored afterwards. A policy is a network
-followed by a head; the network's modules hold shapes only (they live on PyTorch's meta device and own no numbers).
+followed by a head, and a network is a list of layers; each knows the shapes of its parameters and owns no numbers.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.init import orthogonal_
 
 from trpo_lessons.distributions import Categorical, DiagGaussian, Distribution, FactoredCategorical
 
@@ -97,14 +100,21 @@ class GaussianHead:
         return DiagGaussian(outputs, free)
 
 
-class FlatNetwork:
-    """A network as a function of one flat parameter vector."""
+@dataclass(frozen=True)
+class Layer:
+    """`apply(inputs, *parameters)`, and the shapes of its parameters: none, or a weight and a bias."""
 
-    def __init__(self, network: nn.Module) -> None:
-        self._network = network.to("meta")
-        shapes = {name: p.shape for name, p in network.named_parameters()}
-        self._names, self._shapes = list(shapes.keys()), list(shapes.values())
-        self._sizes = [shape.numel() for shape in self._shapes]
+    apply: Callable[..., Tensor]
+    shapes: tuple[tuple[int, ...], ...] = ()
+
+
+class FlatNetwork:
+    """Layers one after the other, as a function of one flat parameter vector."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self._layers = tuple(layers)
+        self._shapes = [shape for layer in layers for shape in layer.shapes]
+        self._sizes = [math.prod(shape) for shape in self._shapes]
 
     @property
     def num_parameters(self) -> int:
@@ -113,10 +123,10 @@ class FlatNetwork:
 
     def __call__(self, theta: Tensor, inputs: Tensor) -> Tensor:
         """The network's outputs [N, outputs] for `inputs` [N, ...] under the parameters `theta` [num_parameters]."""
-        parts = torch.split(theta, self._sizes)
-        weights = {n: part.view(shape) for n, part, shape in zip(self._names, parts, self._shapes, strict=True)}
-        outputs: Tensor = torch.func.functional_call(self._network, weights, (inputs,))
-        return outputs
+        parts = iter(torch.split(theta, self._sizes))
+        for layer in self._layers:
+            inputs = layer.apply(inputs, *(next(parts).view(shape) for shape in layer.shapes))
+        return inputs
 
     def initial_theta(self, last_layer_gain: float, generator: torch.Generator | None = None) -> Tensor:
         """Random parameters [num_parameters], float32: orthogonal weights, zero biases. Saxe et al. (2014).
@@ -127,15 +137,15 @@ class FlatNetwork:
         parts = [torch.zeros(shape) for shape in self._shapes]
         for i, part in enumerate(parts):
             if part.ndim > 1:
-                nn.init.orthogonal_(part, last_layer_gain if i == last else math.sqrt(2), generator=generator)
+                orthogonal_(part, last_layer_gain if i == last else math.sqrt(2), generator=generator)
         return torch.cat([part.flatten() for part in parts])
 
 
 class Policy:
     """A network followed by a head, as a function of (theta, obs)."""
 
-    def __init__(self, network: nn.Module, head: Head) -> None:
-        self._network = FlatNetwork(network)
+    def __init__(self, layers: Sequence[Layer], head: Head) -> None:
+        self._network = FlatNetwork(layers)
         self.head = head
 
     @property
@@ -161,12 +171,24 @@ class Policy:
         return torch.cat([self._network.initial_theta(0.01, generator), self.head.initial_free()])
 
 
-def mlp(sizes: Sequence[int]) -> nn.Sequential:
+TANH = Layer(torch.tanh)
+FLATTEN = Layer(partial(torch.flatten, start_dim=1))
+
+
+def linear(fan_in: int, fan_out: int) -> Layer:
+    """A fully connected layer."""
+    return Layer(functional.linear, ((fan_out, fan_in), (fan_out,)))
+
+
+def convolution(channels: int, filters: int, size: int, stride: int) -> Layer:
+    """An unpadded convolution with square filters."""
+    return Layer(partial(functional.conv2d, stride=stride), ((filters, channels, size, size), (filters,)))
+
+
+def mlp(sizes: Sequence[int]) -> list[Layer]:
     """Linear layers of the given widths with tanh between them, as in the paper's locomotion networks (figure 3)."""
-    layers: list[nn.Module] = []
-    for fan_in, fan_out in itertools.pairwise(sizes):
-        layers += [nn.Linear(fan_in, fan_out, device="meta"), nn.Tanh()]
-    return nn.Sequential(*layers[:-1])
+    layers = [linear(*pair) for pair in itertools.pairwise(sizes)]
+    return [x for layer in layers for x in (TANH, layer)][1:]
 
 
 def linear_policy(obs_dim: int, head: Head) -> Policy:
@@ -190,14 +212,5 @@ def convolutional_policy(obs_shape: tuple[int, int, int], head: Head, hidden: in
         height, width = (height - 4) // 2 + 1, (width - 4) // 2 + 1
     if height < 1 or width < 1:
         raise ValueError(f"images of {obs_shape[1]} x {obs_shape[2]} are too small for two 4 x 4 convolutions")
-    network = nn.Sequential(
-        nn.Conv2d(channels, 16, kernel_size=4, stride=2, device="meta"),
-        nn.Tanh(),
-        nn.Conv2d(16, 16, kernel_size=4, stride=2, device="meta"),
-        nn.Tanh(),
-        nn.Flatten(),
-        nn.Linear(16 * height * width, hidden, device="meta"),
-        nn.Tanh(),
-        nn.Linear(hidden, head.num_inputs, device="meta"),
-    )
-    return Policy(network, head)
+    convolutions = [convolution(channels, 16, 4, 2), TANH, convolution(16, 16, 4, 2), TANH, FLATTEN]
+    return Policy([*convolutions, linear(16 * height * width, hidden), TANH, linear(hidden, head.num_inputs)], head)
