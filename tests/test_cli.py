@@ -55,6 +55,17 @@ def test_train_shows_progress_and_ends_with_one_line_that_says_how_to_go_on(tmp_
 def test_a_run_in_which_no_episode_ended_says_so(tmp_path: Path) -> None:
     outcome = command("train", "halfcheetah", *SMALL, cwd=tmp_path)
     assert "128 steps, no episode has ended yet; score it" in outcome.stdout
+    assert "nan" not in outcome.stderr
+
+
+def test_a_gymnasium_environment_is_a_task(tmp_path: Path) -> None:
+    assert command("train", "gym:FrozenLake-v1", *SMALL, cwd=tmp_path).status == 0
+    resumed = command("resume", "runs/gym-FrozenLake-v1-seed0", "--iterations", 3, cwd=tmp_path)
+    assert resumed.status == 0
+    told = (
+        "gym:FrozenLake-v1 cannot restore its state and begins new episodes; the result will not be the same to the bit"
+    )
+    assert f"trpo-lessons: {told}\n" in resumed.stderr
 
 
 def test_settings_are_parsed_as_what_they_are() -> None:
@@ -129,6 +140,8 @@ def test_help_does_not_wait_for_torch() -> None:
     ("arguments", "message"),
     [
         ("train hoper", "there is no task 'hoper'; did you mean 'hopper'?"),
+        ("train gym:Nope-v1", "there is no task gym:Nope-v1: "),
+        ("train gym:Blackjack-v1", "gym:Blackjack-v1 has a Tuple observation space; only Box and Discrete can be used"),
         ("train cartpole --preset clas", "Invalid value for '--preset': 'clas' is not one of 'smoke', 'class'"),
         ("train cartpole --sampling wine", "Invalid value for '--sampling': 'wine' is not"),
         ("train cartpole --iterations 0", "iterations must be a whole number, at least 1, got 0"),

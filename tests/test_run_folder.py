@@ -109,7 +109,10 @@ def test_resuming_on_another_machine_is_reported_and_recorded(folder: Path) -> N
     outcome = command("resume", folder, "--iterations", 3)
     assert outcome.status == 0
     warnings = [line for line in outcome.stderr.splitlines() if "not be the same to the bit" in line]
-    assert [line.split(":")[1].split(", is")[0] for line in warnings] == [" processor was abacus", " torch was 1.0"]
+    assert [line.removeprefix("trpo-lessons: ").split(", is")[0] for line in warnings] == [
+        "processor was abacus",
+        "torch was 1.0",
+    ]
 
     settings, environment = RunFolder(folder).config()
     assert settings.iterations == 3

@@ -175,6 +175,17 @@ def test_resuming_a_complete_run_changes_nothing(uninterrupted: dict[str, Path],
     assert contents(tmp_path / "run") == contents(uninterrupted["cartpole"])
 
 
+def test_a_task_that_cannot_restore_its_state_goes_on_with_new_episodes(tmp_path: Path) -> None:
+    training.train(tiny("gym:CartPole-v1", iterations=1), tmp_path / "run")
+    reasons = training.differences(tmp_path / "run")
+    assert reasons == ["gym:CartPole-v1 cannot restore its state and begins new episodes"]
+    run, told = training.resume(tmp_path / "run", iterations=2)
+    assert told == reasons
+    assert run.iteration == 2
+    assert [row["total_steps"] for row in RunFolder(run.folder).rows()] == ["64", "128"]
+    assert len(training.evaluate(training.load_run(run.folder), 2).returns) == 2
+
+
 # ---- interrupted ----------------------------------------------------------------------------------------------------
 
 
@@ -200,7 +211,7 @@ def test_ctrl_c_at_any_moment_ends_with_one_line(tmp_path: Path) -> None:
 # ---- the same settings give the same run ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", [*TASKS, "gym:CartPole-v1"])
 def test_a_seed_decides_everything(task: str, tmp_path: Path) -> None:
     first, again, other = (
         training.train(tiny(task, iterations=2, seed=seed), tmp_path / name)
@@ -242,14 +253,18 @@ def test_the_loop_knows_nothing_that_the_checkpoint_does_not(tmp_path: Path) -> 
 
 
 def test_training_improves_cart_pole(tmp_path: Path) -> None:
-    """A random policy keeps the pole up for 22 steps (standard deviation 12); ten updates more than double that."""
-    config = tiny(iterations=10, steps_per_iteration=1024, num_envs=16, hidden=(32,), value_hidden=(32,))
-    training.train(config, tmp_path / "run")
-    rows = RunFolder(tmp_path / "run").rows()
+    """Chance keeps the pole up for about 22 steps. Over seeds 0 to 7, this run ended with 111 to 127 on average, and
+    252 to 500 when the most likely action was taken.
+    """
+    config = tiny(iterations=16, steps_per_iteration=1024, num_envs=16, hidden=(32,), value_hidden=(32,))
+    run = training.train(config, tmp_path / "run")
+    rows = RunFolder(run.folder).rows()
     assert 15 < float(rows[0]["mean_return"]) < 32
     assert float(rows[-1]["mean_return"]) > 60
+    assert training.evaluate(run, 20).mean > 150
     assert all(float(row["mean_kl"]) <= config.delta for row in rows)
-    assert all(row["accepted"] == "1" and float(row["surrogate_gain"]) > 0 for row in rows)
+    assert all(float(row["surrogate_gain"]) > 0 for row in rows if row["accepted"] == "1")
+    assert sum(row["accepted"] == "1" for row in rows) > 12
 
 
 # ---- numbers that are not finite ------------------------------------------------------------------------------------

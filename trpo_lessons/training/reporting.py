@@ -40,14 +40,14 @@ class Reporter:
         numbers = {name.replace("seconds_", "seconds/"): x for name, x in row.items() if isinstance(x, int | float)}
         del numbers["total_steps"]  # it is the axis
         self._events.write(row["total_steps"], numbers)
-        facts = {
-            "return": f"{row['mean_return']:.1f}",
-            "KL": f"{row['mean_kl']:.4f}",
-            "step": f"{row['step_norm']:.3f}",
+        shown = {
+            "return": (row["mean_return"], ".1f"),
+            "KL": (row["mean_kl"], ".4f"),
+            "step": (row["step_norm"], ".3f"),
+            "explained variance": (row["explained_variance"], ".2f"),
         }
-        if math.isfinite(row["explained_variance"]):
-            facts["explained variance"] = f"{row['explained_variance']:.2f}"
-        words = [f"{name} {number}" for name, number in facts.items()] + ["refused"] * (not row["accepted"])
+        words = [f"{name} {number:{digits}}" for name, (number, digits) in shown.items() if math.isfinite(number)]
+        words += ["refused"] * (not row["accepted"])
         self._bar.set_postfix_str(", ".join(words), refresh=False)
         self._bar.update()
 
