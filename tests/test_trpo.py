@@ -70,6 +70,12 @@ def full_step(problem: Problem, update: Update = trpo_update, **settings: Any) -
     return ((new - problem.theta) / report.step_fraction).numpy()
 
 
+def assert_nothing_moved(report: UpdateReport) -> None:
+    moved = report.mean_kl, report.max_kl, report.step_norm, report.step_fraction, report.predicted_gain
+    assert moved == (0, 0, 0, 0, 0)
+    assert report.surrogate_after == pytest.approx(report.surrogate_before, nan_ok=True)
+
+
 # ---- what every update promises
 
 
@@ -101,7 +107,7 @@ def test_the_new_policy_is_better_and_within_the_trust_region_or_theta_is_what_i
     else:
         assert new is problem.theta
         assert report.surrogate_after == report.surrogate_before
-        assert (report.mean_kl, report.max_kl, report.step_norm, report.step_fraction) == (0, 0, 0, 0)
+        assert_nothing_moved(report)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -397,7 +403,9 @@ def refused(problem: Problem, batch: Any = None, **settings: Any) -> str:
     assert new is problem.theta
     assert torch.equal(new.nan_to_num(7.7), before.nan_to_num(7.7))
     assert not report.accepted
-    assert report.step_fraction == 0
+    assert_nothing_moved(report)
+    searched = report.reason.startswith("line search")
+    assert report.backtracks == (settings.get("max_backtracks", 10) if searched else 0)
     return report.reason
 
 
@@ -645,9 +653,13 @@ MISTAKES: dict[str, tuple[Callable[[Update], None], list[tuple[str, str]], dict[
         [("clock = Stopwatch()", "clock, batch = Stopwatch(), batch[::fisher_stride]")],
         {},
     ),
-    "the factor 2 forgotten": (check_scale, [("2 * delta / curvature", "delta / curvature")], {}),
-    "no damping in the scale": (check_scale, [("(product(x) + damping * x)", "product(x)")], {}),
-    "no damping in the solve": (check_direction, [("product(v) + damping * v", "product(v)")], {}),
+    "the factor 2 forgotten": (check_scale, [("2 * delta / direction.curvature", "delta / direction.curvature")], {}),
+    "no damping in the scale": (check_scale, [("damped(x).double()", "fisher_product(x).double()")], {}),
+    "no damping in the solve": (
+        check_direction,
+        [("conjugate_gradient(damped, gradient", "conjugate_gradient(fisher_product, gradient")],
+        {},
+    ),
     "the plain gradient": (check_direction, [("x = solution.x", "x = gradient")], {}),
     "rejected parameters left in place": (
         check_rejected_steps_are_undone,

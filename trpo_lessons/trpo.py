@@ -71,6 +71,22 @@ class UpdateReport:
 
 
 @dataclass(frozen=True)
+class Direction:
+    """The natural gradient, before it is scaled.
+
+    x               [num_parameters]  solution of (A + damping I) x = g
+    curvature       x^T (A + damping I) x: twice the KL, by the quadratic model, of stepping by x itself
+    residual_norms  of conjugate gradient
+    problem         why x must not be used; "" when it may
+    """
+
+    x: Tensor
+    curvature: float
+    residual_norms: tuple[float, ...]
+    problem: str
+
+
+@dataclass(frozen=True)
 class Candidate:
     """A point on the line search's path, with what decides about it."""
 
@@ -125,15 +141,12 @@ def trpo_update(
         return theta, _refused(report, "the gradient is zero: nothing to improve", clock)
 
     product = fisher(policy, theta, states[::fisher_stride], chunk_size)
-    solution = conjugate_gradient(lambda v: product(v) + damping * v, gradient, cg_iterations, residual_tol)
-    x = solution.x
-    curvature = torch.dot(x.double(), (product(x) + damping * x).double()).item()
-    report = replace(report, residual_norms=solution.residual_norms)
+    direction = natural_direction(product, gradient, damping, cg_iterations, residual_tol)
+    report = replace(report, residual_norms=direction.residual_norms)
     clock.lap("cg")
-    if solution.breakdown or not 0 < curvature < math.inf:
-        why = solution.breakdown or f"x^T A x is {curvature:.3g}, but must be positive and finite"
-        return theta, _refused(report, f"conjugate gradient broke down: {why}", clock)
-    full_step = math.sqrt(2 * delta / curvature) * x
+    if direction.problem:
+        return theta, _refused(report, f"conjugate gradient broke down: {direction.problem}", clock)
+    full_step = math.sqrt(2 * delta / direction.curvature) * direction.x
 
     def evaluate(fraction: float) -> Candidate:
         new = theta + fraction * full_step
@@ -161,6 +174,27 @@ def trpo_update(
         step_norm=(new - theta).norm().item(),
         seconds=clock.seconds,
     )
+
+
+def natural_direction(
+    fisher_product: MatrixVectorProduct,
+    gradient: Tensor,
+    damping: float,
+    cg_iterations: int = 10,
+    residual_tol: float = 1e-10,
+) -> Direction:
+    """Solve (A + damping I) x = `gradient` [num_parameters], given v -> A v (appendix C)."""
+
+    def damped(v: Tensor) -> Tensor:
+        return fisher_product(v) + damping * v
+
+    solution = conjugate_gradient(damped, gradient, cg_iterations, residual_tol)
+    x = solution.x
+    curvature = torch.dot(x.double(), damped(x).double()).item()
+    problem = solution.breakdown
+    if not problem and not 0 < curvature < math.inf:
+        problem = f"x^T A x is {curvature:.3g}, but must be positive and finite"
+    return Direction(x, curvature, solution.residual_norms, problem)
 
 
 def _check_settings(delta: float, damping: float, cg_iterations: int, fisher_stride: int) -> None:
