@@ -17,6 +17,7 @@ from torch import Tensor
 
 from trpo_lessons import advantages, mdp
 from trpo_lessons.advantages import ValueFunction, discounted_returns, explained_variance, gae
+from trpo_lessons.conjugate_gradient import Solution
 
 
 @dataclass(frozen=True)
@@ -436,3 +437,16 @@ def test_a_step_never_makes_the_fit_worse() -> None:
     # The targets above are in the units of the first fit, so that only the steps move the error.
     assert all(after <= before * (1 + 1e-5) for before, after in itertools.pairwise(errors))
     assert errors[-1] < 0.05 * errors[0]
+
+
+def test_a_step_that_is_not_finite_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    obs, returns = a_problem()
+    value = fitted(obs, returns)
+    before = value(obs)
+
+    def overflowing(_: Any, b: Tensor) -> Solution:
+        return Solution(torch.full_like(b, math.inf), (), False)
+
+    monkeypatch.setattr(advantages, "conjugate_gradient", overflowing)
+    value.fit(obs, returns)
+    torch.testing.assert_close(value(obs), before, rtol=1e-5, atol=1e-5)

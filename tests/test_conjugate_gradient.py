@@ -88,10 +88,13 @@ def test_residual_norms_are_those_of_the_true_residuals() -> None:
 # ---- when it stops
 
 
-def test_it_multiplies_at_most_iterations_times_and_says_that_it_has_not_arrived() -> None:
+@pytest.mark.parametrize(("settings", "products"), [({}, 10), ({"iterations": 3}, 3)])
+def test_it_multiplies_at_most_iterations_times_and_says_that_it_has_not_arrived(
+    settings: dict[str, int], products: int
+) -> None:
     product = Counted(spd(torch.logspace(0, 3, 30, dtype=torch.float64)))
-    solution = conjugate_gradient(product, normal(6, 30), iterations=10)
-    assert product.calls == 10
+    solution = conjugate_gradient(product, normal(6, 30), **settings)
+    assert product.calls == products
     assert not solution.converged
     assert not solution.breakdown
 

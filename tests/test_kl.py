@@ -18,6 +18,7 @@ from trpo_lessons.kl import (
     empirical_fisher_vector_product,
     fisher_matrix,
     fisher_vector_product,
+    gauss_newton_product,
     max_kl,
     mean_kl,
 )
@@ -185,6 +186,18 @@ def test_the_empirical_matrix_converges_to_the_analytic_one(kind: str) -> None:
         standard_error = along_v.square().std().item() / math.sqrt(draws)
         assert abs((v @ product(v) - v @ A @ v).item()) < 4 * standard_error
         assert standard_error < 0.05 * (v @ A @ v).item()
+
+
+def test_the_gauss_newton_product_is_the_jacobian_twice() -> None:
+    problem = problem_of("mlp-gaussian")
+    jacobian = torch.func.jacrev(lambda theta: problem.policy(theta, problem.batch.obs).parameters[0])(problem.theta)
+    J = jacobian.flatten(0, 1)
+    theta = problem.theta.clone().requires_grad_()
+    outputs = problem.policy(theta, problem.batch.obs).parameters[:1]
+    plain = matrix_of(gauss_newton_product(theta, outputs), len(theta))
+    torch.testing.assert_close(plain, J.T @ J, rtol=1e-10, atol=1e-12)
+    tripled = matrix_of(gauss_newton_product(theta, outputs, lambda tangents: (3 * tangents[0],)), len(theta))
+    torch.testing.assert_close(tripled, 3 * J.T @ J, rtol=1e-10, atol=1e-12)
 
 
 # ---- KL

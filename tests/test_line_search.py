@@ -48,6 +48,12 @@ def test_the_first_acceptable_fraction_is_taken_and_not_the_best() -> None:
     assert (result.fraction, result.facts, result.backtracks) == (0.5, -0.25, 1)
 
 
+def test_by_default_the_step_is_halved_at_most_ten_times() -> None:
+    evaluate = Recorder()
+    backtracking_line_search(evaluate, lambda _: False)
+    assert evaluate.tried == [2.0**-j for j in range(11)]
+
+
 def test_halving_is_exact() -> None:
     evaluate = Recorder()
     backtracking_line_search(evaluate, lambda _: False, shrink=0.5, max_backtracks=3)

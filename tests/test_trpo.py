@@ -165,6 +165,7 @@ def test_it_works_in_float32_from_the_first_theta_with_the_default_settings(
     new, report = trpo_update(policy, theta, batch)
     assert report.accepted
     assert new.dtype == torch.float32
+    assert len(report.residual_norms) == 11, "ten iterations"
     assert 0.003 < report.mean_kl <= 0.01, "most of the trust region is used"
     in_float64 = policy(theta.double(), obs.double()).kl(policy(new.double(), obs.double())).mean().item()
     assert report.mean_kl == pytest.approx(in_float64, rel=1e-4)

@@ -147,7 +147,7 @@ class ValueFunction:
             search = backtracking_line_search(
                 lambda fraction: loss(self._theta + fraction * step).item(), lambda after: after < before.item()
             )
-        return self._theta + search.fraction * step
+        return self._theta + search.fraction * step if search.accepted else self._theta  # 0 * inf is not 0
 
     def _units(self) -> tuple[float, float]:
         weight, first, second = self._moments.tolist()
