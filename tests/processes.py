@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-TIME_LIMIT = 20  # seconds after which a command that hangs is ended by SIGALRM
+TIME_LIMIT = 300  # seconds after which a command that hangs is ended by SIGALRM
 _numbers = itertools.count()
 
 
