@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from trpo_lessons.envs import check_task
+from trpo_lessons.envs import TASKS, check_task
 
 
 class SettingError(ValueError):
@@ -38,6 +38,10 @@ class TrainConfig:
     steps_per_iteration: int = 4096  # simulator steps, over all environments
     num_envs: int = 32
 
+    # Variants of the reward; None leaves the task's own.
+    control_cost: float | None = None  # of the robots, for each unit of |action|²; the paper has 1e-5
+    impact_cost: float | None = None  # of the walker's feet; see envs.mujoco
+
     hidden: tuple[int, ...] = (64, 64)
     initial_log_std: float = 0.0
 
@@ -46,7 +50,7 @@ class TrainConfig:
     value_hidden: tuple[int, ...] = (64, 64)  # () means no value function: Monte Carlo returns, as in the paper
     value_steps: int = 2  # Gauss-Newton steps in an iteration
     value_damping: float = 0.01
-    value_stride: int = 2
+    value_stride: int = 4
 
     delta: float = 0.01
     damping: float = 0.1
@@ -61,6 +65,10 @@ class TrainConfig:
         for name, rule in _RULES.items():
             if not rule.holds(getattr(self, name)):
                 raise SettingError(f"{name} must be {rule.text}, got {getattr(self, name)!r}")
+        for name in self.task_settings:
+            able = [task for task, facts in TASKS.items() if name in facts.settings]
+            if self.task not in able:
+                raise SettingError(f"{self.task} has no {name}; tasks that have it: {', '.join(able)}")
         if self.steps_per_iteration % self.num_envs:
             raise SettingError(
                 f"steps_per_iteration ({self.steps_per_iteration}) must be a multiple of num_envs ({self.num_envs})"
@@ -75,6 +83,12 @@ class TrainConfig:
     def total_steps(self) -> int:
         """Simulator steps of the whole run."""
         return self.iterations * self.steps_per_iteration
+
+    @property
+    def task_settings(self) -> dict[str, float]:
+        """What `envs.make` has to know beyond the task's name: the variants of the reward that are asked for."""
+        variants = {"control_cost": self.control_cost, "impact_cost": self.impact_cost}
+        return {name: cost for name, cost in variants.items() if cost is not None}
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain JSON values."""
@@ -112,6 +126,10 @@ def _count(low: int = 1) -> _Rule:
     return _number(low, math.inf, f"a whole number, at least {low}", whole=True)
 
 
+def _or_none(rule: _Rule) -> _Rule:
+    return _Rule(f"{rule.text}, or none", lambda value: value is None or rule.holds(value))
+
+
 def _are_widths(value: Any) -> bool:
     return isinstance(value, tuple | list) and all(_count().holds(width) for width in value)
 
@@ -126,6 +144,8 @@ _RULES = {
     "iterations": _count(),
     "steps_per_iteration": _count(),
     "num_envs": _count(),
+    "control_cost": _or_none(_number(0, 1e6, "a number from 0 to 1e6")),
+    "impact_cost": _or_none(_number(0, 1e6, "a number from 0 to 1e6")),
     "hidden": _WIDTHS,
     "value_hidden": _WIDTHS,
     "initial_log_std": _number(-10, 5, "between -10 and 5"),
@@ -140,5 +160,5 @@ _RULES = {
     "fisher_stride": _count(),
     "shrink": _number(_TINY, 1 - _TINY, "strictly between 0 and 1"),
     "max_backtracks": _count(0),
-    "chunk_size": _Rule("a whole number, at least 1, or none", lambda v: v is None or _count().holds(v)),
+    "chunk_size": _or_none(_count()),
 }

@@ -40,7 +40,7 @@ def evaluate(run: Run, episodes: int = 20, seed: int = 0, *, deterministic: bool
     """
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}")
-    env = envs.make(run.config.task, episodes, threads=run.config.threads)
+    env = envs.make(run.config.task, episodes, threads=run.config.threads, **run.config.task_settings)
     generator = torch.Generator().manual_seed(seed)
     obs, _ = env.reset(seed=SEED_OFFSET + seed)
     returns, lengths = np.zeros(episodes), np.zeros(episodes, dtype=int)

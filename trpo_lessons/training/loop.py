@@ -31,7 +31,7 @@ class Trainer:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.generator = torch.Generator().manual_seed(config.seed)
-        self.env = envs.make(config.task, config.num_envs, threads=config.threads)
+        self.env = envs.make(config.task, config.num_envs, threads=config.threads, **config.task_settings)
         self.policy = policy_for(self.env, config)
         self.theta = self.policy.initial_theta(self.generator).to(config.device)
         obs_dim = observation_dim(self.env.single_observation_space)
