@@ -50,8 +50,11 @@ def lake(gamma: float) -> TabularMDP:
 
 
 def text(value: float) -> str:
-    """Three significant digits; what is zero up to rounding is 0."""
-    return "minus infinity" if value == -np.inf else f"{value if abs(value) > 1e-12 else 0:.3g}"
+    """Three significant digits, without an exponent for large numbers; what is zero up to rounding is 0."""
+    if value == -np.inf:
+        return "minus infinity"
+    rounded = float(f"{value if abs(value) > 1e-12 else 0:.3g}")
+    return f"{rounded:.0f}" if abs(rounded) >= 1000 else f"{rounded:g}"
 
 
 # How far may the mixture go?
@@ -128,7 +131,8 @@ def draw_mixture(numbers: Mixture, figure: FigureBase) -> None:
     bottom = float(min(0.0, numbers.truth.min()))
     axes.set(ylim=(bottom - 0.9 * top, 1.1 * top), xlim=(0, numbers.alphas[-1]))
     axes.set(xlabel="mixing weight alpha", ylabel="gain over the old policy")
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    figure.legend(loc="outside lower center", ncols=4, fontsize=9)
 
 
 def alt_of_mixture(numbers: Mixture) -> str:
@@ -155,7 +159,7 @@ def mixture_explorer() -> Explorer[Mixture]:
             Stops("alpha", "alpha", [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0], 0.2),
             Stops("gamma", "gamma", [0.2, 0.5, 0.8, 0.9, 0.95], 0.9),
         ],
-        size=(7.6, 3.8),
+        size=(7.0, 4.4),
     )
 
 
@@ -215,11 +219,11 @@ def draw_penalty(numbers: Penalty, figure: FigureBase) -> None:
     left.loglog(horizons, [one.price for one in all_of_them], color=VERMILION, linestyle="-")
     left.plot(here, numbers.price, "o", color=BLACK, markersize=8)
     left.set(title="penalty C / epsilon", xlabel="horizon 1 / (1 - gamma)")
-    right.loglog(horizons, [one.radius for one in all_of_them], color=BLUE, linestyle="-", label="Algorithm 1")
-    right.axhline(USUAL_RADIUS, color=GREY, linestyle="--", label="TRPO's usual delta")
+    right.loglog(horizons, [one.radius for one in all_of_them], color=BLUE, linestyle="-")
+    right.axhline(USUAL_RADIUS, color=GREY, linestyle="--")
+    right.text(max(horizons), 1.5 * USUAL_RADIUS, "TRPO's usual delta", ha="right", va="bottom", fontsize=9)
     right.plot(here, numbers.radius, "o", color=BLACK, markersize=8)
-    right.set(title="KL of one step", xlabel="horizon 1 / (1 - gamma)")
-    right.legend(fontsize=9)
+    right.set(title="KL of the sure step", xlabel="horizon 1 / (1 - gamma)")
 
 
 def alt_of_penalty(numbers: Penalty) -> str:
@@ -304,10 +308,12 @@ def facts_of_triangle(numbers: Triangle) -> str:
     peak = numbers.best["surrogate"]
     toward = ACTION_NAMES[int(numbers.weights[peak].argmax())]
     promised, truth = numbers.surrogate[peak], numbers.truth[peak]
+    size = "all policies" if numbers.zoom == 1 else f"a corner is 1/{numbers.zoom} of the way to that action"
     return (
+        f"the triangle: {size}\n"
         f"L is largest in the corner {toward}: there it promises a gain of {text(promised)}, "
         f"the true gain is {text(truth)}\n"
-        f"better than the old policy: {numbers.better} % of this triangle; guaranteed to be: {numbers.guaranteed} %\n"
+        f"better than the old policy: {numbers.better} % of the triangle; guaranteed to be: {numbers.guaranteed} %\n"
         f"the best guarantee is a gain of {text(numbers.bound.max())}"
     )
 
@@ -319,7 +325,6 @@ def draw_triangle(numbers: Triangle, figure: FigureBase) -> None:
     high = float(max(numbers.truth.max(), numbers.surrogate.max()))
     levels = np.linspace(low, high, 24)
     x, y = _corner_coordinates(numbers.weights)
-    corners = [name if numbers.zoom == 1 else f"toward {name}" for name in ACTION_NAMES]
     panels = (
         (first, "true gain", "truth"),
         (second, "gain that L sees", "surrogate"),
@@ -332,16 +337,15 @@ def draw_triangle(numbers: Triangle, figure: FigureBase) -> None:
         axes.plot(*_corner_coordinates(UNDECIDED.numpy()), "o", color="white", markeredgecolor=BLACK, markersize=7)
         best = numbers.best[name]
         axes.plot(x[best], y[best], "*", color=VERMILION, markeredgecolor="white", markersize=13, clip_on=False)
-        for corner, place in zip(corners, ((0, -0.09), (1, -0.09), (0.5, 0.9)), strict=True):
+        for corner, place in zip(ACTION_NAMES, ((0, -0.11), (1, -0.11), (0.5, 0.9)), strict=True):
             axes.text(*place, corner, ha="center", fontsize=8)
-        axes.set(title=title, aspect="equal", xlim=(-0.22, 1.22), ylim=(-0.12, 0.98))
+        # A title of the axes would be laid out outside the square that equal scales leave, and be cut off.
+        axes.text(0.5, 1.04, title, ha="center", fontsize=12)
+        axes.set(aspect="equal", xlim=(-0.15, 1.15), ylim=(-0.14, 1.15))
         axes.axis("off")
+    ticks = [tick for tick in MaxNLocator(6).tick_values(low, high) if low < tick < high]
     figure.colorbar(
-        drawn,
-        ax=[first, second, third],
-        ticks=[t for t in MaxNLocator(7).tick_values(low, high) if low < t < high],
-        shrink=0.8,
-        label="gain",
+        drawn, ax=[first, second, third, fourth], location="bottom", ticks=ticks, shrink=0.8, aspect=40, label="gain"
     )
     _draw_cut(numbers, fourth, low, high)
 
@@ -383,5 +387,5 @@ def triangle_explorer() -> Explorer[Triangle]:
             Stops("gamma", "gamma", [0.05, 0.2, 0.5, 0.8, 0.9], 0.5),
             Stops("zoom", "zoom on the old policy", [1, 3, 10, 30, 100], 1),
         ],
-        size=(7.6, 6.2),
+        size=(7.0, 7.2),
     )
