@@ -415,7 +415,7 @@ def test_a_setting_that_cannot_be_used_is_refused(settings: dict[str, Any], mess
 
 
 def test_unknown_presets_and_tasks_are_refused() -> None:
-    with pytest.raises(training.SettingError, match="unknown preset 'clas'; there are smoke and class"):
+    with pytest.raises(training.SettingError, match="unknown preset 'clas'; there are smoke, class and paper"):
         training.preset("cartpole", "clas")
     with pytest.raises(envs.UnknownTask, match="did you mean 'hopper'"):
         training.preset("hoper")

@@ -80,10 +80,10 @@ def doctor() -> int:
 )
 @click.option(
     "--preset",
-    type=click.Choice(["smoke", "class"]),
+    type=click.Choice(["smoke", "class", "paper"]),
     default="class",
     show_default=True,
-    help="smoke takes seconds and learns little; class takes minutes on two CPU cores.",
+    help="smoke takes seconds and learns little, class minutes on two CPU cores, paper hours (the paper's budgets).",
 )
 @click.option("--iterations", type=int, help="How many updates.")
 @click.option("--steps-per-iteration", type=int, help="Simulator steps that each update learns from.")

@@ -85,7 +85,7 @@ class TrainConfig:
         return self.iterations * self.steps_per_iteration
 
     @property
-    def task_settings(self) -> dict[str, float]:
+    def task_settings(self) -> dict[str, Any]:
         """What `envs.make` has to know beyond the task's name: the variants of the reward that are asked for."""
         variants = {"control_cost": self.control_cost, "impact_cost": self.impact_cost}
         return {name: cost for name, cost in variants.items() if cost is not None}
