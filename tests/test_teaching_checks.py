@@ -230,6 +230,8 @@ def test_multiples_and_shifts_are_recognized_and_nothing_else(seed, size, factor
     assert proportional_or_shifted(numbers, numbers + shift)
     assert not proportional_or_shifted(numbers, others)
     assert not proportional_or_shifted(numbers, 2 * numbers + 1)
+    assert not proportional_or_shifted(np.append(numbers, 1), np.append(2 * numbers, np.nan))
+    assert proportional_or_shifted(np.append(numbers, np.nan), np.append(2 * numbers, np.nan))
 
 
 def test_close_compares_members_and_shapes():
@@ -239,6 +241,7 @@ def test_close_compares_members_and_shapes():
     assert not close(1.0, 1.1, 1e-9)
     assert close("left", "left", 1e-9)
     assert not close("left", "right", 1e-9)
+    assert not close("left", np.ones(2), 1e-9)
 
 
 def test_copies_are_deep_and_generators_start_alike():

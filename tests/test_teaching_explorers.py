@@ -74,7 +74,7 @@ def test_facts_and_descriptions_are_escaped(explorer):
 
 def test_facts_are_announced_to_screen_readers(explorer):
     assert 'aria-live="polite"' in explorer.facts_area.value
-    assert "power at 2, scale at 1.0, direction at up. " in explorer.facts_area.value
+    assert "power at 2, scale at 1, direction at up. " in explorer.facts_area.value
 
 
 def test_a_missing_callback_is_noticed(explorer):
@@ -152,7 +152,7 @@ def test_stops_show_round_names():
 def test_the_stored_form_of_an_explorer_is_stable_and_holds_no_picture(explorer):
     bundle = explorer._repr_mimebundle_()
     assert bundle["text/plain"] == (
-        "Explorer: How fast does a power grow? Controls: power at 2, scale at 1.0, direction at up."
+        "Explorer: How fast does a power grow? Controls: power at 2, scale at 1, direction at up."
     )
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == explorer.box.model_id
     assert explorer._repr_mimebundle_()["text/plain"] == bundle["text/plain"]

@@ -65,7 +65,7 @@ def close(one: Any, other: Any, tolerance: float) -> bool:
         return all(close(a, b, tolerance) for a, b in zip(members, others, strict=True))
     a, b = as_array(one), as_array(other)
     if a is None or b is None:
-        return bool(one == other)
+        return a is b and type(one) is type(other) and bool(one == other)
     if a.shape != b.shape:
         return False
     if a.dtype.kind in "USO" or b.dtype.kind in "USO":
@@ -128,9 +128,14 @@ def _kind(value: Any) -> str:
 
 
 def proportional_or_shifted(one: list[float], other: list[float]) -> bool:
-    """Whether two lists of finite numbers differ only by one constant factor, or only by one constant added."""
+    """Whether two lists of numbers differ only by one constant factor, or only by one constant added.
+
+    They must be infinite or NaN in the same places, which are then left out.
+    """
     a, b = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
-    keep = np.isfinite(a) & np.isfinite(b)
+    keep = np.isfinite(a)
+    if not np.array_equal(keep, np.isfinite(b)):
+        return False
     a, b = a[keep], b[keep]
     if a.size < 3 or math.isclose(float(np.ptp(a)), 0.0) or math.isclose(float(np.ptp(b)), 0.0):
         return False

@@ -67,7 +67,7 @@ class Stops:
     start: Any
 
     def build(self, label_width: str = "14em") -> widgets.Widget:
-        options = [(f"{value:g}" if isinstance(value, float) else str(value), value) for value in self.values]
+        options = [(_short(value), value) for value in self.values]
         return widgets.SelectionSlider(options=options, value=self.start, **_common(self.label, label_width))
 
     def refuse(self, value: Any) -> str | None:
@@ -83,6 +83,10 @@ class Choice(Stops):
         common = _common(self.label, label_width)
         del common["continuous_update"]
         return widgets.Dropdown(options=list(self.values), value=self.start, **common)
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _common(label: str, label_width: str) -> dict[str, Any]:
@@ -202,7 +206,7 @@ class Explorer(Generic[Numbers]):
             print(f"{caption}\n  " + self.facts(panel).replace("\n", "\n  "))
 
     def _caption(self, panel: dict[str, Any]) -> str:
-        return ", ".join(f"{self.controls[name].label} = {value}" for name, value in panel.items())
+        return ", ".join(f"{self.controls[name].label} = {_short(value)}" for name, value in panel.items())
 
     def _follow(self, _change: Any) -> None:
         settings = self.settings
@@ -227,7 +231,8 @@ class Explorer(Generic[Numbers]):
         self.picture_area.value = f'<img alt="{escape(view.alt)}" {layout} src="{source}">'
 
     def _places(self) -> str:
-        return ", ".join(f"{control.label} at {self.sliders[name].value}" for name, control in self.controls.items())
+        places = {control.label: _short(self.sliders[name].value) for name, control in self.controls.items()}
+        return ", ".join(f"{label} at {value}" for label, value in places.items())
 
     def _reset(self, _button: widgets.Button) -> None:
         for name, control in self.controls.items():
