@@ -122,7 +122,7 @@ def test_help_names_every_command_task_and_preset() -> None:
         for name in ("doctor", "train", "resume", "evaluate"):
             assert f"\n  {name} " in outcome.stdout
     help_of_train = command("train", "--help").stdout
-    for word in (*envs.TASKS, "gym:ENV_ID", "smoke", "class", "--set NAME=VALUE", "runs/TASK-seedN"):
+    for word in (*envs.TASKS, "gym:ENV_ID", "smoke", "class", "paper", "--set NAME=VALUE", "runs/TASK-seedN"):
         assert word in help_of_train
     assert command("--version").stdout.strip().endswith("0.1.0")
 
@@ -143,6 +143,8 @@ def test_help_does_not_wait_for_torch() -> None:
         ("train gym:Nope-v1", "there is no task gym:Nope-v1: "),
         ("train gym:Blackjack-v1", "gym:Blackjack-v1 has a Tuple observation space; only Box and Discrete can be used"),
         ("train cartpole --preset clas", "Invalid value for '--preset': 'clas' is not one of 'smoke', 'class'"),
+        ("train cartpole --preset paper", "the paper preset has no cartpole; it has barto-cartpole, swimmer, hopper"),
+        ("train cartpole --set control_cost=1", "cartpole has no control_cost; tasks that have it: swimmer, hopper"),
         ("train cartpole --sampling wine", "Invalid value for '--sampling': 'wine' is not"),
         ("train cartpole --iterations 0", "iterations must be a whole number, at least 1, got 0"),
         ("train cartpole --iterations many", "Invalid value for '--iterations': 'many' is not a valid integer"),

@@ -234,9 +234,14 @@ def test_global_random_generators_are_neither_used_nor_touched(tmp_path: Path) -
     assert torch.equal(first.theta, training.train(tiny(iterations=2), tmp_path / "again").theta)
 
 
-def test_the_loop_knows_nothing_that_the_checkpoint_does_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "config",
+    [tiny("hopper"), tiny("barto-cartpole", value_hidden=()), tiny("swimmer", control_cost=1e-5, chunk_size=20)],
+    ids=lambda config: config.task,
+)
+def test_the_loop_knows_nothing_that_the_checkpoint_does_not(config: TrainConfig, tmp_path: Path) -> None:
     """After every iteration, a new trainer with the saved state takes the next one to the same bits."""
-    trainer = Trainer(tiny("hopper"))
+    trainer = Trainer(config)
     folder = RunFolder.create(tmp_path / "run", trainer.config)
     for _ in range(3):
         trainer.iterate()
