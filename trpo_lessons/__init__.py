@@ -15,6 +15,7 @@ The modules in reading order; each imports only from those above it:
     advantages           returns, generalized advantage estimation, value functions
     single_path          sampling whole trajectories, section 5.1
     training             the loop, presets, run folders, resume
+    viewing              animations and learning curves
     doctor               what works on this machine
     cli                  the trpo-lessons command
     teaching             explorers, checks for exercises, grading; imported by notebooks only
