@@ -1,0 +1,180 @@
+"""Known mistakes. Each check holds for the update as it is, and fails for the update with the mistake put in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import mutant, small_problem
+from torch import Tensor
+from trpo_twins import (
+    TO_THE_END,
+    Spy,
+    Update,
+    cosine,
+    full_step,
+    naive_fisher,
+    naive_full_step,
+    naive_gradient,
+    naive_mean_kl,
+    naive_surrogate,
+)
+
+from trpo_lessons import surrogate, trpo
+from trpo_lessons.kl import fisher_vector_product
+from trpo_lessons.policies import Policy
+from trpo_lessons.surrogate import Batch, sampled_surrogate
+from trpo_lessons.trpo import trpo_update
+
+
+def check_that_only_the_fisher_product_is_thinned(update: Update) -> None:
+    problem = small_problem("mlp-gaussian", 31)
+    fisher, spied_surrogate = Spy(fisher_vector_product), Spy(sampled_surrogate)
+    new, report = update(
+        problem.policy,
+        problem.theta,
+        problem.batch,
+        delta=0.05,
+        fisher=fisher,
+        surrogate=spied_surrogate,
+        fisher_stride=5,
+    )
+    assert [len(samples) for samples in fisher.seen] == [7]
+    assert torch.equal(fisher.seen[0].obs, problem.batch.obs[::5])
+    assert len(spied_surrogate.seen) >= 3, "gradient, value before, value after"
+    assert all(torch.equal(samples.obs, problem.batch.obs) for samples in spied_surrogate.seen)
+    assert report.mean_kl == pytest.approx(naive_mean_kl(problem, new), rel=1e-10)
+    assert report.mean_kl != pytest.approx(naive_mean_kl(problem, new, problem.batch.obs[::5]), rel=1e-3)
+
+
+def test_subsampling_thins_the_fisher_product_only() -> None:
+    check_that_only_the_fisher_product_is_thinned(trpo_update)
+
+
+def check_mean_kl_within_delta(update: Update) -> None:
+    for kind in ("linear-gaussian", "linear-categorical", "mlp-gaussian"):
+        for seed in range(12):
+            problem = small_problem(kind, 10, seed)
+            new, _ = update(problem.policy, problem.theta, problem.batch, delta=0.3, damping=0.01)
+            assert naive_mean_kl(problem, new) <= 0.3 * (1 + 1e-9)
+
+
+def check_scale(update: Update) -> None:
+    problem, delta, damping = small_problem("mlp-gaussian", 30), 1e-4, 0.5
+    damped = naive_fisher(problem) + damping * np.eye(problem.policy.num_parameters)
+    step = full_step(problem, update, delta=delta, damping=damping)
+    assert 0.5 * step @ damped @ step == pytest.approx(delta, rel=1e-8)
+
+
+def check_direction(update: Update) -> None:
+    problem, damping = small_problem("mlp-gaussian", 30), 0.5
+    step = full_step(problem, update, damping=damping, **TO_THE_END)
+    assert cosine(torch.tensor(step), torch.tensor(naive_full_step(problem, 0.01, damping))) > 1 - 1e-9
+
+
+def check_rejected_steps_are_undone(update: Update) -> None:
+    def deceptive(policy: Policy, theta: Tensor, batch: Batch) -> Tensor:
+        return sampled_surrogate(policy, theta, batch) - 1e9 * (theta - problem.theta).square().sum()
+
+    problem = small_problem("mlp-gaussian", 20)
+    new, report = update(problem.policy, problem.theta, problem.batch, surrogate=deceptive)
+    assert not report.accepted
+    assert torch.equal(new, problem.theta)
+
+
+def check_improvement(update: Update) -> None:
+    for seed in range(30):
+        problem = small_problem("mlp-gaussian", 6, seed)
+        new, report = update(problem.policy, problem.theta, problem.batch, delta=1.0, damping=0.001)
+        if report.accepted:
+            assert naive_surrogate(problem, new) > naive_surrogate(problem, problem.theta)
+
+
+def check_predicted_gain(update: Update) -> None:
+    problem = small_problem("mlp-gaussian", 6, seed=2)
+    new, report = update(problem.policy, problem.theta, problem.batch, delta=1.0, damping=0.001)
+    assert report.accepted
+    assert report.backtracks > 0
+    step = (new - problem.theta).numpy()
+    assert report.predicted_gain == pytest.approx(naive_gradient(problem) @ step, rel=1e-9)
+
+
+def check_unequal_chunks(update: Update) -> None:
+    problem = small_problem("mlp-gaussian", 23)
+    whole, _ = update(problem.policy, problem.theta, problem.batch)
+    chunked, _ = update(problem.policy, problem.theta, problem.batch, chunk_size=20)
+    assert (chunked - whole).norm() <= 1e-8 * (whole - problem.theta).norm()
+
+
+AVERAGE_OF_AVERAGES = mutant(
+    surrogate,
+    ("sum_of(chunk).double() for", "sum_of(chunk).double() / len(chunk) for"),
+    ("return total / len(samples)", "return total / len(list(chunks(samples, chunk_size)))"),
+)
+
+MISTAKES: dict[str, tuple[Callable[[Update], None], list[tuple[str, str]], dict[str, Any]]] = {
+    "KL the wrong way round": (
+        check_mean_kl_within_delta,
+        [("mean_kl(policy, theta, new, states", "mean_kl(policy, new, theta, states")],
+        {},
+    ),
+    "a search that never looks at KL": (check_mean_kl_within_delta, [(" and candidate.mean_kl <= delta", "")], {}),
+    "a KL of 1.5 delta accepted": (
+        check_mean_kl_within_delta,
+        [("candidate.mean_kl <= delta", "candidate.mean_kl <= 1.5 * delta")],
+        {},
+    ),
+    "KL measured on the thinned states": (
+        check_that_only_the_fisher_product_is_thinned,
+        [("mean_kl(policy, theta, new, states,", "mean_kl(policy, theta, new, states[::fisher_stride],")],
+        {},
+    ),
+    "gradient and search thinned too": (
+        check_that_only_the_fisher_product_is_thinned,
+        [("clock = Stopwatch()", "clock, batch = Stopwatch(), batch[::fisher_stride]")],
+        {},
+    ),
+    "the factor 2 forgotten": (check_scale, [("2 * delta / direction.curvature", "delta / direction.curvature")], {}),
+    "no damping in the scale": (check_scale, [("damped(x).double()", "fisher_product(x).double()")], {}),
+    "no damping in the solve": (
+        check_direction,
+        [("conjugate_gradient(damped, gradient", "conjugate_gradient(fisher_product, gradient")],
+        {},
+    ),
+    "the plain gradient": (check_direction, [("x = solution.x", "x = gradient")], {}),
+    "rejected parameters left in place": (
+        check_rejected_steps_are_undone,
+        [("return theta, _refused(report, _why_rejected", "return search.facts.theta, _refused(report, _why_rejected")],
+        {},
+    ),
+    "a search that never looks at the surrogate": (
+        check_improvement,
+        [("surrogate_before < candidate.surrogate < math.inf and ", "")],
+        {},
+    ),
+    "the gain of the full step predicted": (
+        check_predicted_gain,
+        [("gradient.double(), (new - theta).double()", "gradient.double(), full_step.double()")],
+        {},
+    ),
+    "an average of averages": (
+        check_unequal_chunks,
+        [],
+        {
+            "surrogate_gradient": AVERAGE_OF_AVERAGES.surrogate_gradient,
+            "surrogate_value": AVERAGE_OF_AVERAGES.surrogate_value,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_known_mistakes_would_be_noticed(mistake: str) -> None:
+    check, changes, names = MISTAKES[mistake]
+    broken = mutant(trpo, *changes, **names).trpo_update
+    check(trpo_update)
+    with pytest.raises(AssertionError):
+        check(broken)
