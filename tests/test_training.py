@@ -324,6 +324,26 @@ def test_a_number_that_is_not_finite_never_reaches_theta(
     assert trainer.theta.isfinite().all()
 
 
+@pytest.mark.parametrize("huge", [1e200, -1e308])
+def test_a_reward_too_large_to_square_never_reaches_theta(huge: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(envs, "make", lambda *_args, **_settings: Poisoned(4, 17, "reward", huge))
+    trainer = Trainer(tiny())
+    trainer.iterate()
+    learned = learned_so_far(trainer)
+    assert trainer.iterate()["reason"] == "the returns are too large to compute with"
+    assert learned_so_far(trainer) == learned
+    assert trainer.iterate()["accepted"] == 1
+
+
+def test_a_run_can_be_resumed_in_an_episode_that_paid_a_nan() -> None:
+    trainer, resumed = Trainer(tiny()), Trainer(tiny())
+    assert isinstance(trainer.env, CartPole)
+    trainer.env._episode_returns[1] = np.nan
+    resumed.load_state(*trainer.state())
+    assert resumed.iterate()["total_steps"] == trainer.iterate()["total_steps"]
+    assert torch.equal(resumed.theta, trainer.theta)
+
+
 def learned_so_far(trainer: Trainer) -> dict[str, bytes]:
     tensors = trainer.state()[0]
     kept = ("theta", "statistics.", "value.")

@@ -175,7 +175,8 @@ class RestorableVectorEnv(VectorEnv[Floats, NDArray[Any], NDArray[Any]], ABC):
                     f"not a state of {self.num_envs} copies of {self.task}: {name} is {given.dtype} {given.shape}, "
                     f"expected {own.dtype} {own.shape}"
                 )
-            if not np.isfinite(given).all():
+            # A return may be NaN: it is a record of what the environment paid, and nothing is computed from it.
+            if name != "episode_returns" and not np.isfinite(given).all():
                 raise ValueError(f"the saved state of {self.task} is damaged: {name} holds a number that is not finite")
         if (state["task"] != live["task"]).any():
             raise ValueError(f"this state was saved by another task than {self.task}")

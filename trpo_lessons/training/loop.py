@@ -57,7 +57,7 @@ class Trainer:
         torch.set_num_threads(self.config.threads)
         clock.lap("sampling")
         if path.problem:
-            report, facts = UpdateReport(math.nan, reason=path.problem), dict.fromkeys(_LEARNING_FACTS, math.nan)
+            report, facts = _refused(path.problem)
         else:
             report, facts = self._learn(path, clock)
         self.raw_obs = path.next_obs
@@ -76,6 +76,8 @@ class Trainer:
         lam = config.lam if self.value else 1.0
         advantages = gae(path.rewards, values, next_values, path.terminated, path.truncated, config.gamma, lam)
         returns = advantages + values
+        if not returns.square().isfinite().all():
+            return _refused("the returns are too large to compute with")
         batch = path.batch(standardised(advantages)).to(config.device)
         clock.lap("advantages")
         self.theta, report = trpo_update(
@@ -170,6 +172,10 @@ class Trainer:
 
 PHASES = ("acting", "simulating", "advantages", "gradient", "cg", "search", "value")
 _LEARNING_FACTS = ("explained_variance", "entropy")
+
+
+def _refused(reason: str) -> tuple[UpdateReport, dict[str, float]]:
+    return UpdateReport(math.nan, reason=reason), dict.fromkeys(_LEARNING_FACTS, math.nan)
 
 
 def standardised(advantages: Tensor) -> Tensor:
