@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from IPython.display import Markdown
 from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
 from torch import Tensor
 
 from trpo_lessons import envs
 from trpo_lessons.advantages import ValueFunction, gae
+from trpo_lessons.doctor import Finding
 from trpo_lessons.envs.cartpole import MAX_POSITION
 from trpo_lessons.mdp import TabularMDP, as_float64, evaluate_policy
 from trpo_lessons.policies import CategoricalHead, Policy, mlp_policy
@@ -25,6 +28,19 @@ from trpo_lessons.teaching.pictures import BLACK, BLUE, GREEN, GREY, ORANGE, PUR
 from trpo_lessons.trpo import trpo_update
 
 Floats = npt.NDArray[np.float64]
+
+# ---- what this machine can do ---------------------------------------------------------------------------------------
+
+
+def findings_table(findings: Sequence[Finding]) -> Markdown:
+    """The doctor's findings as a table, without the folders of this machine."""
+
+    def cell(text: str) -> str:
+        return re.sub(r"(?:~|[A-Z]:)?(?:[\\/][\w.@+-]+)+[\\/]", "…/", text).replace("|", "\\|")
+
+    rows = [f"| {f.name} | {f.verdict} | {cell(f.detail)} | {cell(f.remedy)} |" for f in findings]
+    return Markdown("\n".join(["| | | found | what to do |", "|---|---|---|---|", *rows]))  # type: ignore[no-untyped-call]
+
 
 # ---- the machine that breaks ----------------------------------------------------------------------------------------
 
@@ -158,7 +174,7 @@ def learn(update: Update, seed: int = 0) -> Iterator[Snapshot]:
 
 
 def first_batch(seed: int = 0) -> tuple[Policy, Tensor, Batch]:
-    """A policy that knows nothing yet, its parameters, and 2000 steps of its experience with raw advantages."""
+    """A policy that knows nothing yet, its parameters, and 2000 steps of its experience, advantages standardized."""
     seen: list[tuple[Policy, Tensor, Batch]] = []
 
     def keep(policy: Policy, theta: Tensor, batch: Batch) -> Tensor:
@@ -233,7 +249,7 @@ def draw_carts(figure: FigureBase, episodes: Mapping[str, Floats], t: int) -> No
         tip = position + np.sin(angle), 0.16 + np.cos(angle)
         axes.plot([position, tip[0]], [0.16, tip[1]], color=ORANGE, linestyle="-", linewidth=6)
         verdict = f"fell at step {len(states) - 1}" if fallen else f"step {min(t, len(states) - 1)}"
-        axes.set(xlim=(-MAX_POSITION, MAX_POSITION), ylim=(-0.1, 1.3), aspect="equal", title=f"{name}: {verdict}")
+        axes.set(xlim=(-MAX_POSITION, MAX_POSITION), ylim=(-0.1, 1.3), aspect="equal", title=f"{name}\n{verdict}")
         axes.axis("off")
 
 

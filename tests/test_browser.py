@@ -1,0 +1,137 @@
+"""A lesson in JupyterLab, in a real browser: cells run without an error, and a slider obeys the keyboard."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LESSON = "00_start_here.ipynb"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+QUIET = "--no-first-run --disable-background-networking --disable-component-update --disable-sync --disable-quic"
+SECONDS = 1000  # of playwright's milliseconds
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; on Debian: apt-get install chromium")
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a JupyterLab of its own, in a folder with a copy of the lesson."""
+    folder = tmp_path_factory.mktemp("lab")
+    shutil.copy(ROOT / "notebooks" / LESSON, folder)
+    settings = folder / "settings" / "@jupyterlab"
+    for plugin, values in {
+        "notebook-extension/tracker": {"windowingMode": "none"},  # keep every cell in the page
+        "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    }.items():
+        (settings / plugin).parent.mkdir(parents=True, exist_ok=True)
+        (settings / f"{plugin}.jupyterlab-settings").write_text(json.dumps(values))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    token = secrets.token_hex(16)
+    options = {"ip": "127.0.0.1", "port": port, "port_retries": 0, "root_dir": folder, "open_browser": False}
+    command = [sys.executable, "-m", "jupyterlab", "--LabApp.expose_app_in_browser=True", "--allow-root"]
+    command += [f"--ServerApp.{name}={value}" for name, value in options.items()]
+    command += [f"--IdentityProvider.token={token}", f"--LabApp.user_settings_dir={folder / 'settings'}"]
+    command += [f"--LabApp.workspaces_dir={folder / 'workspaces'}"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JUPYTER_CONFIG_DIR": str(folder / "config")}
+    with (
+        (folder / "log").open("w") as log,
+        subprocess.Popen(command, env=environment, stdout=log, stderr=log) as server,
+    ):
+        try:
+            _wait_for(server, f"http://127.0.0.1:{port}/api?token={token}", folder / "log")
+            yield f"http://127.0.0.1:{port}/lab/tree/{LESSON}?token={token}"
+        finally:
+            server.terminate()
+
+
+def _wait_for(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
+    for _ in range(300):
+        assert server.poll() is None, log.read_text()
+        try:
+            urllib.request.urlopen(address, timeout=5)
+            return
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError(f"JupyterLab did not start:\n{log.read_text()}")
+
+
+@pytest.fixture(scope="module")
+def page(lab: str) -> Iterator[Any]:
+    """The lesson in a browser, its kernel ready."""
+    with playwright.sync_playwright() as running:
+        arguments = ["--no-sandbox", "--disable-gpu", *QUIET.split()]
+        browser = running.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page.set_default_timeout(60 * SECONDS)
+        page.goto(lab)
+        page.wait_for_selector(".jp-Notebook .jp-CodeCell")
+        page.wait_for_function(f"{KERNEL}?.connectionStatus === 'connected' && {KERNEL}.status === 'idle'")
+        yield page
+        browser.close()
+
+
+KERNEL = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"
+MODEL = "window.jupyterapp.shell.currentWidget.content.model.toJSON()"
+
+
+@pytest.fixture(scope="module")
+def notebook(page: Any) -> dict[str, Any]:
+    """The notebook as the page holds it after all its cells have run."""
+    # The stored outputs would hide a cell that did not run.
+    page.evaluate("window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')")
+    page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    page.wait_for_function(
+        f"{MODEL}.cells.every(cell => cell.cell_type !== 'code' || cell.execution_count !== null)"
+        f" && {KERNEL}.status === 'idle'",
+        timeout=240 * SECONDS,
+    )
+    held: dict[str, Any] = page.evaluate(MODEL)
+    return held
+
+
+def test_all_cells_run_without_an_error(page: Any, notebook: dict[str, Any]) -> None:
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert [output for output in outputs if output["output_type"] == "error"] == []
+    assert [output for output in outputs if output.get("name") == "stderr"] == []
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    stored = json.loads((ROOT / "notebooks" / LESSON).read_text(encoding="utf-8"))["cells"]
+    with_output = [bool(cell["outputs"]) for cell in stored if cell["cell_type"] == "code"]
+    assert [bool(cell["outputs"]) for cell in cells] == with_output
+    assert page.get_by_text("Error displaying widget").count() == 0
+
+
+def test_the_keyboard_moves_a_slider_and_text_and_picture_follow(page: Any, notebook: dict[str, Any]) -> None:
+    explorer = page.locator(".jp-OutputArea-output:has([role=slider])").first
+    handle = explorer.locator("[role=slider]").first
+    facts, picture = explorer.locator("[role=status]"), explorer.locator("img")
+    before = picture.get_attribute("src"), picture.get_attribute("alt")
+    handle.focus()
+    page.keyboard.press("Home")
+    playwright.expect(facts).to_contain_text("gamma = 0.05", timeout=30 * SECONDS)
+    playwright.expect(picture).not_to_have_attribute("src", str(before[0]), timeout=30 * SECONDS)
+    playwright.expect(picture).not_to_have_attribute("alt", str(before[1]))
+    assert picture.evaluate("image => image.complete && image.naturalWidth") > 300, "the picture is not drawn"
+
+    for _ in range(3):  # what the slider shows can be edited, and comes in between
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.textContent") == "Reset":
+            break
+    page.keyboard.press("Enter")
+    playwright.expect(facts).to_contain_text("gamma = 0.9", timeout=30 * SECONDS)
