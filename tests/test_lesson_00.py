@@ -136,8 +136,8 @@ def test_the_race_s_picture_shows_the_records():
 
 def test_the_table_of_findings_names_no_folder_of_this_machine():
     findings = [
-        Finding("Python", True, "3.11.7 in /work/somebody/.venv"),
-        Finding("browser", None, "no a|b found", "look in ~/.cache/pip or C:\\Users\\ada\\bin"),
+        Finding("Python", True, "3.11.7 in /home/me/somebody/.venv"),
+        Finding("browser", None, "no a|b found", "look in ~/.cache/pip or C:\\people\\ada\\bin"),
     ]
     table = lesson_00.findings_table(findings).data
     assert "somebody" not in table

@@ -1,0 +1,1 @@
+"""Speed and scores measured beside those of others."""
