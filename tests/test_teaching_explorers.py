@@ -199,6 +199,24 @@ def test_a_figure_is_shown_when_its_block_ends_and_leaves_nothing_behind(display
     assert dict(plt.rcParams) == before
 
 
+def test_a_live_picture_is_drawn_again_in_place(monkeypatch):
+    shown, updates = [], []
+
+    class Handle:
+        def update(self, data, **options):
+            updates.append((data, options["metadata"]["image/png"]["alt"]))
+
+    monkeypatch.setattr(pictures, "display", lambda data, **options: shown.append((data, options)) or Handle())
+    live = pictures.LivePicture("A line that grows.")
+    for length in (2, 3):
+        live.redraw(lambda figure, length=length: figure.subplots().plot(range(length)))
+    assert len(shown) == len(updates) == 1
+    assert shown[0][1]["display_id"] is True
+    assert updates[0][1] == "A line that grows."
+    assert updates[0][0]["text/plain"] == shown[0][0]["text/plain"] == "Picture: A line that grows."
+    assert updates[0][0]["image/png"] != shown[0][0]["image/png"]
+
+
 def test_pictures_are_the_same_bytes_twice_and_not_blank(explorer):
     view = explorer.render(power=2, scale=1.0, kind="up")
     pixels = matplotlib.image.imread(io.BytesIO(view.picture))
