@@ -1,4 +1,4 @@
-"""The `trpo-lessons` command: train, resume, evaluate and watch policies from the shell, and see what a machine can do.
+"""The `trpo-lessons` command: train, resume and evaluate policies from the shell, and see what works on a machine.
 
 Exit status: 0 done; 1 the doctor found that this machine lacks something that the course needs; 2 something is wrong
 with what was asked for, or with the disk, and one line on standard error says what to do; 130 stopped by Ctrl-C.
@@ -23,7 +23,6 @@ from trpo_lessons import __version__
 
 if TYPE_CHECKING:
     from trpo_lessons.training import Evaluation, Run
-    from trpo_lessons.viewing.watching import Animation
 
 STOPPED = 130  # 128 + SIGINT, as shells have it
 RUNS = Path("runs")
@@ -54,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__)
 def commands() -> None:
-    """Trust region policy optimization: train policies, resume, evaluate, watch."""
+    """Trust region policy optimization: train policies, resume, evaluate."""
 
 
 @commands.command()
@@ -154,33 +153,6 @@ def evaluate(run: Path, episodes: int, seed: int, as_json: bool) -> None:
     click.echo(_evaluation_as_json(loaded, result, seed) if as_json else _evaluation_as_text(loaded, result))
 
 
-@commands.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--episodes", type=click.IntRange(min=1), default=1, show_default=True, help="How many episodes to film.")
-@click.option(
-    "--seconds",
-    type=click.FloatRange(min=0, min_open=True),
-    default=10,
-    show_default=True,
-    help="Film so much of each episode, in real time.",
-)
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of the initial states.")
-@click.option("--out", type=click.Path(path_type=Path), help="The folder for both files.  [default: RUN]")
-def watch(run: Path, episodes: int, seconds: float, seed: int, out: Path | None) -> None:
-    """Draw the learning curve of RUN and film its policy.
-
-    Writes learning_curve.png and animation.gif. Robots are drawn by OpenGL where it works (trpo-lessons doctor tells),
-    otherwise, or with MUJOCO_GL=off in the environment, as figures in the plane.
-    """
-    from trpo_lessons import training
-    from trpo_lessons.viewing import watching
-
-    loaded = training.load_run(run)
-    click.echo(watching.draw_learning_curve(loaded, out or run))
-    film = watching.animate(loaded, out or run, episodes=episodes, seconds=seconds, seed=seed)
-    click.echo(f"{film.path}: {_film_as_text(film)}")
-
-
 def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
     """The settings that `--set NAME=VALUE` options give. Raises UsageError for what cannot be one."""
     settings: dict[str, Any] = {}
@@ -271,20 +243,11 @@ def _evaluation_as_json(run: Run, result: Evaluation, seed: int) -> str:
     return json.dumps(facts, indent=2)
 
 
-def _film_as_text(film: Animation) -> str:
-    words = [
-        f"return {episode.score:.1f} in {episode.seconds:.1f} s" + ("" if episode.ended else " (goes on)")
-        for episode in film.episodes
-    ]
-    return f"drawn by {film.drawn_by}, {', '.join(words)}"
-
-
 def _is_expected(error: Exception) -> bool:
     from trpo_lessons.envs import UnknownTask
     from trpo_lessons.training import RunError, SettingError
 
-    # Without importing what raises it: nobody has, unless it was imported for a command.
-    return isinstance(error, UnknownTask | RunError | SettingError) or type(error).__name__ == "CannotDraw"
+    return isinstance(error, UnknownTask | RunError | SettingError)
 
 
 def _fail(message: str) -> int:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from trpo_lessons import envs
-from trpo_lessons.envs.base import Floats
 from trpo_lessons.single_path import for_environment
 from trpo_lessons.training.run import Run
 
@@ -50,22 +46,12 @@ def evaluate(run: Run, episodes: int = 20, seed: int = 0, *, deterministic: bool
     returns, lengths = np.zeros(episodes), np.zeros(episodes, dtype=int)
     playing = np.ones(episodes, dtype=bool)
     while playing.any():
-        actions = choose_actions(run, obs, env.single_action_space, None if deterministic else generator)
-        obs, rewards, terminated, truncated, _ = env.step(actions)
+        with torch.no_grad():
+            distribution = run.policy(run.theta, run.statistics.normalise(torch.as_tensor(obs, dtype=torch.float64)))
+            actions = distribution.mode() if deterministic else distribution.sample(generator)
+        obs, rewards, terminated, truncated, _ = env.step(for_environment(actions, env.single_action_space))
         returns += np.where(playing, rewards, 0.0)
         lengths += playing
         playing &= ~(terminated | truncated)
     env.close()
     return Evaluation(tuple(returns.tolist()), tuple(lengths.tolist()))
-
-
-def choose_actions(
-    run: Run, obs: Floats, space: gym.Space[Any], generator: torch.Generator | None = None
-) -> NDArray[Any]:
-    """The policy's actions for raw `obs` [N, obs_dim], as environments take them: sampled, or without a generator the
-    most likely ones.
-    """
-    with torch.no_grad():
-        distribution = run.policy(run.theta, run.statistics.normalise(torch.as_tensor(obs, dtype=torch.float64)))
-        actions = distribution.sample(generator) if generator else distribution.mode()
-    return for_environment(actions, space)
