@@ -35,14 +35,18 @@ class GymnasiumVectorEnv(VectorEnv[Floats, NDArray[Any], NDArray[Any]]):
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}  # noqa: RUF012 (Gymnasium's own idiom)
 
-    def __init__(self, env_id: str, num_envs: int, *, seed: Seed = None) -> None:
-        """Seeds: see `reset`. Raises ValueError for an environment that cannot be made or has other spaces."""
+    def __init__(self, env_id: str, num_envs: int, *, seed: Seed = None, render_mode: str | None = None) -> None:
+        """Seeds: see `reset`. Raises ValueError for an environment that cannot be made or has other spaces.
+
+        render_mode: as Gymnasium's; with "rgb_array", `render` returns pictures.
+        """
         if num_envs < 1:
             raise ValueError(f"num_envs must be 1 or more, not {num_envs}")
         self.task = PREFIX + env_id
         self.num_envs = num_envs
         self._first_seeds: list[int | None] | None = one_seed_each(num_envs, seed)
-        self._envs = _make_copies(env_id, num_envs)
+        self._envs = _make_copies(env_id, num_envs, render_mode)
+        self.metadata = self._envs.metadata
         self._inner_obs_space = self._envs.single_observation_space
         self._inner_action_space = _checked_action_space(self.task, self._envs.single_action_space)
         obs_dim = _observation_dim(self.task, self._inner_obs_space)
@@ -98,6 +102,10 @@ class GymnasiumVectorEnv(VectorEnv[Floats, NDArray[Any], NDArray[Any]]):
         boxed = actions.reshape(self.num_envs, *space.shape).clip(space.low, space.high)
         return boxed.astype(space.dtype)
 
+    def render(self) -> tuple[Any, ...] | None:
+        """What every copy looks like, as Gymnasium draws it."""
+        return self._envs.render()
+
     def close_extras(self, **_kwargs: Any) -> None:
         """Close Gymnasium's environments."""
         self._envs.close()
@@ -121,9 +129,12 @@ def _one_line(problem: Exception) -> str:
     return " ".join(str(problem).split())
 
 
-def _make_copies(env_id: str, num_envs: int) -> SyncVectorEnv[Any, Any]:
+def _make_copies(env_id: str, num_envs: int, render_mode: str | None) -> SyncVectorEnv[Any, Any]:
+    # Not every environment knows a render mode, not even None.
+    known: dict[str, Any] = {"render_mode": render_mode} if render_mode else {}
+    make_one = partial(gymnasium.make, env_id, **known)
     try:
-        return SyncVectorEnv([partial(gymnasium.make, env_id)] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+        return SyncVectorEnv([make_one] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
     except (Error, ImportError) as problem:
         raise ValueError(f"{PREFIX}{env_id} cannot be made: {_one_line(problem)}") from problem
 

@@ -143,11 +143,17 @@ class MujocoVectorEnv(RestorableVectorEnv):
         self._motion = self.batch.state[:, start : start + self.model.nq + self.model.nv]
         self._x = self._motion[:, 0]
         self._ctrl = self.batch.bind("ctrl")
-        self._control_step = self.model.opt.timestep * robot.frame_skip  # s
+        self.control_step = self.model.opt.timestep * robot.frame_skip  # s
         self._control_cost = robot.control_cost if control_cost is None else control_cost
         self._impact_cost = impact_cost
         self._weight = float(self.model.body_mass.sum() * np.linalg.norm(self.model.opt.gravity))  # N
         self._touch = np.zeros((num_envs, robot.frame_skip, self.model.nsensordata))  # N, each foot and simulator step
+
+    @property
+    def positions(self) -> Floats:
+        """Generalized positions of every copy, [E, nq]: root coordinates (m, rad), then joint angles (rad)."""
+        positions: Floats = self._motion[:, : self.model.nq].copy()
+        return positions
 
     def _physics(self) -> State:
         return {"integration_state": self.batch.state}
@@ -169,7 +175,7 @@ class MujocoVectorEnv(RestorableVectorEnv):
         x_before = self._x.copy()
         self._ctrl[...] = actions
         self._simulate()
-        rewards = (self._x - x_before) / self._control_step
+        rewards = (self._x - x_before) / self.control_step
         if self.robot.is_healthy is None:
             terminated = np.zeros(self.num_envs, dtype=np.bool_)
         else:
