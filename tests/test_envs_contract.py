@@ -263,6 +263,38 @@ class RestorableContract(VectorEnvContract):
             ended += (got[2] | got[3]).sum()
         assert ended >= len(rows)  # so the generators, too, went along with their rows
 
+    def test_some_copies_can_be_restored_while_the_others_go_on(self):
+        env, _ = self.started()
+        actions = self.actions(env)
+        self.run(env, actions[:2])
+        saved = env.save_state()
+        self.run(env, actions[2:4])
+        mixed = self.make()
+        mixed.restore_state(env.save_state())
+        obs = mixed.restore_state({name: array[[4, 0]] for name, array in saved.items()}, rows=[1, 3])
+        # What it must equal: the whole state, put together by hand.
+        state, twin = env.save_state(), self.make()
+        for name, array in state.items():
+            array[[1, 3]] = saved[name][[4, 0]]
+        np.testing.assert_array_equal(obs, twin.restore_state(state))
+        for one, two in zip(self.run(mixed, actions), self.run(twin, actions), strict=True):
+            np.testing.assert_array_equal(one, two)
+        for name, array in twin.save_state().items():
+            np.testing.assert_array_equal(mixed.save_state()[name], array)
+
+    def test_states_for_some_copies_are_refused_when_they_do_not_fit(self):
+        env, _ = self.started()
+        state = env.save_state()
+        two = {name: array[:2] for name, array in state.items()}
+        with pytest.raises(ValueError, match="not a state of 3 copies"):
+            env.restore_state(two, rows=[0, 1, 2])
+        with pytest.raises(IndexError):
+            env.restore_state(two, rows=[0, self.num_envs])
+        for name, array in env.save_state().items():
+            np.testing.assert_array_equal(array, state[name])
+        with pytest.raises(ResetNeeded, match="before restoring some of its copies"):
+            self.make().restore_state(two, rows=[0, 1])
+
     def test_truncation_is_the_clock_and_changes_nothing_else(self):
         env, _ = self.started()
         state = env.save_state()
@@ -336,6 +368,14 @@ class ForgetsItsGenerators(CartPole):
         return obs
 
 
+class RestoresEveryCopy(CartPole):
+    def restore_state(self, state, rows=None):
+        wanted = range(self.num_envs) if rows is None else rows
+        return super().restore_state(
+            {name: array[np.arange(self.num_envs) % len(wanted)] for name, array in state.items()}
+        )
+
+
 class ReturnsALiveArray(CartPole):
     def _observe(self):
         return self._state
@@ -364,6 +404,7 @@ class RestoresHalfOfABadState(CartPole):
     [
         (ForgetsItsGenerators, "test_rows_can_be_picked_and_repeated"),
         (ForgetsItsGenerators, "test_restored_state_has_the_same_future"),
+        (RestoresEveryCopy, "test_some_copies_can_be_restored_while_the_others_go_on"),
         (ReturnsALiveArray, "test_nothing_that_was_returned_changes_later"),
         (CallsTheTimeLimitAFailure, "test_truncation_is_the_clock_and_changes_nothing_else"),
         (SharesOneGenerator, "test_copy_i_is_seeded_with_seed_plus_i"),

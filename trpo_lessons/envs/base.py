@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from trpo_lessons.envs.random_state import Seed, make_generators, pack_generators, unpack_generators
+from trpo_lessons.envs.random_state import COLUMNS, Seed, make_generators, pack_generators, unpack_generators
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -137,30 +137,42 @@ class RestorableVectorEnv(VectorEnv[Floats, NDArray[Any], NDArray[Any]], ABC):
 
     def save_state(self) -> State:
         """Copies of everything that the future depends on, each array with leading axis E; see the class."""
-        return {name: array.copy() for name, array in self._live_state().items()}
+        state = {name: array.copy() for name, array in self._layout().items()}
+        state["generators"] = pack_generators(self._generators)
+        return state
 
-    def restore_state(self, state: Mapping[str, NDArray[Any]]) -> Floats:
+    def restore_state(
+        self, state: Mapping[str, NDArray[Any]], rows: Sequence[int] | NDArray[np.intp] | None = None
+    ) -> Floats:
         """Continue from a saved state, of this or of another environment of the same task; returns obs [E, obs_dim].
 
+        rows: the copies to put into the saved states, one state each, in this order; the others go on as they are, and
+        may not be waiting for their first reset. None is every copy.
+
         Raises ValueError in one line, and changes nothing, when an array is missing, unknown, of another shape or type
-        (num_envs included), not finite, or when the state was saved by another task.
+        (the number of states included), not finite, or when the state was saved by another task; IndexError for a copy
+        that is not there.
         """
-        live = self._live_state()
-        self._check_state(state, live)
+        if rows is not None and self._needs_reset:
+            raise ResetNeeded(f"call reset() or restore_state() of {self.task} before restoring some of its copies")
+        which = np.arange(self.num_envs) if rows is None else np.asarray(rows, dtype=np.intp)
+        self._check_state(state, {name: array[which] for name, array in self._layout().items()})
         for name, array in self._physics().items():
-            array[...] = state[name]
-        self._elapsed_steps[:] = state["elapsed_steps"]
-        self._episode_returns[:] = state["episode_returns"]
-        self._generators = unpack_generators(state["generators"])
+            array[which] = state[name]
+        self._elapsed_steps[which] = state["elapsed_steps"]
+        self._episode_returns[which] = state["episode_returns"]
+        restored = dict(zip(which.tolist(), unpack_generators(state["generators"]), strict=True))
+        self._generators = [restored.get(row, generator) for row, generator in enumerate(self._generators)]
         self._needs_reset = False
         return self._observe()
 
-    def _live_state(self) -> State:
+    def _layout(self) -> State:
+        """The live arrays of a state, and room for the generators, which are not kept as numbers."""
         return {
             **self._physics(),
             "elapsed_steps": self._elapsed_steps,
             "episode_returns": self._episode_returns,
-            "generators": pack_generators(self._generators),
+            "generators": np.zeros((self.num_envs, COLUMNS), dtype=np.uint64),
             "task": np.full(self.num_envs, _fingerprint(self.task), dtype=np.uint64),
         }
 
@@ -172,7 +184,7 @@ class RestorableVectorEnv(VectorEnv[Floats, NDArray[Any], NDArray[Any]], ABC):
             given = np.asarray(state[name])
             if given.shape != own.shape or given.dtype != own.dtype:
                 raise ValueError(
-                    f"not a state of {self.num_envs} copies of {self.task}: {name} is {given.dtype} {given.shape}, "
+                    f"not a state of {len(live['task'])} copies of {self.task}: {name} is {given.dtype} {given.shape}, "
                     f"expected {own.dtype} {own.shape}"
                 )
             # A return may be NaN: it is a record of what the environment paid, and nothing is computed from it.
