@@ -1,4 +1,4 @@
-"""The `trpo-lessons` command: train, resume and evaluate policies from the shell, and see what works on a machine.
+"""The `trpo-lessons` command: train, resume, evaluate and watch policies from the shell, and see what a machine can do.
 
 Exit status: 0 done; 1 the doctor found that this machine lacks something that the course needs; 2 something is wrong
 with what was asked for, or with the disk, and one line on standard error says what to do; 130 stopped by Ctrl-C.
@@ -23,9 +23,11 @@ from trpo_lessons import __version__
 
 if TYPE_CHECKING:
     from trpo_lessons.training import Evaluation, Run
+    from trpo_lessons.viewing.watching import Animation
 
 STOPPED = 130  # 128 + SIGINT, as shells have it
 RUNS = Path("runs")
+LONGEST_FILM = 60  # s; its pictures take half a gigabyte of memory
 OWN_OPTIONS = ("sampling", "preset", "seed", "device", "iterations", "steps_per_iteration")
 
 
@@ -53,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__)
 def commands() -> None:
-    """Trust region policy optimization: train policies, resume, evaluate."""
+    """Trust region policy optimization: train policies, resume, evaluate, watch."""
 
 
 @commands.command()
@@ -140,8 +142,9 @@ def resume(run: Path, iterations: int | None) -> int:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--episodes", type=click.IntRange(min=1), default=20, show_default=True, help="How many whole episodes.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of the initial states.")
+@click.option("--time-limit", type=click.IntRange(min=1), help="Cut episodes after so many steps.")
 @click.option("--json", "as_json", is_flag=True, help="Print every return, as JSON.")
-def evaluate(run: Path, episodes: int, seed: int, as_json: bool) -> None:
+def evaluate(run: Path, episodes: int, seed: int, time_limit: int | None, as_json: bool) -> None:
     """Score the policy in RUN, a run folder.
 
     Plays whole episodes with the most likely action in every state.
@@ -149,8 +152,38 @@ def evaluate(run: Path, episodes: int, seed: int, as_json: bool) -> None:
     from trpo_lessons import training
 
     loaded = training.load_run(run)
-    result = training.evaluate(loaded, episodes, seed)
+    result = training.evaluate(loaded, episodes, seed, time_limit=time_limit)
     click.echo(_evaluation_as_json(loaded, result, seed) if as_json else _evaluation_as_text(loaded, result))
+
+
+@commands.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--episodes", type=click.IntRange(min=1), default=1, show_default=True, help="How many episodes to film.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10,
+    show_default=True,
+    help="Film so much of each episode, in real time.",
+)
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of the initial states.")
+@click.option("--out", type=click.Path(path_type=Path), help="The folder for both files.  [default: RUN]")
+def watch(run: Path, episodes: int, seconds: float, seed: int, out: Path | None) -> None:
+    """Draw the learning curve of RUN and film its policy.
+
+    Writes learning_curve.png and animation.gif. Robots are drawn by OpenGL where it works (trpo-lessons doctor tells),
+    otherwise, or with MUJOCO_GL=off in the environment, as figures in the plane.
+    """
+    if not episodes * seconds <= LONGEST_FILM:
+        told = f"{episodes} times {seconds:g} s are too much: a film can have {LONGEST_FILM} s"
+        raise click.UsageError(told, click.get_current_context())
+    from trpo_lessons import training
+    from trpo_lessons.viewing import watching
+
+    loaded = training.load_run(run)
+    click.echo(watching.draw_learning_curve(loaded, out or run))
+    film = watching.animate(loaded, out or run, episodes=episodes, seconds=seconds, seed=seed)
+    click.echo(f"{film.path}: {_film_as_text(film)}")
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
@@ -241,6 +274,15 @@ def _evaluation_as_json(run: Run, result: Evaluation, seed: int) -> str:
         "lengths": result.lengths,
     }
     return json.dumps(facts, indent=2)
+
+
+def _film_as_text(film: Animation) -> str:
+    words = [
+        f"return {episode.score:.1f} in {episode.seconds:.1f} s" + ("" if episode.ended else " (goes on)")
+        for episode in film.episodes
+    ]
+    reason = f" ({film.reason})" if film.reason else ""
+    return f"drawn by {film.drawn_by}{reason}, {', '.join(words)}"
 
 
 def _is_expected(error: Exception) -> bool:

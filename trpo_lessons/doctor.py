@@ -10,7 +10,6 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ from packaging.requirements import Requirement
 PACKAGE = "trpo-lessons"
 GAMES = ("beam_rider", "breakout", "enduro", "pong", "qbert", "seaquest", "space_invaders")
 DISK_NEEDED = 1e9  # bytes: a class run takes a few megabytes, and an Atari run at most some hundred
-BACKENDS = ("cgl", "glfw") if sys.platform == "darwin" else ("egl", "osmesa", "glfw")
 REINSTALL = "run make lab or make test in the repository: both set up the environment again"
 
 
@@ -133,18 +131,16 @@ def check_games() -> Finding:
     return Finding("Atari games", True, f"{len(GAMES)} games load (ale-py {metadata.version('ale-py')})")
 
 
-def check_rendering(backends: Sequence[str] = BACKENDS, timeout: float = 20) -> Finding:
-    """MuJoCo draws a picture without a window, by one of the `backends`; each is tried in a process of its own.
+def check_rendering(backends: Sequence[str] = (), timeout: float = 20) -> Finding:
+    """MuJoCo draws a picture without a window, by one of the `backends` (by default all that this system can have)."""
+    from trpo_lessons.viewing.opengl import BACKENDS, working_backend
 
-    A broken graphics driver ends the process that tries it, or hangs.
-    """
-    chosen = os.environ.get("MUJOCO_GL")
-    for backend in [chosen] if chosen else backends:
-        if _renders(backend, timeout):
-            return Finding("rendering", True, f"MuJoCo draws with MUJOCO_GL={backend}")
-    if chosen:
+    backends = backends or BACKENDS
+    if backend := working_backend(backends, timeout):
+        return Finding("rendering", True, f"MuJoCo draws with MUJOCO_GL={backend}")
+    if chosen := os.environ.get("MUJOCO_GL"):
         return Finding("rendering", None, f"MUJOCO_GL={chosen} draws nothing", "unset MUJOCO_GL and try again")
-    remedy = "animations of robots need it: install libegl1 and libgl1 (Debian, Ubuntu), or libosmesa6"
+    remedy = "robots are drawn as flat figures; for more install libegl1 and libgl1 (Debian, Ubuntu), or libosmesa6"
     return Finding("rendering", None, f"none of {', '.join(backends)} draws", remedy)
 
 
@@ -223,26 +219,6 @@ def unmet_requirements(package: str) -> list[str]:
         if not requirement.specifier.contains(found, prereleases=True):
             unmet.append(f"{requirement.name} is {found}, needs {requirement.specifier}")
     return unmet
-
-
-_DRAW = """
-import mujoco
-model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><light pos='0 0 2'/><geom size='.5'/></worldbody></mujoco>")
-data = mujoco.MjData(model)
-mujoco.mj_forward(model, data)
-with mujoco.Renderer(model, 32, 32) as renderer:
-    renderer.update_scene(data)
-    assert renderer.render().max() > 0, "the picture is black"
-"""
-
-
-def _renders(backend: str, timeout: float) -> bool:
-    environment = {**os.environ, "MUJOCO_GL": backend}
-    try:
-        done = subprocess.run([sys.executable, "-c", _DRAW], env=environment, capture_output=True, timeout=timeout)
-    except (subprocess.TimeoutExpired, OSError):
-        return False
-    return done.returncode == 0
 
 
 def _guarded(name: str, check: Callable[[], Finding]) -> Finding:

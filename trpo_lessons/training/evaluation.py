@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from trpo_lessons import envs
+from trpo_lessons.envs.base import Floats
 from trpo_lessons.single_path import for_environment
 from trpo_lessons.training.run import Run
+from trpo_lessons.training.run_folder import RunError
 
 SEED_OFFSET = 1_000_000  # evaluation never starts from states that training started from
+ENDLESS = 50_000  # steps; more than an episode has where the environment sets any limit
 
 
 @dataclass(frozen=True)
@@ -32,26 +39,45 @@ class Evaluation:
         return float(np.std(self.returns, ddof=1) / len(self.returns) ** 0.5) if len(self.returns) > 1 else float("nan")
 
 
-def evaluate(run: Run, episodes: int = 20, seed: int = 0, *, deterministic: bool = True) -> Evaluation:
+def evaluate(
+    run: Run, episodes: int = 20, seed: int = 0, *, deterministic: bool = True, time_limit: int | None = None
+) -> Evaluation:
     """Play `episodes` whole episodes side by side: the most likely action in every state, or sampled ones.
 
     Each environment plays one episode, so that short episodes are not counted more often than long ones.
-    Raises ValueError when `episodes` is less than 1.
+
+    time_limit: cut episodes after so many steps; they count as far as they went. Without it the environment decides.
+
+    Raises ValueError when `episodes` or `time_limit` is less than 1, and RunError (one line) when episodes without a
+    limit do not end: a Gymnasium environment need not have an end.
     """
-    if episodes < 1:
-        raise ValueError(f"episodes must be at least 1, got {episodes}")
+    if episodes < 1 or (time_limit is not None and time_limit < 1):
+        raise ValueError(f"episodes and time_limit must be at least 1, got {episodes} and {time_limit}")
     env = envs.make(run.config.task, episodes, threads=run.config.threads, **run.config.task_settings)
-    generator = torch.Generator().manual_seed(seed)
-    obs, _ = env.reset(seed=SEED_OFFSET + seed)
-    returns, lengths = np.zeros(episodes), np.zeros(episodes, dtype=int)
-    playing = np.ones(episodes, dtype=bool)
-    while playing.any():
-        with torch.no_grad():
-            distribution = run.policy(run.theta, run.statistics.normalise(torch.as_tensor(obs, dtype=torch.float64)))
-            actions = distribution.mode() if deterministic else distribution.sample(generator)
-        obs, rewards, terminated, truncated, _ = env.step(for_environment(actions, env.single_action_space))
-        returns += np.where(playing, rewards, 0.0)
-        lengths += playing
-        playing &= ~(terminated | truncated)
-    env.close()
+    with closing(env):
+        generator = torch.Generator().manual_seed(seed)
+        obs, _ = env.reset(seed=SEED_OFFSET + seed)
+        returns, lengths = np.zeros(episodes), np.zeros(episodes, dtype=int)
+        playing = np.ones(episodes, dtype=bool)
+        while playing.any() and lengths.max() < (time_limit or ENDLESS):
+            actions = choose_actions(run, obs, env.single_action_space, None if deterministic else generator)
+            obs, rewards, terminated, truncated, _ = env.step(actions)
+            returns += np.where(playing, rewards, 0.0)
+            lengths += playing
+            playing &= ~(terminated | truncated)
+    if playing.any() and time_limit is None:
+        told = f"{playing.sum()} of {episodes} episodes of {run.config.task} have not ended after {ENDLESS} steps"
+        raise RunError(f"{told}; give it a time limit (--time-limit STEPS)")
     return Evaluation(tuple(returns.tolist()), tuple(lengths.tolist()))
+
+
+def choose_actions(
+    run: Run, obs: Floats, space: gym.Space[Any], generator: torch.Generator | None = None
+) -> NDArray[Any]:
+    """The policy's actions for raw `obs` [N, obs_dim], as environments take them: sampled, or without a generator the
+    most likely ones.
+    """
+    with torch.no_grad():
+        distribution = run.policy(run.theta, run.statistics.normalise(torch.as_tensor(obs, dtype=torch.float64)))
+        actions = distribution.sample(generator) if generator else distribution.mode()
+    return for_environment(actions, space)

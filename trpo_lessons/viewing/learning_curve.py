@@ -1,0 +1,81 @@
+"""How a run went: the return against all simulator steps, and what the updates did."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+from numpy.typing import NDArray
+
+from trpo_lessons.training import RunError, TrainConfig
+from trpo_lessons.training.run_folder import RunFolder
+from trpo_lessons.viewing.style import BLUE, GREEN, GREY, VERMILION, new_figure, style
+
+COLUMNS = ("total_steps", "mean_return", "mean_kl", "accepted", "explained_variance")
+Log = Mapping[str, NDArray[np.float64]]
+
+
+def logged(folder: RunFolder, iterations: int) -> Log:
+    """What the first `iterations` rows of progress.csv say, a column of numbers [iterations] each.
+
+    Raises RunError (one line) when there is no progress.csv or it is damaged.
+    """
+    path = folder.path / "progress.csv"
+    remedy = "restore it from a copy, or there is no learning curve"
+    try:
+        rows = folder.rows()[:iterations]  # a later one may be half written
+        log = {name: np.array([float(row[name]) for row in rows]) for name in COLUMNS}
+    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
+        raise RunError(f"{path} is damaged ({error}); {remedy}") from error
+    if len(rows) < iterations:
+        raise RunError(f"{path} has {len(rows)} of {iterations} rows; {remedy}")
+    return log
+
+
+def learning_curve(config: TrainConfig, log: Log) -> Figure:
+    """Curves over `total_steps`: mean return, mean KL, and explained variance where there is a value function."""
+    steps, explained = log["total_steps"], log["explained_variance"]
+    has_value = bool(np.isfinite(explained).any())
+    with style():
+        figure = new_figure(7.0, 5.6 if has_value else 4.6)
+        ratios = [3, 1, 1] if has_value else [3, 1]
+        panels = figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios)
+        title = f"{config.task}, seed {config.seed}: preset {config.preset}, {config.sampling}"
+        panels[0].set_title(title, fontsize=11)
+        _draw_return(panels[0], steps, log["mean_return"])
+        _draw_kl(panels[1], steps, log["mean_kl"], log["accepted"] == 0, config.delta)
+        if has_value:
+            panels[2].plot(steps, explained, color=GREEN, linestyle="-")
+            panels[2].set(ylim=(min(0.0, max(-1.0, float(np.nanmin(explained)))), 1.05), ylabel="explained\nvariance")
+        panels[-1].set_xlabel("simulator steps")
+        panels[-1].xaxis.set_major_formatter(EngFormatter(sep=""))
+        figure.align_ylabels(list(panels))
+    return figure
+
+
+def _draw_return(axes: Axes, steps: NDArray[np.float64], returns: NDArray[np.float64]) -> None:
+    axes.plot(steps, returns, color=BLUE, linestyle="-")
+    axes.set_ylabel("return, mean over\nthe latest 100 episodes")
+    if np.isfinite(returns).any():
+        last = np.flatnonzero(np.isfinite(returns))[-1]
+        axes.annotate(
+            f"{returns[last]:.0f}", (steps[last], returns[last]), (6, 0), textcoords="offset points", va="center"
+        )
+    else:
+        axes.text(0.5, 0.5, "no episode has ended yet", transform=axes.transAxes, ha="center", color=GREY)
+
+
+def _draw_kl(
+    axes: Axes, steps: NDArray[np.float64], kl: NDArray[np.float64], refused: NDArray[np.bool_], delta: float
+) -> None:
+    axes.axhline(delta, color=GREY, linestyle="--", linewidth=1, label="delta")
+    axes.plot(steps, kl, color=VERMILION, linestyle="-")
+    if refused.any():
+        at = np.zeros(int(refused.sum()))
+        axes.plot(steps[refused], at, color=GREY, linestyle="none", marker="x", label="update refused")
+    axes.set(ylabel="mean KL\n(nats)", ylim=(-0.1 * delta, 1.2 * delta))
+    axes.legend(loc="lower right", ncols=2, fontsize=8)

@@ -1,0 +1,62 @@
+"""Call a function in a process of its own, because graphics libraries can take the process down with them."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class ProcessError(Exception):
+    """The process ended without a result; the message is one line that says why."""
+
+
+_CHILD = """
+import pickle, sys
+with open(sys.argv[1], "rb") as file:
+    function, arguments, options = pickle.load(file)
+with open(sys.argv[2], "wb") as file:
+    pickle.dump(function(*arguments, **options), file)
+"""
+
+
+def in_own_process(
+    function: Callable[P, R], environment: Mapping[str, str], timeout: float, *arguments: P.args, **options: P.kwargs
+) -> R:
+    """`function(*arguments, **options)`, a function of a module, with these variables added to the environment.
+
+    Raises ProcessError when the process crashes, raises, or takes longer than `timeout` seconds.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        call, answer = Path(folder, "call"), Path(folder, "answer")
+        call.write_bytes(pickle.dumps((function, arguments, options)))
+        try:
+            done = subprocess.run(
+                [sys.executable, "-c", _CHILD, str(call), str(answer)],
+                env={**os.environ, **environment},
+                capture_output=True,
+                timeout=timeout,
+            )
+        except subprocess.TimeoutExpired:
+            raise ProcessError(f"no answer within {timeout:g} s") from None
+        if done.returncode:
+            raise ProcessError(_why(done))
+        result: R = pickle.loads(answer.read_bytes())
+        return result
+
+
+def _why(done: subprocess.CompletedProcess[bytes]) -> str:
+    if done.returncode < 0:
+        return f"the process was ended by {signal.Signals(-done.returncode).name}"
+    lines = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit status {done.returncode}"]
+    return re.sub(r"^[\w.]+: ", "", lines[-1])  # the last line of a traceback, without the name of the exception
