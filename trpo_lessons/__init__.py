@@ -14,6 +14,7 @@ The modules in reading order; each imports only from those above it:
     envs                 environments that save and restore their states
     advantages           returns, generalized advantage estimation, value functions
     single_path          sampling whole trajectories, section 5.1
+    vine                 several actions in the same state, section 5.2, equations 16 and 17
     training             the loop, presets, run folders, resume
     viewing              animations and learning curves
     doctor               what works on this machine

@@ -38,7 +38,32 @@ Surrogate = Callable[[Policy, Tensor, Any], Tensor]
 
 
 @dataclass(frozen=True)
-class Batch:
+class States:
+    """States alone, which is all that KL and Fisher matrix ask for: `obs` [N, *obs_shape], already normalised.
+
+    What else is known about the states, a subclass adds as further tensors with leading axis N.
+    """
+
+    obs: Tensor
+
+    def __post_init__(self) -> None:
+        lengths = {field.name: len(getattr(self, field.name)) for field in fields(self)}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"a batch needs the same number of samples in every field, got {lengths}")
+
+    def __len__(self) -> int:
+        return len(self.obs)
+
+    def __getitem__(self, index: slice) -> Self:
+        return type(self)(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+
+    def to(self, device: str) -> Self:
+        """The same samples on another device."""
+        return type(self)(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+
+@dataclass(frozen=True)
+class Batch(States):
     """What one iteration of sampling leaves behind: N state-action pairs drawn from q.
 
     obs         [N, *obs_shape]  observations, already normalised
@@ -47,25 +72,9 @@ class Batch:
     log_q       [N]  log probability (density) with which the action was drawn, in nats
     """
 
-    obs: Tensor
     actions: Tensor
     advantages: Tensor
     log_q: Tensor
-
-    def __post_init__(self) -> None:
-        lengths = {field.name: len(getattr(self, field.name)) for field in fields(self)}
-        if len(set(lengths.values())) != 1:
-            raise ValueError(f"a batch needs the same number of samples in every field, got {lengths}")
-
-    def __len__(self) -> int:
-        return len(self.advantages)
-
-    def __getitem__(self, index: slice) -> Self:
-        return type(self)(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
-
-    def to(self, device: str) -> Self:
-        """The same samples on another device."""
-        return type(self)(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
 def chunks(samples: SamplesT, chunk_size: int | None) -> Iterator[SamplesT]:
