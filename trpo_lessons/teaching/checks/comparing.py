@@ -104,7 +104,9 @@ def _difference_in_numbers(
         return f"{where} complex numbers, but real ones are asked for."
     # A whole number where a real one is asked for is fine; a truncated array is not, and neither is half the precision.
     if exact_dtype and a.dtype != b.dtype and a.size:
-        return f"{where} numbers of type {a.dtype}, but {b.dtype} is asked for."
+        half = a.dtype.kind == b.dtype.kind == "f"
+        keep = " Keep the precision of the arguments, for example with zeros_like." if half else ""
+        return f"{where} numbers of type {a.dtype}, but {b.dtype} is asked for.{keep}"
     if a.dtype.kind == "f" and np.isnan(a).any() and not np.isnan(b).any():
         return f"{where} NaN, which is not a number. Look for 0/0, log of a negative number, or inf - inf."
     if a.dtype.kind == "f" and np.isinf(a).any() and not np.isinf(b).any():

@@ -1,0 +1,169 @@
+"""Lesson 04: the numbers behind every picture are true, printed facts are stable, the recorded batch is real."""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from trpo_lessons.kl import fisher_vector_product
+from trpo_lessons.surrogate import importance_ratios
+from trpo_lessons.teaching.checks import lesson_04 as checks
+from trpo_lessons.teaching.explorers import lesson_04 as explorers
+from trpo_lessons.teaching.explorers.lesson_04 import CG, DESCENT, DIMENSIONS, EVEN, FEW, THREE
+from trpo_lessons.teaching.hopper_batch import hopper_batch
+
+BOWLS = [(10.0, 30, 0.0, 4), (10.0, 30, 10.0, 4), (30.0, 70, 0.0, 8), (2.0, 45, 0.1, 3), (5.0, 10, 100.0, 2)]
+KINDS = (EVEN, THREE, FEW)
+IN_THE_LESSON = [
+    *((EVEN, 1000.0, damping, 10) for damping in (0.0, 0.01, 0.1)),
+    (THREE, 1000.0, 0.0, 3),
+    (FEW, 1000.0, 0.01, 10),
+]
+
+
+def test_every_check_knows_four_mistakes_or_more():
+    assert min(len(check.mistakes) for check in checks.CHECKS) >= 4
+
+
+# ---- angle and gain --------------------------------------------------------------------------------------------------
+
+
+def test_angles_are_right_also_when_they_are_tiny():
+    x, y = torch.tensor([1.0, 0.0]).double(), torch.tensor([1.0, 1.0]).double()
+    assert explorers.angle_between(x, y) == pytest.approx(45)
+    assert explorers.angle_between(x, -3 * x) == pytest.approx(180)
+    assert explorers.angle_between(x, torch.tensor([1.0, 1e-9]).double()) == pytest.approx(math.degrees(1e-9))
+
+
+def test_the_share_of_the_gain_is_a_cosine_in_the_ruler_of_a():
+    rng = np.random.default_rng(0)
+    A, g, x = checks.positive_definite(rng, 6), checks.normal(rng, 6), checks.normal(rng, 6)
+    best = torch.linalg.solve(A, g)
+    share = explorers.share_of_best_gain(A, g, x)
+    root = torch.linalg.cholesky(A).T  # |root v| is v's length in the ruler of A
+    assert share == pytest.approx(float(torch.nn.functional.cosine_similarity(root @ x, root @ best, dim=0)))
+    assert explorers.share_of_best_gain(A, g, 7 * x) == pytest.approx(share)
+    assert explorers.share_of_best_gain(A, g, best) == pytest.approx(1)
+
+
+# ---- the bowl --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("turn", [0, 30, 90])
+def test_the_bowl_is_stretched_along_an_axis_that_is_turned_away_from_g(turn):
+    A = explorers.rotated_bowl(10.0, turn)
+    axis = torch.tensor([math.cos(math.radians(turn)), math.sin(math.radians(turn))], dtype=torch.float64)
+    assert torch.allclose(A @ axis, 10 * axis)
+    assert torch.linalg.eigvalsh(A).tolist() == pytest.approx([1, 10])
+
+
+@pytest.mark.parametrize(("stretch", "turn", "damping", "steps"), BOWLS)
+def test_depths_and_paths_of_the_bowl(stretch, turn, damping, steps):
+    numbers = explorers.compute_bowl(stretch, turn, damping, steps)
+    damped = numbers.A + damping * torch.eye(2, dtype=torch.float64)
+
+    def height(x):
+        return 0.5 * x @ damped @ x - numbers.g @ x
+
+    for name, path in numbers.paths.items():
+        assert len(path) == steps + 1
+        heights = [float(height(x)) for x in path]
+        assert all(after <= before + 1e-12 for before, after in pairwise(heights))
+        left = (height(path[-1]) - height(numbers.bottom)) / (height(path[0]) - height(numbers.bottom))
+        assert numbers.left[name] == pytest.approx(float(left), abs=1e-9)
+    assert torch.equal(numbers.paths[CG][1], numbers.paths[DESCENT][1])
+    assert torch.allclose(numbers.paths[CG][2], numbers.bottom)
+    residuals = [numbers.g - damped @ x for x in numbers.paths[DESCENT]]
+    turns = [float(one @ other) for one, other in pairwise(residuals)]
+    assert turns == pytest.approx([0] * steps, abs=1e-12)
+
+
+def test_a_lot_of_damping_leads_to_the_plain_gradient():
+    numbers = explorers.compute_bowl(10.0, 30, 100.0, 2)
+    assert explorers.angle_between(numbers.bottom, numbers.g) < 3
+    assert explorers.angle_between(numbers.exact, numbers.g) > 45
+
+
+# ---- forty dimensions ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_eigenvalues_are_stretched_as_they_say(kind):
+    values = explorers.eigenvalues_of(kind, 1000.0)
+    assert len(values) == DIMENSIONS
+    assert (values.min(), values.max()) == pytest.approx((0.001, 1.0))
+    assert len(set(explorers.eigenvalues_of(THREE, 1000.0))) == 3
+    assert (explorers.eigenvalues_of(FEW, 1000.0) > 0.1).sum() == 4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("damping", [0.001, 0.1])
+def test_damping_never_raises_the_gain_and_more_iterations_never_lower_it(kind, damping):
+    numbers = explorers.compute_convergence(kind, 100.0, damping, 10)
+    assert (numbers.gains["damped"] <= numbers.gains["undamped"] + 1e-9).all()
+    assert (np.diff(numbers.gains["undamped"]) > -1e-9).all()
+    assert numbers.gains["damped"][0] == pytest.approx(numbers.gains["undamped"][0])
+    assert numbers.gains["undamped"][-1] == pytest.approx(1, abs=1e-6)
+    assert numbers.angles["damped"][-1] > 0.01
+
+
+def test_three_values_take_three_iterations():
+    numbers = explorers.compute_convergence(THREE, 1000.0, 0.0, 3)
+    assert numbers.angles["undamped"][1] > 10
+    assert numbers.angles["undamped"][2] < 1e-6
+
+
+# ---- stored text -----------------------------------------------------------------------------------------------------
+
+
+def test_no_printed_number_is_near_a_rounding_boundary(monkeypatch):
+    """A last bit that differs on another machine must not change a digit of a stored fact."""
+    seen, plain = [], explorers.shown
+
+    def watched(value, unit=""):
+        seen.append(value)
+        nudged = {plain(value * (1 + d), unit) for d in (-1e-7, 0, 1e-7)}
+        assert len(nudged) == 1, f"{value!r} prints as {nudged}"
+        return plain(value, unit)
+
+    monkeypatch.setattr(explorers, "shown", watched)
+    for setting in [(10.0, 30, 0.0, 1), (10.0, 30, 0.0, 8), (10.0, 0, 0.0, 1), (10.0, 30, 100.0, 2), *BOWLS[:2]]:
+        explorers.facts_of_bowl(explorers.compute_bowl(*setting))
+    for setting in IN_THE_LESSON:
+        explorers.facts_of_convergence(explorers.compute_convergence(*setting))
+    assert len(seen) > 35
+
+
+def test_numbers_are_printed_in_three_digits():
+    assert [explorers.shown(x, "%") for x in (12.3456, 1e-5, 99.96)] == ["12.3 %", "0 %", "100 %"]
+    assert explorers.shown(1192.4) == "1190"
+
+
+# ---- the recorded batch ----------------------------------------------------------------------------------------------
+
+
+def test_the_recorded_batch_is_the_policy_s_own_and_whole():
+    policy, theta, batch = hopper_batch()
+    assert (len(batch), policy.num_parameters, theta.dtype) == (4096, 1542, torch.float64)
+    assert torch.equal(importance_ratios(policy, theta, batch), torch.ones(4096, dtype=torch.float64))
+    assert float(batch.advantages.mean()) == pytest.approx(0, abs=1e-6)
+    assert float(batch.advantages.std()) == pytest.approx(1, abs=1e-5)
+    z = (batch.actions - policy(theta, batch.obs).mean) / policy(theta, batch.obs).log_std.exp()
+    assert z.mean(0).abs().max() < 4 / 4096**0.5  # actions are as the policy draws them
+    assert (z.square().mean(0) - 1).abs().max() < 4 * (2 / 4096) ** 0.5
+
+
+def test_neighbors_in_the_recorded_batch_are_neighbors_in_time():
+    _, _, batch = hopper_batch()
+    steps = batch.obs.diff(dim=0).norm(dim=1)
+    shuffled = (batch.obs[torch.randperm(4096, generator=torch.Generator().manual_seed(0))] - batch.obs).norm(dim=1)
+    assert steps.median() < 0.5 * shuffled.median()
+
+
+def test_log_sigma_has_fisher_information_two():
+    policy, theta, batch = hopper_batch()
+    v = torch.zeros_like(theta)
+    v[-1] = 1
+    assert torch.allclose(fisher_vector_product(policy, theta, batch[::16])(v), 2 * v)

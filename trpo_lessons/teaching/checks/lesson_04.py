@@ -1,0 +1,527 @@
+"""Checks of lesson 04, Conjugate gradient."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from torch import Tensor
+
+from trpo_lessons.kl import fisher_matrix, fisher_vector_product, gauss_newton_product
+from trpo_lessons.policies import CategoricalHead, GaussianHead, Policy, linear_policy, mlp_policy
+from trpo_lessons.surrogate import Batch
+from trpo_lessons.teaching.checks import Check
+
+MatVec = Callable[[Tensor], Tensor]
+SoftmaxProduct = Callable[[Tensor, Tensor, Tensor], Tensor]
+PolicyProduct = Callable[[Policy, Tensor, Tensor, Tensor], Tensor]
+Solver = Callable[[MatVec, Tensor, int], Tensor]
+Count = Callable[[float, float, float, float], int]
+
+
+def normal(rng: Generator, *shape: int) -> Tensor:
+    """Standard normal numbers, float64."""
+    return torch.from_numpy(rng.normal(size=shape))
+
+
+def close(one: Any, other: Any, tolerance: float = 1e-9) -> bool:
+    """Equal up to `tolerance`."""
+    return bool(torch.allclose(torch.as_tensor(one), torch.as_tensor(other), rtol=tolerance, atol=tolerance))
+
+
+# ---- softmax_fisher_product ------------------------------------------------------------------------------------------
+
+
+def linear_softmax(rng: Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights [3, 4], observations [6, 3] and a direction [3, 4]."""
+    return normal(rng, 3, 4), normal(rng, 6, 3), normal(rng, 3, 4)
+
+
+softmax_fisher_product = Check("softmax_fisher_product", minutes=8, inputs=linear_softmax)
+
+
+@softmax_fisher_product.property(
+    "Moving all logits of a state by the same amount changes no probability, so a direction v with equal columns "
+    "should give 0."
+)
+def ignores_shifts(student: SoftmaxProduct, rng: Generator) -> bool:
+    W, obs, _ = linear_softmax(rng)
+    return close(student(W, obs, normal(rng, 3, 1).expand(3, 4).clone()), torch.zeros(3, 4, dtype=torch.float64))
+
+
+@softmax_fisher_product.property("A is symmetric: u . (A v) should equal v . (A u).")
+def is_symmetric(student: SoftmaxProduct, rng: Generator) -> bool:
+    W, obs, v = linear_softmax(rng)
+    u = normal(rng, 3, 4)
+    return close((u * student(W, obs, v)).sum(), (v * student(W, obs, u)).sum())
+
+
+@softmax_fisher_product.property(
+    "For a short step, half of v . (A v) should be the mean KL between the policies before and after it."
+)
+def measures_kl(student: SoftmaxProduct, rng: Generator) -> bool:
+    W, obs, v = linear_softmax(rng)
+    old, new = (torch.log_softmax(obs @ (W + h * v), -1) for h in (0.0, 1e-4))
+    kl = (old.exp() * (old - new)).sum(-1).mean()
+    return close((v * student(W, obs, v)).sum() / 2, kl / 1e-8, 1e-2)
+
+
+@softmax_fisher_product.mistake(
+    "concept",
+    "You leave out M: this is J^T J v. It is tempting, because for least squares the product is just that. KL does not "
+    "count every change of a logit alike: a change of an action that is hardly ever taken costs next to nothing. M "
+    "= diag(p) - p p^T says how much.",
+)
+def leaves_out_the_metric(_W: Tensor, obs: Tensor, v: Tensor) -> Tensor:
+    return obs.T @ (obs @ v) / len(obs)
+
+
+@softmax_fisher_product.mistake(
+    "concept",
+    "Your M is diag(p) without - p p^T; tempting, because each probability seems to weigh its own logit. But raising "
+    "all logits of a state together changes nothing and must cost nothing: subtract the mean of J v under p first.",
+)
+def leaves_out_the_mean(W: Tensor, obs: Tensor, v: Tensor) -> Tensor:
+    return obs.T @ ((obs @ W).softmax(-1) * (obs @ v)) / len(obs)
+
+
+@softmax_fisher_product.mistake(
+    "sign",
+    "Your M is diag(p) + p p^T; tempting, because a matrix with a plus everywhere looks safe. M is the covariance of "
+    "the one-hot action, and a covariance subtracts the product of the means.",
+)
+def adds_the_mean(W: Tensor, obs: Tensor, v: Tensor) -> Tensor:
+    probs, pushed = (obs @ W).softmax(-1), obs @ v
+    return obs.T @ (probs * (pushed + (probs * pushed).sum(-1, keepdim=True))) / len(obs)
+
+
+@softmax_fisher_product.mistake(
+    "order",
+    "You average the probabilities over the states first, and use one M for all of them; tempting, because the Fisher "
+    "matrix is a mean over states. It is the mean of J^T M J, and M differs from state to state: average last.",
+)
+def averages_too_early(W: Tensor, obs: Tensor, v: Tensor) -> Tensor:
+    probs, pushed = (obs @ W).softmax(-1).mean(0), obs @ v
+    return obs.T @ (probs * (pushed - (probs * pushed).sum(-1, keepdim=True))) / len(obs)
+
+
+@softmax_fisher_product.mistake(
+    "concept",
+    "You subtract the plain mean of J v over the actions, where the mean under the policy belongs; tempting, because "
+    "both make a shift of all logits cost nothing. The covariance is taken under p: actions that are taken often count "
+    "more in it.",
+)
+def subtracts_the_plain_mean(W: Tensor, obs: Tensor, v: Tensor) -> Tensor:
+    probs, pushed = (obs @ W).softmax(-1), obs @ v
+    return obs.T @ (probs * (pushed - pushed.mean(-1, keepdim=True))) / len(obs)
+
+
+@softmax_fisher_product.mistake(
+    "constant",
+    "You add the states up and do not divide by how many there are; tempting, because J^T already sums. The constraint "
+    "is on the mean KL, so delta would mean something else with every size of batch.",
+)
+def sums_over_states(W: Tensor, obs: Tensor, v: Tensor) -> Tensor:
+    probs, pushed = (obs @ W).softmax(-1), obs @ v
+    return obs.T @ (probs * (pushed - (probs * pushed).sum(-1, keepdim=True)))
+
+
+# ---- fisher_product --------------------------------------------------------------------------------------------------
+
+
+def policy_and_direction(rng: Generator) -> tuple[Policy, Tensor, Tensor, Tensor]:
+    """A small Gaussian or categorical policy, theta, five observations and a direction."""
+    head = GaussianHead(2) if rng.random() < 0.5 else CategoricalHead(3)
+    policy = mlp_policy(3, head, (3,)) if rng.random() < 0.5 else linear_policy(3, head)
+    theta = 0.7 * normal(rng, policy.num_parameters)
+    return policy, theta, normal(rng, 5, 3), normal(rng, policy.num_parameters)
+
+
+fisher_product = Check("fisher_product", minutes=10, inputs=policy_and_direction)
+
+
+@fisher_product.property(
+    "Your product is right to a few digits only, as a finite difference is. Differentiate exactly: "
+    "torch.autograd.grad(..., create_graph=True) gives a gradient that can be differentiated again."
+)
+def product_is_exact(student: PolicyProduct, rng: Generator) -> bool:
+    policy, theta, obs, v = policy_and_direction(rng)
+    mine, exact = student(policy, theta, obs, v), fisher_matrix(policy, theta, obs) @ v
+    return close(mine, exact) or not close(mine, exact, 1e-3)
+
+
+@fisher_product.property("The product should be linear in v: twice the direction, twice the product.")
+def product_is_linear(student: PolicyProduct, rng: Generator) -> bool:
+    policy, theta, obs, v = policy_and_direction(rng)
+    return close(student(policy, theta, obs, 2 * v), 2 * student(policy, theta, obs, v))
+
+
+@fisher_product.property("v . (A v) should be positive for a direction that changes the policy.")
+def product_is_positive(student: PolicyProduct, rng: Generator) -> bool:
+    policy, theta, obs, v = policy_and_direction(rng)
+    return bool(torch.dot(v, student(policy, theta, obs, v)) > 1e-9)
+
+
+@fisher_product.property(
+    "For a short step, half of v . (A v) should be the mean KL between the policies before and after it."
+)
+def product_measures_kl(student: PolicyProduct, rng: Generator) -> bool:
+    policy, theta, obs, v = policy_and_direction(rng)
+    kl = policy(theta, obs).kl(policy(theta + 1e-4 * v, obs)).mean()
+    return close(torch.dot(v, student(policy, theta, obs, v)) / 2, kl / 1e-8, 1e-2)
+
+
+@fisher_product.mistake(
+    "detachment",
+    "Your product is zero. Either the old policy is not detached, so that it moves along with theta and the KL stays 0 "
+    "wherever theta goes; tempting, because both policies come from the same call. Or you stop at the first derivative "
+    "of the KL, which is 0 at theta. The old policy is a constant, policy(theta, obs).detach(), and A the second "
+    "derivative.",
+)
+def leaves_old_policy_attached(policy: Policy, theta: Tensor, obs: Tensor, v: Tensor) -> Tensor:
+    return second_derivative(lambda at: policy(at, obs).kl(policy(at, obs)).mean(), theta, v)
+
+
+@fisher_product.mistake(
+    "concept",
+    "You return the gradient of the KL at theta + v; tempting, because for a quadratic that is A v. The KL is "
+    "quadratic only up close, and v need not be short: differentiate at theta.",
+)
+def takes_gradient_at_the_other_end(policy: Policy, theta: Tensor, obs: Tensor, v: Tensor) -> Tensor:
+    old = policy(theta, obs).detach()
+    gradient: Tensor = torch.func.grad(lambda at: old.kl(policy(at, obs)).mean())(theta + v)
+    return gradient
+
+
+@fisher_product.mistake(
+    "concept",
+    "You compute J^T J v, as if the network's outputs were compared by squared distance; tempting, because that is the "
+    "product for a least-squares fit. Between J and J^T belongs M, the Fisher matrix of the distribution.",
+)
+def forgets_the_metric(policy: Policy, theta: Tensor, obs: Tensor, v: Tensor) -> Tensor:
+    at = theta.clone().requires_grad_()
+    return gauss_newton_product(at, policy(at, obs).parameters)(v) / len(obs)
+
+
+@fisher_product.mistake(
+    "concept",
+    "You multiply v by the diagonal of A only; tempting, because optimizers such as Adam make do with one number for "
+    "each parameter. How parameters act together is what a natural step is about, and most of A is off its diagonal.",
+)
+def keeps_only_the_diagonal(policy: Policy, theta: Tensor, obs: Tensor, v: Tensor) -> Tensor:
+    return fisher_matrix(policy, theta, obs).diagonal() * v
+
+
+@fisher_product.mistake(
+    "conditioning",
+    "You have added 0.1 v: that is the damping; tempting, because an update asks for it in the end. Keep it out of A: "
+    "where it is wanted, one writes product(v) + damping * v, and sees what it is.",
+)
+def adds_damping(policy: Policy, theta: Tensor, obs: Tensor, v: Tensor) -> Tensor:
+    states = Batch(obs, obs, obs[:, 0], obs[:, 0])
+    return fisher_vector_product(policy, theta, states)(v) + 0.1 * v
+
+
+@fisher_product.mistake(
+    "constant",
+    "You add the KL of all states up; tempting, because a sum is what backward likes. The constraint is on the mean, "
+    "so with a sum delta would mean something else with every size of batch.",
+)
+def sums_the_kl(policy: Policy, theta: Tensor, obs: Tensor, v: Tensor) -> Tensor:
+    old = policy(theta, obs).detach()
+    return second_derivative(lambda at: old.kl(policy(at, obs)).sum(), theta, v)
+
+
+def second_derivative(function: Callable[[Tensor], Tensor], theta: Tensor, v: Tensor) -> Tensor:
+    """The Hessian of `function` at theta, times v."""
+    at = theta.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(function(at), at, create_graph=True)
+    (result,) = torch.autograd.grad(torch.dot(slope, v), at)
+    return result
+
+
+# ---- solve -----------------------------------------------------------------------------------------------------------
+
+
+def positive_definite(rng: Generator, n: int) -> Tensor:
+    """A random symmetric matrix [n, n] with eigenvalues between 1 and 20."""
+    Q, _ = np.linalg.qr(rng.normal(size=(n, n)))
+    return torch.from_numpy((Q * rng.uniform(1, 20, size=n)) @ Q.T)
+
+
+def system(rng: Generator) -> tuple[MatVec, Tensor, int]:
+    """A product with a positive definite matrix [6, 6], a right-hand side and fewer iterations than it takes."""
+    A = positive_definite(rng, 6)
+    return lambda v: A @ v, normal(rng, 6), int(rng.integers(3, 5))
+
+
+def solved_and_solved_early(function: Solver, matvec: MatVec, b: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+    """The solution, and that of a system whose residual is exactly zero after one iteration."""
+    return function(matvec, b, iterations), function(lambda v: 2 * v, torch.ones(3, dtype=torch.float64), 3)
+
+
+solve = Check("solve", minutes=15, inputs=system, behavior=solved_and_solved_early)
+
+
+@solve.property("With as many iterations as A has rows, A x should be b.")
+def solves(student: Solver, rng: Generator) -> bool:
+    A, b = positive_definite(rng, 5), normal(rng, 5)
+    return close(A @ student(lambda v: A @ v, b, 5), b, 1e-6)
+
+
+@solve.property("After one iteration x should be the lowest point along b, which is (b . b) / (b . A b) times b.")
+def first_step_is_along_b(student: Solver, rng: Generator) -> bool:
+    A, b = positive_definite(rng, 5), normal(rng, 5)
+    return close(student(lambda v: A @ v, b, 1), torch.dot(b, b) / torch.dot(b, A @ b) * b)
+
+
+@solve.property("When the residual is exactly zero the solution is found, and x should stay where it is.")
+def stays_at_the_solution(student: Solver, _rng: Generator) -> bool:
+    return close(student(lambda v: 2 * v, torch.ones(3, dtype=torch.float64), 3), torch.full((3,), 0.5).double())
+
+
+@solve.property(
+    "x is right, but you ask for more than one product in an iteration, and products are what costs. Keep A p in a "
+    "variable; the residual follows from it."
+)
+def one_product_an_iteration(student: Solver, rng: Generator) -> bool:
+    A, b, calls = positive_definite(rng, 5), normal(rng, 5), 0
+
+    def matvec(v: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return A @ v
+
+    student(matvec, b, 4)
+    return calls <= 5  # one more, for a residual computed at the start, is forgiven
+
+
+Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def variant(
+    matvec: MatVec,
+    b: Tensor,
+    iterations: int,
+    *,
+    next_p: Rule = lambda r, _r_before, p, ratio: r + ratio * p,
+    alpha: Callable[[Tensor, Tensor, Tensor], Tensor] = lambda r, p, a_p: torch.dot(r, r) / torch.dot(p, a_p),
+    sign: int = -1,
+    stops: bool = True,
+) -> Tensor:
+    """Conjugate gradient with one of its parts replaced."""
+    x, r, p = torch.zeros_like(b), b.clone(), b.clone()
+    for _ in range(iterations):
+        if stops and torch.dot(r, r) == 0:
+            break
+        a_p = matvec(p)
+        step = alpha(r, p, a_p)
+        x, before = x + step * p, r
+        r = r + sign * step * a_p
+        p = next_p(r, before, p, torch.dot(r, r) / torch.dot(before, before))
+    return x
+
+
+@solve.mistake(
+    "concept",
+    "You go along the residual every time: that is steepest descent; tempting, because the residual is the steepest "
+    "way down. Each of its steps undoes part of the last. Keep the old direction in play: p = r + (new rr / old rr) p.",
+)
+def descends_steepest(matvec: MatVec, b: Tensor, iterations: int) -> Tensor:
+    return variant(matvec, b, iterations, next_p=lambda r, _before, _p, _ratio: r)
+
+
+@solve.mistake(
+    "order",
+    "Your ratio of squared residuals is always 1: r is overwritten before its old length is used; tempting, because "
+    "the formula writes both with the letter r. Keep the old r . r in a variable.",
+)
+def forgets_the_old_length(matvec: MatVec, b: Tensor, iterations: int) -> Tensor:
+    return variant(matvec, b, iterations, next_p=lambda r, _before, p, _ratio: r + p)
+
+
+@solve.mistake(
+    "concept",
+    "Your ratio is one of lengths, where squared lengths belong; tempting, because lengths are what residuals are "
+    "reported by. Conjugacy asks for (new r . new r) / (old r . old r), without roots.",
+)
+def takes_the_ratio_of_lengths(matvec: MatVec, b: Tensor, iterations: int) -> Tensor:
+    return variant(matvec, b, iterations, next_p=lambda r, _before, p, ratio: r + ratio.sqrt() * p)
+
+
+@solve.mistake(
+    "order",
+    "Your ratio of squared residuals is upside down; tempting, because alpha has the old one on top. In the new "
+    "direction the new one goes on top: as the residual gets small, the old direction has to fade.",
+)
+def turns_ratio_upside_down(matvec: MatVec, b: Tensor, iterations: int) -> Tensor:
+    return variant(matvec, b, iterations, next_p=lambda r, _before, p, ratio: r + p / ratio)
+
+
+@solve.mistake(
+    "sign",
+    "You subtract the old direction from the residual; tempting, because Gram-Schmidt subtracts. Its coefficient here "
+    "is negative already, and the two signs cancel: p = r + (new rr / old rr) p.",
+)
+def subtracts_the_old_direction(matvec: MatVec, b: Tensor, iterations: int) -> Tensor:
+    return variant(matvec, b, iterations, next_p=lambda r, _before, p, ratio: r - ratio * p)
+
+
+@solve.mistake(
+    "sign",
+    "Your residual moves the wrong way; tempting, because x is updated with a plus. The residual is b - A x, so when x "
+    "grows by alpha p it shrinks by alpha A p.",
+)
+def grows_the_residual(matvec: MatVec, b: Tensor, iterations: int) -> Tensor:
+    return variant(matvec, b, iterations, sign=1)
+
+
+@solve.mistake(
+    "concept",
+    "Your step length divides by p . p, where the curvature p . A p belongs; tempting, because that normalizes p. How "
+    "far down the lowest point lies depends on how the bowl curves along p, and A knows that.",
+)
+def ignores_the_curvature(matvec: MatVec, b: Tensor, iterations: int) -> Tensor:
+    return variant(matvec, b, iterations, alpha=lambda r, p, _a_p: torch.dot(r, r) / torch.dot(p, p))
+
+
+@solve.mistake(
+    "order",
+    "Your new direction is made from the residual before the step; tempting, because the lines can be written in "
+    "either order. Update the residual first: the next direction starts from where you now are.",
+)
+def uses_the_stale_residual(matvec: MatVec, b: Tensor, iterations: int) -> Tensor:
+    return variant(matvec, b, iterations, next_p=lambda _r, before, p, ratio: before + ratio * p)
+
+
+@solve.mistake(
+    "termination",
+    "You go on when the residual is exactly zero, and divide 0 by 0; tempting, because on random systems it never "
+    "happens. It does when A is a multiple of the identity, for example with nothing but damping. Stop there.",
+)
+def never_stops(matvec: MatVec, b: Tensor, iterations: int) -> Tensor:
+    return variant(matvec, b, iterations, stops=False)
+
+
+@solve.mistake(
+    "indexing",
+    "You stop one iteration early; tempting, because the start looks like the first point. The start x = 0 costs no "
+    "product; every iteration costs one, and as many as asked for are to be done.",
+)
+def stops_one_short(matvec: MatVec, b: Tensor, iterations: int) -> Tensor:
+    return variant(matvec, b, iterations - 1)
+
+
+# ---- enough_iterations -----------------------------------------------------------------------------------------------
+
+
+def spectrum_and_tolerance(rng: Generator) -> tuple[float, float, float, float]:
+    """Smallest and largest eigenvalue, damping, and the error that is allowed."""
+    smallest, largest = float(rng.uniform(0.001, 0.004)), float(rng.uniform(1, 3))
+    return smallest, largest, smallest * float(rng.uniform(0.5, 2)), float(rng.uniform(0.001, 0.05))
+
+
+enough_iterations = Check("enough_iterations", minutes=8, inputs=spectrum_and_tolerance)
+
+
+def error_bound(k: float, condition: float) -> float:
+    """2 ((sqrt(condition) - 1) / (sqrt(condition) + 1))^k."""
+    root = math.sqrt(condition)
+    return float(2 * ((root - 1) / (root + 1)) ** k)
+
+
+@enough_iterations.property("A number of iterations is a whole number.")
+def is_whole(student: Count, rng: Generator) -> bool:
+    k = student(*spectrum_and_tolerance(rng))
+    return k == round(k)
+
+
+@enough_iterations.property("After as many iterations as you say, the bound should be at or below the tolerance.")
+def is_enough(student: Count, rng: Generator) -> bool:
+    smallest, largest, damping, tolerance = spectrum_and_tolerance(rng)
+    k = student(smallest, largest, damping, tolerance)
+    return error_bound(k, (largest + damping) / (smallest + damping)) <= tolerance * (1 + 1e-9)
+
+
+@enough_iterations.property("One iteration less should not be enough: you were asked for the smallest number.")
+def is_no_more_than_enough(student: Count, rng: Generator) -> bool:
+    smallest, largest, damping, tolerance = spectrum_and_tolerance(rng)
+    k = student(smallest, largest, damping, tolerance)
+    return error_bound(k - 1, (largest + damping) / (smallest + damping)) > tolerance * (1 - 1e-9)
+
+
+def iterations_for(bound_factor: float, root: float, tolerance: float) -> float:
+    """The k, not rounded, for which bound_factor ((root - 1) / (root + 1))^k is the tolerance."""
+    return math.log(tolerance / bound_factor) / math.log((root - 1) / (root + 1))
+
+
+@enough_iterations.mistake(
+    "concept",
+    "You put the condition number where its square root belongs; tempting, because that is the count for steepest "
+    "descent. The root is what conjugate gradient wins: with a condition number of 10,000, hundreds of iterations "
+    "instead of tens of thousands.",
+)
+def forgets_the_root(smallest: float, largest: float, damping: float, tolerance: float) -> int:
+    return math.ceil(iterations_for(2, (largest + damping) / (smallest + damping), tolerance))
+
+
+@enough_iterations.mistake(
+    "conditioning",
+    "You leave the damping out; tempting, because the eigenvalues given are those of A. What is solved is "
+    "(A + damping I) x = b, and its smallest eigenvalue is much larger.",
+)
+def leaves_out_the_damping(smallest: float, largest: float, _damping: float, tolerance: float) -> int:
+    return math.ceil(iterations_for(2, math.sqrt(largest / smallest), tolerance))
+
+
+@enough_iterations.mistake(
+    "conditioning",
+    "You take the damping itself as the smallest eigenvalue, and leave the largest as it is; tempting, because next to "
+    "the damping the smallest hardly counts. Damping moves every eigenvalue up by the same amount: add it to both.",
+)
+def replaces_the_smallest(_smallest: float, largest: float, damping: float, tolerance: float) -> int:
+    return math.ceil(iterations_for(2, math.sqrt(largest / damping), tolerance))
+
+
+@enough_iterations.mistake(
+    "order",
+    "You take the square roots first and add the damping to them; tempting, because the roots are what the formula "
+    "holds. Damping is added to A, that is, to each eigenvalue; the root comes last.",
+)
+def damps_the_roots(smallest: float, largest: float, damping: float, tolerance: float) -> int:
+    root = (math.sqrt(largest) + damping) / (math.sqrt(smallest) + damping)
+    return math.ceil(iterations_for(2, root, tolerance))
+
+
+@enough_iterations.mistake(
+    "indexing",
+    "You round to the nearest whole number; tempting, because that is what round() does. Half of the time the bound is "
+    "then still a little above the tolerance: a number of iterations that is enough is rounded up.",
+)
+def rounds_to_the_nearest(smallest: float, largest: float, damping: float, tolerance: float) -> int:
+    return round(iterations_for(2, math.sqrt((largest + damping) / (smallest + damping)), tolerance))
+
+
+@enough_iterations.mistake(
+    "indexing",
+    "You round down; tempting, because int() does. Then the bound is still a little above the tolerance: a number of "
+    "iterations that is enough is rounded up.",
+)
+def rounds_down(smallest: float, largest: float, damping: float, tolerance: float) -> int:
+    return math.floor(iterations_for(2, math.sqrt((largest + damping) / (smallest + damping)), tolerance))
+
+
+@enough_iterations.mistake(
+    "constant",
+    "You leave out the factor 2 in front; tempting, because constants rarely matter. Here it costs a number of "
+    "iterations that grows with the root of the condition number.",
+)
+def leaves_out_the_two(smallest: float, largest: float, damping: float, tolerance: float) -> int:
+    return math.ceil(iterations_for(1, math.sqrt((largest + damping) / (smallest + damping)), tolerance))
+
+
+CHECKS = (softmax_fisher_product, fisher_product, solve, enough_iterations)
