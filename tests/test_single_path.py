@@ -164,9 +164,9 @@ def test_continuous_actions_are_clipped_on_their_way_to_the_environment_only() -
     np.testing.assert_array_equal(received, np.clip(drawn, space.low, space.high))
 
 
-def test_an_action_that_is_not_a_number_becomes_zero_for_the_environment() -> None:
+def test_an_action_that_is_not_a_number_becomes_the_lower_bound_for_the_environment() -> None:
     command = for_environment(torch.tensor([[math.nan, 5.0], [math.inf, -math.inf]]), ACTION_SPACES["continuous"])
-    np.testing.assert_array_equal(command, np.array([[0.0, 2.0], [0.5, -1.0]], dtype=np.float32))
+    np.testing.assert_array_equal(command, np.array([[-0.5, 2.0], [0.5, -1.0]], dtype=np.float32))
     assert command.dtype == np.float32
 
 

@@ -235,8 +235,9 @@ def test_global_random_generators_are_neither_used_nor_touched(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     "config",
-    [tiny("hopper"), tiny("barto-cartpole", value_hidden=()), tiny("swimmer", control_cost=1e-5, chunk_size=20)],
-    ids=lambda config: config.task,
+    [tiny("hopper"), tiny("barto-cartpole", value_hidden=()), tiny("swimmer", control_cost=1e-5, chunk_size=20)]
+    + [tiny("hopper", threads=3, num_envs=8), tiny("hopper", threads=1)],
+    ids=lambda config: f"{config.task}-{config.threads}",
 )
 def test_the_loop_knows_nothing_that_the_checkpoint_does_not(config: TrainConfig, tmp_path: Path) -> None:
     """After every iteration, a new trainer with the saved state takes the next one to the same bits."""
@@ -337,8 +338,9 @@ def test_a_reward_too_large_to_square_never_reaches_theta(huge: float, monkeypat
 
 def test_a_run_can_be_resumed_in_an_episode_that_paid_a_nan() -> None:
     trainer, resumed = Trainer(tiny()), Trainer(tiny())
-    assert isinstance(trainer.env, CartPole)
-    trainer.env._episode_returns[1] = np.nan
+    [env] = trainer.sampler.envs
+    assert isinstance(env, CartPole)
+    env._episode_returns[1] = np.nan
     resumed.load_state(*trainer.state())
     assert resumed.iterate()["total_steps"] == trainer.iterate()["total_steps"]
     assert torch.equal(resumed.theta, trainer.theta)

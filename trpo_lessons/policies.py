@@ -123,10 +123,19 @@ class FlatNetwork:
 
     def __call__(self, theta: Tensor, inputs: Tensor) -> Tensor:
         """The network's outputs [N, outputs] for `inputs` [N, ...] under the parameters `theta` [num_parameters]."""
+        return self.at(theta)(inputs)
+
+    def at(self, theta: Tensor) -> Callable[[Tensor], Tensor]:
+        """The network with its parameters in place: a function of the inputs alone."""
         parts = iter(torch.split(theta, self._sizes))
-        for layer in self._layers:
-            inputs = layer.apply(inputs, *(next(parts).view(shape) for shape in layer.shapes))
-        return inputs
+        layers = [(layer.apply, [next(parts).view(shape) for shape in layer.shapes]) for layer in self._layers]
+
+        def network(inputs: Tensor) -> Tensor:
+            for apply, parameters in layers:
+                inputs = apply(inputs, *parameters)
+            return inputs
+
+        return network
 
     def initial_theta(self, last_layer_gain: float, generator: torch.Generator | None = None) -> Tensor:
         """Random parameters [num_parameters], float32: orthogonal weights, zero biases. Saxe et al. (2014).
@@ -158,10 +167,18 @@ class Policy:
 
         Raises ValueError when theta has the wrong length.
         """
+        return self.at(theta)(obs)
+
+    def at(self, theta: Tensor) -> Callable[[Tensor], Distribution]:
+        """The policy at theta, as a function of the observations alone: theta is taken apart once for many calls.
+
+        Raises ValueError when theta has the wrong length.
+        """
         if theta.shape != (self.num_parameters,):
             raise ValueError(f"theta has shape {tuple(theta.shape)}, but this policy needs ({self.num_parameters},)")
         weights, free = torch.split(theta, [self._network.num_parameters, self.head.num_free])
-        return self.head(self._network(weights, obs), free)
+        network = self._network.at(weights)
+        return lambda obs: self.head(network(obs), free)
 
     def initial_theta(self, generator: torch.Generator | None = None) -> Tensor:
         """A random theta [num_parameters], float32.

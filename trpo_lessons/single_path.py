@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import gymnasium as gym
@@ -51,8 +52,11 @@ class RunningMoments:
         """Observations [..., obs_dim] with mean 0 and variance 1 by these statistics, clipped to +-10; float32."""
         if self.count < 2:
             return obs.float()
-        std = (self.deviations / self.count + 1e-8).sqrt()
-        return ((obs - self.mean) / std).clamp(-10, 10).float()
+        return ((obs - self.mean) / self._std).clamp(-10, 10).float()
+
+    @cached_property
+    def _std(self) -> Tensor:
+        return (self.deviations / self.count + 1e-8).sqrt()
 
 
 @dataclass(frozen=True)
@@ -144,11 +148,12 @@ def sample_single_path(
     environment, never in the record: the probability that counts is that of the action drawn.
     """
     recorder = _Recorder()
+    policy_now = policy.at(theta)
     for _ in range(num_steps):
         start = time.perf_counter()
         with torch.no_grad():
             obs = statistics.normalise(raw_obs)
-            distribution = policy(theta, obs)
+            distribution = policy_now(obs)
             actions = distribution.sample(generator)
             log_q = distribution.log_prob(actions)
         command = for_environment(actions, env.single_action_space)
@@ -164,11 +169,11 @@ def sample_single_path(
 def for_environment(actions: Tensor, space: gym.Space[Any]) -> np.ndarray:
     """Actions as the environment wants them: numpy, and continuous ones within the bounds of the action space.
 
-    A NaN (from an observation that was not finite) becomes a zero here; it stays in the record, and the update is
-    refused.
+    A NaN (from an observation that was not finite) becomes the lower bound here; it stays in the record, and the
+    update is refused.
     """
     if isinstance(space, gym.spaces.Box):
-        bounded: np.ndarray = np.clip(np.nan_to_num(actions.numpy()), space.low, space.high)
+        bounded: np.ndarray = np.fmin(np.fmax(actions.numpy(), space.low), space.high)  # unlike np.clip: no NaN passes
         return bounded
     return np.asarray(actions)
 
@@ -196,10 +201,12 @@ class _Recorder:
         truncated: np.ndarray,
         infos: Mapping[str, Any],
     ) -> None:
-        outcome = (torch.tensor(rewards, dtype=torch.float64), torch.tensor(terminated), torch.tensor(truncated))
-        for name, row in zip(self.COLUMNS, (raw_obs, obs, actions, log_q, *outcome), strict=True):
-            self._rows[name].append(row)
         # Copies: the environment may use its arrays again for the next step.
+        outcome = (np.array(rewards, dtype=np.float64), np.array(terminated), np.array(truncated))
+        for name, row in zip(
+            self.COLUMNS, (raw_obs, obs, actions, log_q, *map(torch.from_numpy, outcome)), strict=True
+        ):
+            self._rows[name].append(row)
         self._final_obs += [np.array(infos["final_obs"][e]) for e in np.flatnonzero(truncated)]
         if "episode" in infos:
             ended = infos["_episode"]

@@ -31,11 +31,15 @@ class UnknownTask(ValueError):  # noqa: N818 (it is named for what happened)
 
 @dataclass(frozen=True)
 class Task:
-    """A task by name: `build(num_envs, seed, threads, **settings)`, and the settings that it accepts."""
+    """A task by name: `build(num_envs, seed, threads, **settings)`, and the settings that it accepts.
+
+    `frees_interpreter` says that a step is simulated outside Python, so that other Python threads run meanwhile.
+    """
 
     summary: str
     build: Callable[..., RestorableVectorEnv]
     settings: tuple[str, ...] = ()
+    frees_interpreter: bool = False
 
 
 def _cartpole(num_envs: int, seed: Seed, _threads: int | None) -> RestorableVectorEnv:
@@ -54,7 +58,7 @@ def _robot(name: str, num_envs: int, seed: Seed, threads: int | None, **settings
 
 
 def _robot_task(name: str, summary: str, *settings: str) -> Task:
-    return Task(summary, partial(_robot, name), settings=("control_cost", *settings))
+    return Task(summary, partial(_robot, name), settings=("control_cost", *settings), frees_interpreter=True)
 
 
 TASKS: Mapping[str, Task] = MappingProxyType(

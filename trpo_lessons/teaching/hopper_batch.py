@@ -16,7 +16,7 @@ from torch import Tensor
 
 from trpo_lessons.advantages import gae
 from trpo_lessons.policies import GaussianHead, Policy, mlp_policy
-from trpo_lessons.single_path import sample_single_path, values_along
+from trpo_lessons.single_path import values_along
 from trpo_lessons.surrogate import Batch
 from trpo_lessons.training.loop import Trainer, standardised
 from trpo_lessons.training.presets import preset
@@ -51,9 +51,7 @@ def record(path: Path) -> None:
         trainer.iterate()
     config, statistics, value = trainer.config, trainer.statistics, trainer.value
     assert value is not None
-    path_taken = sample_single_path(
-        trainer.env, trainer.policy, trainer.theta, statistics, trainer.raw_obs, config.rows, trainer.generator
-    )
+    path_taken = trainer.sampler.sample(trainer.policy, trainer.theta, statistics)
     ends = path_taken.terminated, path_taken.truncated
     values = values_along(path_taken, statistics, value)
     advantages = standardised(gae(path_taken.rewards, *values, *ends, config.gamma, config.lam))

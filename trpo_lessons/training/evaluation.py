@@ -51,8 +51,9 @@ def evaluate(
     Raises ValueError when `episodes` or `time_limit` is less than 1, and RunError (one line) when episodes without a
     limit do not end: a Gymnasium environment need not have an end.
     """
-    if episodes < 1 or (time_limit is not None and time_limit < 1):
-        raise ValueError(f"episodes and time_limit must be at least 1, got {episodes} and {time_limit}")
+    for name, count in (("episodes", episodes), ("time_limit", time_limit)):
+        if count is not None and count < 1:
+            raise ValueError(f"{name} must be at least 1, got {count}")
     env = envs.make(run.config.task, episodes, threads=run.config.threads, **run.config.task_settings)
     with closing(env):
         generator = torch.Generator().manual_seed(seed)

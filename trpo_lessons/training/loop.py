@@ -10,15 +10,18 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from trpo_lessons import envs
 from trpo_lessons.advantages import ValueFunction, explained_variance, gae
-from trpo_lessons.single_path import RunningMoments, SinglePath, by_environment, sample_single_path, values_along
+from trpo_lessons.single_path import RunningMoments, SinglePath, by_environment, values_along
+from trpo_lessons.surrogate import Batch
 from trpo_lessons.training.config import TrainConfig
+from trpo_lessons.training.path_sampler import PathSampler
 from trpo_lessons.training.policy_for import observation_dim, policy_for
 from trpo_lessons.trpo import Stopwatch, UpdateReport, trpo_update
 
@@ -30,37 +33,32 @@ class Trainer:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        self.generator = torch.Generator().manual_seed(config.seed)
-        self.env = envs.make(config.task, config.num_envs, threads=config.threads, **config.task_settings)
-        self.policy = policy_for(self.env, config)
-        self.theta = self.policy.initial_theta(self.generator).to(config.device)
-        obs_dim = observation_dim(self.env.single_observation_space)
+        generator = torch.Generator().manual_seed(config.seed)
+        self.sampler = PathSampler(config, generator)
+        env = self.sampler.envs[0]
+        self.policy = policy_for(env, config)
+        self.theta = self.policy.initial_theta(generator).to(config.device)
+        obs_dim = observation_dim(env.single_observation_space)
         self.value: ValueFunction | None = None
         if config.value_hidden:
-            self.value = ValueFunction(obs_dim, config.value_hidden, self.generator, config.device)
+            self.value = ValueFunction(obs_dim, config.value_hidden, generator, config.device)
         self.statistics = RunningMoments.empty(obs_dim)
-        self._reset(config.seed)
         self.iteration = self.total_steps = 0
         self.recent: deque[tuple[float, int]] = deque(maxlen=RECENT_EPISODES)
-
-    def _reset(self, seed: int) -> None:
-        obs, _ = self.env.reset(seed=seed)
-        self.raw_obs = torch.tensor(obs, dtype=torch.float64)
+        self._second_thread = ThreadPoolExecutor(1, thread_name_prefix="value")
+        # With a value function two fits share the processors. Two threads inside one fit would not replace that: the
+        # operations are small, and waking a thread takes as long as some of them.
+        self._threads_of_a_fit = max(1, config.threads // 2) if self.value else config.threads
 
     def iterate(self) -> dict[str, Any]:
         """One iteration. Samples that are not finite are counted but never learned from."""
         clock = Stopwatch()
-        torch.set_num_threads(1)  # one row of observations is too little work to share: waking threads costs more
-        path = sample_single_path(
-            self.env, self.policy, self.theta.cpu(), self.statistics, self.raw_obs, self.config.rows, self.generator
-        )
-        torch.set_num_threads(self.config.threads)
+        path = self.sampler.sample(self.policy, self.theta.cpu(), self.statistics)
         clock.lap("sampling")
         if path.problem:
             report, facts = _refused(path.problem)
         else:
             report, facts = self._learn(path, clock)
-        self.raw_obs = path.next_obs
         self.iteration += 1
         self.total_steps += path.num_steps
         self.recent.extend(zip(path.episode_returns, path.episode_lengths, strict=True))
@@ -70,6 +68,7 @@ class Trainer:
     def _learn(self, path: SinglePath, clock: Stopwatch) -> tuple[UpdateReport, dict[str, float]]:
         """Everything between two samplings: advantages, the TRPO update, the value function, the statistics."""
         config = self.config
+        torch.set_num_threads(self._threads_of_a_fit)
         values, next_values = torch.zeros_like(path.rewards), torch.zeros_like(path.rewards)
         if self.value:
             values, next_values = values_along(path, self.statistics, self.value)
@@ -79,7 +78,27 @@ class Trainer:
         if not returns.square().isfinite().all():
             return _refused("the returns are too large to compute with")
         batch = path.batch(standardised(advantages)).to(config.device)
+        facts = {
+            "explained_variance": explained_variance(values, returns) if self.value else math.nan,
+            "entropy": -path.log_q.mean().item(),  # a sample estimate, of the policy that was followed
+        }
         clock.lap("advantages")
+        report = self._update(batch, by_environment(returns))
+        self.statistics = self.statistics.including(path.raw_obs.flatten(0, 1))
+        return report, facts
+
+    def _update(self, batch: Batch, returns: Tensor) -> UpdateReport:
+        """Policy and value function side by side: neither needs the other's result. Value seconds join the report's."""
+        if self.value is None:
+            return self._update_policy(batch)
+        fitting = self._second_thread.submit(self._fit_value, self.value, batch.obs, returns)
+        if self.config.threads == 1:
+            wait([fitting])
+        report = self._update_policy(batch)
+        return replace(report, seconds={**report.seconds, "value": fitting.result()})
+
+    def _update_policy(self, batch: Batch) -> UpdateReport:
+        config = self.config
         self.theta, report = trpo_update(
             self.policy,
             self.theta,
@@ -92,18 +111,20 @@ class Trainer:
             max_backtracks=config.max_backtracks,
             chunk_size=config.chunk_size,
         )
-        facts = {
-            "explained_variance": explained_variance(values, returns) if self.value else math.nan,
-            "entropy": -path.log_q.mean().item(),  # a sample estimate, of the policy that was followed
-        }
-        clock.lap("update")
-        if self.value:
-            self.value.fit(
-                batch.obs, by_environment(returns), config.value_steps, config.value_damping, config.value_stride
-            )
+        return report
+
+    def _fit_value(self, value: ValueFunction, obs: Tensor, returns: Tensor) -> float:
+        """Fit V, and tell how many seconds it took."""
+        clock, config = Stopwatch(), self.config
+        torch.set_num_threads(self._threads_of_a_fit)  # counts for the thread that calls it
+        value.fit(obs, returns, config.value_steps, config.value_damping, config.value_stride)
         clock.lap("value")
-        self.statistics = self.statistics.including(path.raw_obs.flatten(0, 1))
-        return report, facts
+        return clock.seconds["value"]
+
+    def close(self) -> None:
+        """Close the environments and stop all threads."""
+        self._second_thread.shutdown()
+        self.sampler.close()
 
     def _row(
         self, path: SinglePath, report: UpdateReport, facts: Mapping[str, float], seconds: Mapping[str, float]
@@ -134,13 +155,10 @@ class Trainer:
         """All that the next iteration depends on: tensors, and facts that fit into JSON."""
         tensors = {
             "theta": self.theta,
-            "raw_obs": self.raw_obs,
-            "generator": self.generator.get_state(),
             "statistics.mean": self.statistics.mean,
             "statistics.deviations": self.statistics.deviations,
+            **self.sampler.state(),
         }
-        if isinstance(self.env, envs.RestorableVectorEnv):
-            tensors |= {f"env.{name}": torch.from_numpy(array) for name, array in self.env.save_state().items()}
         if self.value:
             tensors |= {f"value.{name}": tensor for name, tensor in self.value.state_dict().items()}
         facts = {
@@ -157,16 +175,14 @@ class Trainer:
         An environment that cannot restore its state begins new episodes, from seeds that no other iteration uses.
         """
         self.theta = tensors["theta"].to(self.config.device)
-        self.generator.set_state(tensors["generator"])
+        self.sampler.load_state(tensors)
         self.statistics = statistics_from(tensors, facts)
         if self.value:
-            self.value.load_state_dict(_group(tensors, "value."))
+            saved = {name.removeprefix("value."): t for name, t in tensors.items() if name.startswith("value.")}
+            self.value.load_state_dict(saved)
         self.iteration, self.total_steps = facts["iteration"], facts["total_steps"]
-        if isinstance(self.env, envs.RestorableVectorEnv):
-            self.env.restore_state({name: t.numpy() for name, t in _group(tensors, "env.").items()})
-            self.raw_obs = tensors["raw_obs"]
-        else:
-            self._reset(self.config.seed + self.iteration * self.config.num_envs)
+        if not self.sampler.restorable:
+            self.sampler.reset(self.config.seed + self.iteration * self.config.num_envs)
         self.recent = deque((tuple(pair) for pair in facts["recent"]), maxlen=RECENT_EPISODES)
 
 
@@ -186,10 +202,6 @@ def standardised(advantages: Tensor) -> Tensor:
 def statistics_from(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> RunningMoments:
     """The observation statistics that a checkpoint holds."""
     return RunningMoments(facts["statistics_count"], tensors["statistics.mean"], tensors["statistics.deviations"])
-
-
-def _group(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
 def _mean(values: list[float] | list[int]) -> float:

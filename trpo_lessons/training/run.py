@@ -105,7 +105,7 @@ def _run_to_the_end(trainer: Trainer, folder: RunFolder, progress: bool) -> Run:
     config, interrupted = trainer.config, False
     completed = trainer.iteration, trainer.theta, trainer.statistics
     try:
-        with closing(trainer.env), Reporter(folder.path, config, trainer.iteration, progress) as reporter:
+        with closing(trainer), Reporter(folder.path, config, trainer.iteration, progress) as reporter:
             while trainer.iteration < config.iterations:
                 row = trainer.iterate()
                 folder.append_row(row)
