@@ -107,6 +107,12 @@ def test_one_episode_has_no_standard_error(runs: Path) -> None:
     assert json.loads(as_json)["standard_error"] is None
 
 
+def test_a_time_limit_cuts_episodes(runs: Path) -> None:
+    limited = ("--episodes", 3, "--time-limit", 5, "--json")
+    facts = json.loads(command("evaluate", "runs/cartpole-seed0", *limited, cwd=runs).stdout)
+    assert facts["lengths"] == [5, 5, 5]
+
+
 def test_resume_goes_on_to_more_iterations(runs: Path) -> None:
     outcome = command("resume", "runs/cartpole-seed0-2", "--iterations", 3, cwd=runs)
     assert outcome.status == 0
@@ -119,7 +125,7 @@ def test_help_names_every_command_task_and_preset() -> None:
     for arguments in ([], ["--help"], ["-h"]):
         outcome = command(*arguments)
         assert outcome.status == 0
-        for name in ("doctor", "train", "resume", "evaluate"):
+        for name in ("doctor", "train", "resume", "evaluate", "watch"):
             assert f"\n  {name} " in outcome.stdout
     help_of_train = command("train", "--help").stdout
     for word in (*envs.TASKS, "gym:ENV_ID", "smoke", "class", "paper", "--set NAME=VALUE", "runs/TASK-seedN"):
@@ -168,6 +174,7 @@ def test_help_does_not_wait_for_torch() -> None:
         ("resume nowhere", "nowhere is not a run folder (no config.json); name one that train has made"),
         ("resume", "Missing argument 'RUN'"),
         ("evaluate nowhere", "nowhere is not a run folder (no config.json); name one that train has made"),
+        ("evaluate nowhere --time-limit 0", "Invalid value for '--time-limit': 0 is not in the range x>=1"),
         ("evaluate nowhere --episodes 0", "Invalid value for '--episodes': 0 is not in the range x>=1"),
     ],
 )

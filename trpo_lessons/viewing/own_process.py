@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import re
 import signal
 import subprocess
 import sys
@@ -21,12 +20,18 @@ class ProcessError(Exception):
     """The process ended without a result; the message is one line that says why."""
 
 
+# What an exception says is part of the answer: libraries print more as they go down, and that would hide it.
 _CHILD = """
 import pickle, sys
 with open(sys.argv[1], "rb") as file:
-    function, arguments, options = pickle.load(file)
+    call = file.read()
+try:
+    function, arguments, options = pickle.loads(call)
+    answer = function(*arguments, **options), None
+except Exception as error:
+    answer = None, " ".join(str(error).split()) or type(error).__name__
 with open(sys.argv[2], "wb") as file:
-    pickle.dump(function(*arguments, **options), file)
+    pickle.dump(answer, file)
 """
 
 
@@ -51,12 +56,14 @@ def in_own_process(
             raise ProcessError(f"no answer within {timeout:g} s") from None
         if done.returncode:
             raise ProcessError(_why(done))
-        result: R = pickle.loads(answer.read_bytes())
-        return result
+        result, problem = pickle.loads(answer.read_bytes())
+    if problem is not None:
+        raise ProcessError(problem)
+    returned: R = result
+    return returned
 
 
 def _why(done: subprocess.CompletedProcess[bytes]) -> str:
     if done.returncode < 0:
         return f"the process was ended by {signal.Signals(-done.returncode).name}"
-    lines = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit status {done.returncode}"]
-    return re.sub(r"^[\w.]+: ", "", lines[-1])  # the last line of a traceback, without the name of the exception
+    return (done.stderr.decode(errors="replace").strip().splitlines() or [f"exit status {done.returncode}"])[-1]

@@ -1,0 +1,46 @@
+"""Episodes that do not end by themselves; how evaluation scores whole ones is in test_training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trpo_lessons import training
+from trpo_lessons.training import evaluation
+
+
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory: pytest.TempPathFactory) -> training.Run:
+    config = training.preset("gym:toy_envs:Endless-v0", "smoke", iterations=1, threads=1)
+    return training.train(config, tmp_path_factory.mktemp("endless") / "run")
+
+
+def test_an_episode_without_an_end_is_given_up(endless: training.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "ENDLESS", 25)
+    told = r"3 of 3 episodes of gym:toy_envs:Endless-v0 have not ended after 25 steps; give it a time limit"
+    with pytest.raises(training.RunError, match=told):
+        training.evaluate(endless, 3)
+
+
+def test_no_task_of_our_own_is_taken_for_endless() -> None:
+    assert evaluation.ENDLESS > 1000
+
+
+def test_a_time_limit_cuts_episodes_where_it_says(endless: training.Run, tmp_path: Path) -> None:
+    result = training.evaluate(endless, 2, time_limit=7)
+    assert result.lengths == (7, 7)
+    assert result.returns == (7.0, 7.0)
+    config = training.preset("cartpole", "smoke", iterations=1, threads=1)
+    run = training.train(config, tmp_path / "run")
+    whole = training.evaluate(run, 20)
+    limit = sorted(whole.lengths)[10]
+    cut = training.evaluate(run, 20, time_limit=limit)
+    assert cut.lengths == tuple(min(length, limit) for length in whole.lengths)
+    assert cut.returns == tuple(float(length) for length in cut.lengths), "cart-pole pays 1 for every step"
+    assert training.evaluate(run, 20, time_limit=10_000) == whole
+
+
+def test_a_time_limit_is_at_least_one_step(endless: training.Run) -> None:
+    with pytest.raises(ValueError, match="time_limit must be at least 1, got 0"):
+        training.evaluate(endless, 2, time_limit=0)
