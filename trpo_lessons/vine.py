@@ -300,7 +300,7 @@ def sample_vine(
     raw_obs: [E, obs_dim] from which the trunk goes on, as in `sample_single_path`. The paper's trunks begin with new
         episodes: for that, give what `trunk_env.reset()` returns.
     branch_env: the same task, of any width; its own state is lost. The numbers do not depend on its width, except
-        that a network may round differently for another number of rows.
+        that a matrix product may round a row differently in another place.
     value: normalised obs [M, obs_dim] -> [M], the estimated value of a state, added where a branch was cut: at the
         rollout's limit and at the time limit of its episode, not at a termination. None adds nothing, as in the paper.
     common_random_numbers: False gives every branch random numbers of its own, also to its environment.
@@ -327,8 +327,10 @@ def sample_vine(
     noise = branch_noise(pi_old, rollout_length, num_branches, 1 if common_random_numbers else num_branches, generator)
     rollouts = _not_run(num_states * num_branches, raw_obs.shape[1:])
     if not trunk.problem:
-        now = lambda raw: policy(theta, statistics.normalise(raw))  # noqa: E731
-        rollouts = roll_out(branch_env, now, starts, actions.flatten(0, 1), noise, gamma)
+        now = policy.at(theta)
+        rollouts = roll_out(
+            branch_env, lambda raw: now(statistics.normalise(raw)), starts, actions.flatten(0, 1), noise, gamma
+        )
     future = value(statistics.normalise(rollouts.last_obs)).double() if value else torch.zeros_like(rollouts.returns)
     q_values = rollouts.returns + gamma**rollouts.lengths * torch.where(rollouts.terminated, 0.0, future)
     rollout_set = RolloutSet(obs, actions, q_values.view_as(log_q), log_q)
