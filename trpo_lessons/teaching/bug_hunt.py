@@ -1,0 +1,146 @@
+"""Five updates with a bug in them, and the reports they leave behind: lesson 05 hunts each from its report alone.
+
+Reading on tells you who did it. An update is put together from five parts, and every bug exchanges one of them.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trpo_lessons.kl import MatrixVectorProduct, fisher_vector_product, mean_kl
+from trpo_lessons.line_search import backtracking_line_search
+from trpo_lessons.policies import Policy
+from trpo_lessons.surrogate import Batch, surrogate_gradient, surrogate_value
+from trpo_lessons.teaching.hopper_batch import hopper_batch
+from trpo_lessons.trpo import natural_direction
+
+DAMPING, SHRINK, CG_ITERATIONS, MAX_BACKTRACKS = 0.03, 0.9, 10, 40
+CAREFUL, BOLD = 1e-4, 2.0  # delta of the two jobs, in nats
+HEALTHY = "healthy"
+BUGS = (
+    "KL reversed",
+    "square root of 2 missing",
+    "no damping",
+    "search without KL",
+    "graph not detached",
+)
+SUSPECTS = "ABCDE"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an update says about itself, and what an auditor measured afterwards. KL in nats.
+
+    cg_iterations, cg_residual  of conjugate gradient: how many, and the last residual relative to the first
+    predicted_gain, gain        g^T step, and by how much the surrogate really rose
+    kl                          the mean KL as the update itself measured it, at the theta it returned
+    sampled_kl                  the auditor's: an estimate of KL(old || new) from log ratios of the batch alone
+    backtracks, fraction        how often the step was shrunk, and what was left of it
+    step_norm                   ||theta_new - theta_old||
+    """
+
+    delta: float
+    cg_iterations: int
+    cg_residual: float
+    predicted_gain: float
+    gain: float
+    kl: float
+    sampled_kl: float
+    backtracks: int
+    fraction: float
+    step_norm: float
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What an update is put together from."""
+
+    fisher: Callable[[Policy, Tensor, Batch], MatrixVectorProduct] = fisher_vector_product
+    damping: float = DAMPING
+    length: Callable[[float, float], float] = lambda delta, curvature: math.sqrt(2 * delta / curvature)
+    kl: Callable[[Policy, Tensor, Tensor, Batch], float] = mean_kl
+    acceptable: Callable[[float, float, float], bool] = lambda gain, kl, delta: gain > 0 and kl <= delta
+
+
+def undetached_fisher_product(policy: Policy, theta: Tensor, batch: Batch) -> MatrixVectorProduct:
+    """The mean KL differentiated twice, except that theta moves on both sides of it."""
+
+    def product(v: Tensor) -> Tensor:
+        at = theta.clone().requires_grad_()
+        kl = policy(at, batch.obs).kl(policy(at, batch.obs)).mean()
+        (slope,) = torch.autograd.grad(kl, at, create_graph=True)
+        (result,) = torch.autograd.grad(torch.dot(slope, v), at)
+        return result
+
+    return product
+
+
+def reversed_kl(policy: Policy, theta_old: Tensor, theta_new: Tensor, batch: Batch) -> float:
+    """Mean of KL(new || old)."""
+    return mean_kl(policy, theta_new, theta_old, batch)
+
+
+WHOLE = Parts()
+PARTS = {
+    HEALTHY: WHOLE,
+    "KL reversed": replace(WHOLE, kl=reversed_kl),
+    "square root of 2 missing": replace(WHOLE, length=lambda delta, curvature: math.sqrt(delta / curvature)),
+    "no damping": replace(WHOLE, damping=0.0),
+    "search without KL": replace(WHOLE, acceptable=lambda gain, _kl, _delta: gain > 0),
+    "graph not detached": replace(WHOLE, fisher=undetached_fisher_product),
+}
+
+
+def sampled_kl(policy: Policy, theta: Tensor, batch: Batch) -> float:
+    """Mean of w - 1 - log w over the batch, with w = pi_theta / q: KL(old || new), estimated without its formula."""
+    with torch.no_grad():
+        log_w = policy(theta, batch.obs).log_prob(batch.actions) - batch.log_q
+    return (log_w.exp() - 1 - log_w).mean().item()
+
+
+def run_update(parts: Parts, delta: float, policy: Policy, theta: Tensor, batch: Batch) -> Report:
+    """One update from `theta` [num_parameters], put together from `parts`, and its report."""
+    gradient = surrogate_gradient(policy, theta, batch)
+    direction = natural_direction(parts.fisher(policy, theta, batch), gradient, parts.damping, CG_ITERATIONS)
+    step = parts.length(delta, direction.curvature) * direction.x
+    before = surrogate_value(policy, theta, batch)
+
+    def evaluate(fraction: float) -> tuple[float, float]:
+        new = theta + fraction * step
+        return surrogate_value(policy, new, batch) - before, parts.kl(policy, theta, new, batch)
+
+    search = backtracking_line_search(evaluate, lambda facts: parts.acceptable(*facts, delta), SHRINK, MAX_BACKTRACKS)
+    residuals, taken = direction.residual_norms, search.fraction * step
+    return Report(
+        delta=delta,
+        cg_iterations=len(residuals) - 1,
+        cg_residual=residuals[-1] / residuals[0],
+        predicted_gain=torch.dot(gradient, taken).item(),
+        gain=search.facts[0],
+        kl=search.facts[1],
+        sampled_kl=sampled_kl(policy, theta + taken, batch),
+        backtracks=search.backtracks,
+        fraction=search.fraction,
+        step_norm=taken.norm().item(),
+    )
+
+
+@functools.cache
+def reports_of(kind: str) -> tuple[Report, Report]:
+    """The reports of the careful and the bold job on the Hopper batch; `kind` is HEALTHY or one of BUGS."""
+    policy, theta, batch = hopper_batch()
+    careful, bold = (run_update(PARTS[kind], delta, policy, theta, batch) for delta in (CAREFUL, BOLD))
+    return careful, bold
+
+
+def suspects() -> dict[str, tuple[Report, Report]]:
+    """The reports of the five broken updates, careful and bold, under the letters A to E."""
+    order = np.random.default_rng(5).permutation(len(BUGS))
+    return {letter: reports_of(BUGS[i]) for letter, i in zip(SUSPECTS, order, strict=True)}

@@ -1,0 +1,512 @@
+"""Checks of lesson 05, The trust-region step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from torch import Tensor
+
+from trpo_lessons.mdp import as_float64
+from trpo_lessons.teaching.bug_hunt import BUGS, SUSPECTS
+from trpo_lessons.teaching.checks import Check
+
+
+def normal(rng: Generator, *shape: int) -> Tensor:
+    """Standard normal numbers."""
+    return torch.from_numpy(rng.standard_normal(shape))
+
+
+def close(one: Any, other: Any) -> bool:
+    """Equal up to rounding."""
+    return bool(torch.allclose(as_float64(one), as_float64(other), rtol=1e-9, atol=1e-9))
+
+
+# ---- full_step -------------------------------------------------------------------------------------------------------
+
+Product = Callable[[Tensor], Tensor]
+StepFunction = Callable[[Tensor, Product, float, float], Tensor]
+
+
+def direction_and_bowl(rng: Generator) -> tuple[Tensor, Product, float, float]:
+    """A direction x [n], v -> A v with a random positive definite A, a damping and a delta."""
+    size = int(rng.integers(3, 7))
+    root = normal(rng, size, size)
+    A = root @ root.T / size + 0.1 * torch.eye(size, dtype=torch.float64)
+    return normal(rng, size), lambda v: A @ v, float(rng.uniform(0.2, 1.0)), float(rng.uniform(0.005, 0.05))
+
+
+full_step = Check("full_step", minutes=6, inputs=direction_and_bowl)
+
+
+def damped_curvature(v: Tensor, product: Product, damping: float) -> Tensor:
+    """v^T (A + damping I) v."""
+    return torch.dot(v, product(v) + damping * v)
+
+
+@full_step.property("The step should point along x: a positive multiple of it.")
+def along_x(student: StepFunction, rng: Generator) -> bool:
+    x, product, damping, delta = direction_and_bowl(rng)
+    step = student(x, product, damping, delta)
+    return close(step / step.norm(), x / x.norm())
+
+
+@full_step.property("Only the direction of x should count: 7 x has to give the same step as x.")
+def whatever_the_length_of_x(student: StepFunction, rng: Generator) -> bool:
+    x, product, damping, delta = direction_and_bowl(rng)
+    return close(student(7 * x, product, damping, delta), student(x, product, damping, delta))
+
+
+@full_step.property("At the end of the step the damped bowl, half of d times (A + damping I) d, should stand at delta.")
+def ends_on_the_boundary(student: StepFunction, rng: Generator) -> bool:
+    x, product, damping, delta = direction_and_bowl(rng)
+    return close(0.5 * damped_curvature(student(x, product, damping, delta), product, damping), delta)
+
+
+@full_step.mistake(
+    "constant",
+    "Your step is the square root of 2 too short; tempting, because the constraint reads like a plain quadratic form. "
+    "The bowl is one HALF of d times A d: the first term of the KL's expansion that does not vanish.",
+)
+def forgets_the_half(x: Tensor, product: Product, damping: float, delta: float) -> Tensor:
+    return torch.sqrt(delta / damped_curvature(x, product, damping)) * x
+
+
+@full_step.mistake(
+    "concept",
+    "You solve with damping and scale without it; tempting, because the true KL has no damping in it. Where A is "
+    "nearly flat the denominator then nearly vanishes, and the step is enormous. Solve and scale use the same matrix.",
+)
+def scales_without_damping(x: Tensor, product: Product, _damping: float, delta: float) -> Tensor:
+    return torch.sqrt(2 * delta / torch.dot(x, product(x))) * x
+
+
+@full_step.mistake(
+    "concept",
+    "You forgot the square root; tempting, because 2 delta over x.Ax already looks like a length. The bowl grows with "
+    "the square of the step: four times the delta, twice the step.",
+)
+def forgets_the_root(x: Tensor, product: Product, damping: float, delta: float) -> Tensor:
+    return 2 * delta / damped_curvature(x, product, damping) * x
+
+
+@full_step.mistake(
+    "concept",
+    "You give the step a fixed length in parameters; tempting, because a radius is a length. That is the trust region "
+    "of the plain gradient (equation 19). Here lengths are measured by A: x.Ax in the place of x.x.",
+)
+def measures_in_parameters(x: Tensor, _product: Product, _damping: float, delta: float) -> Tensor:
+    return torch.sqrt(2 * delta / torch.dot(x, x)) * x
+
+
+@full_step.mistake(
+    "concept",
+    "You divide by the squared length of (A + damping I) x; tempting, because that vector is the gradient and lies at "
+    "hand. The bowl pairs it with x itself: x times (A + damping I) x.",
+)
+def squares_the_product(x: Tensor, product: Product, damping: float, delta: float) -> Tensor:
+    return torch.sqrt(2 * delta / (product(x) + damping * x).square().sum()) * x
+
+
+# ---- search ----------------------------------------------------------------------------------------------------------
+
+Scalar = Callable[[Tensor], float]
+SearchFunction = Callable[[Scalar, Scalar, Tensor, Tensor, float, float, int], Tensor]
+
+
+def landscape(rng: Generator) -> tuple[Scalar, Scalar, Tensor, Tensor, float, float, int]:
+    """A surrogate that rises along the step and then falls, a KL that grows, and the other arguments of a search."""
+    theta, step = normal(rng, 3), normal(rng, 3)
+    summit, kl_at_full = float(rng.uniform(0.1, 0.9)), float(rng.uniform(0.5, 3.0))
+
+    def surrogate(at: Tensor) -> float:
+        t = along(at)
+        return float(0.7 + t * (2 * summit - t))
+
+    def mean_kl(at: Tensor) -> float:
+        return float(kl_at_full * along(at) ** 2)
+
+    def along(at: Tensor) -> float:
+        return float(torch.dot(at - theta, step) / torch.dot(step, step))
+
+    return surrogate, mean_kl, theta, step, float(rng.uniform(0.3, 1.0)), float(rng.uniform(0.6, 0.8)), 6
+
+
+def rising(theta: Tensor, step: Tensor) -> Scalar:
+    """A surrogate that rises all along the step."""
+    return lambda at: float(torch.dot(at - theta, step))
+
+
+def found_in_six_cases(
+    function: SearchFunction,
+    surrogate: Scalar,
+    mean_kl: Scalar,
+    theta: Tensor,
+    step: Tensor,
+    delta: float,
+    shrink: float,
+    tries: int,
+) -> tuple[Tensor, ...]:
+    """Where KL decides, where the surrogate does, where all is refused; the full step; one candidate too few."""
+    cases = [(surrogate, radius) for radius in (0.1 * delta, delta, 100.0, 1e-9)]
+    cases += [(rising(theta, step), 1.01 * mean_kl(theta + shrink**j * step)) for j in (0, tries)]
+    return tuple(function(L, mean_kl, theta.clone(), step.clone(), radius, shrink, tries) for L, radius in cases)
+
+
+search = Check("search", minutes=12, inputs=landscape, behavior=found_in_six_cases)
+
+
+@search.property("Where the full step improves the surrogate and its KL is at most delta, it should be taken whole.")
+def takes_the_full_step(student: SearchFunction, rng: Generator) -> bool:
+    _, mean_kl, theta, step, _, shrink, tries = landscape(rng)
+    return close(student(rising(theta, step), mean_kl, theta, step, 10.0, shrink, tries), theta + step)
+
+
+@search.property("Where no candidate will do, theta should come back as it was.")
+def stays_where_nothing_helps(student: SearchFunction, rng: Generator) -> bool:
+    _, mean_kl, theta, step, delta, shrink, tries = landscape(rng)
+    return close(student(rising(theta, -step), mean_kl, theta, step, delta, shrink, tries), theta)
+
+
+@search.property("A surrogate that is NaN is no improvement: theta should come back as it was. Mind how you compare.")
+def refuses_nan(student: SearchFunction, rng: Generator) -> bool:
+    surrogate, mean_kl, theta, step, _, shrink, tries = landscape(rng)
+    broken: Scalar = lambda at: surrogate(at) if torch.equal(at, theta) else float("nan")  # noqa: E731
+    return close(student(broken, mean_kl, theta, step, 10.0, shrink, tries), theta)
+
+
+@search.property("There should be at most `tries` candidates, the full step included.")
+def counts_its_tries(student: SearchFunction, rng: Generator) -> bool:
+    _, mean_kl, theta, step, _, shrink, tries = landscape(rng)
+    # Exactly the last candidate's KL is allowed, or not quite.
+    last = mean_kl(theta + shrink ** (tries - 1) * step)
+    uphill = rising(theta, step)
+    allowed = student(uphill, mean_kl, theta, step, last * 1.0001, shrink, tries)
+    refused = student(uphill, mean_kl, theta, step, last * 0.9999, shrink, tries)
+    return close(allowed, theta + shrink ** (tries - 1) * step) and close(refused, theta)
+
+
+@search.mistake(
+    "concept",
+    "You look at the surrogate only; tempting, because the step was scaled to delta already. It was scaled by the "
+    "bowl, and the true KL may be larger: nothing else in the whole update checks the constraint.",
+)
+def never_looks_at_kl(
+    surrogate: Scalar, _mean_kl: Scalar, theta: Tensor, step: Tensor, _delta: float, shrink: float, tries: int
+) -> Tensor:
+    for j in range(tries):
+        if surrogate(theta + shrink**j * step) > surrogate(theta):
+            return theta + shrink**j * step
+    return theta
+
+
+@search.mistake(
+    "concept",
+    "You look at the KL only; tempting, because the direction was chosen to go uphill. Uphill at the start: further "
+    "on the surrogate may have fallen below where it began, inside the trust region.",
+)
+def never_looks_at_the_surrogate(
+    _surrogate: Scalar, mean_kl: Scalar, theta: Tensor, step: Tensor, delta: float, shrink: float, tries: int
+) -> Tensor:
+    for j in range(tries):
+        if mean_kl(theta + shrink**j * step) <= delta:
+            return theta + shrink**j * step
+    return theta
+
+
+@search.mistake(
+    "concept",
+    "You accept when one of the two conditions holds; tempting, because each is a good sign. A step that is short "
+    "and harmful must be refused, and so must one that is good and too long: both have to hold.",
+)
+def accepts_either(
+    surrogate: Scalar, mean_kl: Scalar, theta: Tensor, step: Tensor, delta: float, shrink: float, tries: int
+) -> Tensor:
+    for j in range(tries):
+        new = theta + shrink**j * step
+        if surrogate(new) > surrogate(theta) or mean_kl(new) <= delta:
+            return new
+    return theta
+
+
+@search.mistake(
+    "termination",
+    "When every candidate was refused you return the last one; tempting, because it is the shortest and hardly "
+    "differs from theta. It was refused all the same: return theta itself.",
+)
+def returns_the_last_candidate(
+    surrogate: Scalar, mean_kl: Scalar, theta: Tensor, step: Tensor, delta: float, shrink: float, tries: int
+) -> Tensor:
+    for j in range(tries):
+        new = theta + shrink**j * step
+        if surrogate(new) > surrogate(theta) and mean_kl(new) <= delta:
+            break
+    return new
+
+
+@search.mistake(
+    "order",
+    "You go on from the candidate that was refused instead of going back; tempting, because a loop likes to update "
+    "its variable. Steps then add up: every candidate has to start from the old theta.",
+)
+def walks_on(
+    surrogate: Scalar, mean_kl: Scalar, theta: Tensor, step: Tensor, delta: float, shrink: float, tries: int
+) -> Tensor:
+    new = theta
+    for j in range(tries):
+        new = new + shrink**j * step
+        if surrogate(new) > surrogate(theta) and mean_kl(new) <= delta:
+            return new
+    return theta
+
+
+@search.mistake(
+    "concept",
+    "You compare each candidate with the one before it; tempting, because that is how one climbs. The question is "
+    "whether the step is better than NO step: compare with the surrogate at the old theta.",
+)
+def compares_with_the_one_before(
+    surrogate: Scalar, mean_kl: Scalar, theta: Tensor, step: Tensor, delta: float, shrink: float, tries: int
+) -> Tensor:
+    before = surrogate(theta)
+    for j in range(tries):
+        new = theta + shrink**j * step
+        if surrogate(new) > before and mean_kl(new) <= delta:
+            return new
+        before = surrogate(new)
+    return theta
+
+
+@search.mistake(
+    "indexing",
+    "You never try the full step; tempting, because a backtracking search shrinks. It shrinks after a refusal: the "
+    "first fraction is 1.",
+)
+def skips_the_full_step(
+    surrogate: Scalar, mean_kl: Scalar, theta: Tensor, step: Tensor, delta: float, shrink: float, tries: int
+) -> Tensor:
+    for j in range(1, tries + 1):
+        new = theta + shrink**j * step
+        if surrogate(new) > surrogate(theta) and mean_kl(new) <= delta:
+            return new
+    return theta
+
+
+@search.mistake(
+    "concept",
+    "You try every fraction and keep the best; tempting, because more surrogate is better. It costs a pass over the "
+    "batch for each of them, and squeezes the last drop out of an estimate. Stop at the first that will do.",
+)
+def keeps_the_best(
+    surrogate: Scalar, mean_kl: Scalar, theta: Tensor, step: Tensor, delta: float, shrink: float, tries: int
+) -> Tensor:
+    inside = [new for new in (theta + shrink**j * step for j in range(tries)) if mean_kl(new) <= delta]
+    return max([theta, *inside], key=surrogate)
+
+
+# ---- sampled_kl ------------------------------------------------------------------------------------------------------
+
+Estimator = Callable[[Tensor, Tensor], Tensor]
+
+
+def log_probabilities(rng: Generator) -> tuple[Tensor, Tensor]:
+    """Log probabilities [N] of the actions in a batch, under the new policy and under the old one."""
+    log_prob, log_q = torch.from_numpy(np.log(rng.uniform(0.05, 0.95, size=(2, int(rng.integers(4, 10))))))
+    return log_prob, log_q
+
+
+sampled_kl = Check("sampled_kl", minutes=8, inputs=log_probabilities)
+
+
+@sampled_kl.property("Where both policies give every sample the same probability, the estimate should be 0.")
+def zero_for_the_same_policy(student: Estimator, rng: Generator) -> bool:
+    log_prob, _ = log_probabilities(rng)
+    return close(student(log_prob, log_prob.clone()), 0)
+
+
+@sampled_kl.property("A KL divergence is never negative, and the estimate should not be either, whatever was drawn.")
+def never_negative(student: Estimator, rng: Generator) -> bool:
+    log_prob, log_q = log_probabilities(rng)
+    return all(float(student(log_prob[i : i + 1], log_q[i : i + 1])) > -1e-12 for i in range(len(log_q)))
+
+
+@sampled_kl.property(
+    "Old policy (1/2, 1/2), new policy (1/4, 3/4): in a batch that holds each action once, both turn up as often as "
+    "they should, and the estimate should be KL(old || new) exactly, log(2) - log(3) / 2."
+)
+def exact_on_a_perfect_batch(student: Estimator, _rng: Generator) -> bool:
+    old, new = as_float64([0.5, 0.5]), as_float64([0.25, 0.75])
+    return close(student(new.log(), old.log()), np.log(2) - np.log(3) / 2)
+
+
+@sampled_kl.mistake(
+    "concept",
+    "You average log q - log pi; tempting, because that is KL(old || new) word for word, and its mean is right. But "
+    "its terms have both signs: for a small step the noise is many times as large as the KL, and the estimate can be "
+    "negative. Add something whose mean is zero: w - 1.",
+)
+def averages_the_log_ratio(log_prob: Tensor, log_q: Tensor) -> Tensor:
+    return (log_q - log_prob).mean()
+
+
+@sampled_kl.mistake(
+    "concept",
+    "You cut the plain mean of log q - log pi off at zero; tempting, because a KL is never negative. But the noise "
+    "stays, and what fell below zero is hidden: the estimate is too large on average. Add w - 1 to every term instead.",
+)
+def cuts_off_at_zero(log_prob: Tensor, log_q: Tensor) -> Tensor:
+    return (log_q - log_prob).mean().clamp(min=0)
+
+
+@sampled_kl.mistake(
+    "order",
+    "You estimate KL(new || old): w log w, made safe by 1 - w; tempting, because samples usually get their weight. "
+    "The expectation in KL(old || new) is under the old policy, which the samples came from: the logarithm needs no "
+    "weight.",
+)
+def estimates_the_other_kl(log_prob: Tensor, log_q: Tensor) -> Tensor:
+    w = torch.exp(log_prob - log_q)
+    return (w * torch.log(w) + 1 - w).mean()
+
+
+@sampled_kl.mistake(
+    "order",
+    "Your ratio is upside down, old over new; tempting, because KL(old || new) has the old policy on top. Under the "
+    "old policy only the ratio new over old has the mean 1 that makes w - 1 harmless.",
+)
+def turns_the_ratio_over(log_prob: Tensor, log_q: Tensor) -> Tensor:
+    w = torch.exp(log_q - log_prob)
+    return (w - 1 - torch.log(w)).mean()
+
+
+@sampled_kl.mistake(
+    "concept",
+    "You average half the squared log ratio; tempting, because it is never negative and right for tiny steps. It is "
+    "the quadratic picture once more, and an audit should not rest on the model it is to check.",
+)
+def takes_half_the_square(log_prob: Tensor, log_q: Tensor) -> Tensor:
+    return 0.5 * (log_prob - log_q).square().mean()
+
+
+@sampled_kl.mistake(
+    "sign",
+    "The logarithm has the wrong sign; tempting, because w - 1 is positive where the new policy likes an action more, "
+    "and so is log w. They have to pull against each other: log w is at most w - 1, and what is left is the KL.",
+)
+def adds_the_logarithm(log_prob: Tensor, log_q: Tensor) -> Tensor:
+    log_w = log_prob - log_q
+    return (torch.exp(log_w) - 1 + log_w).mean()
+
+
+# ---- culprits --------------------------------------------------------------------------------------------------------
+
+Verdicts = Callable[[], dict[str, str]]
+
+
+def no_arguments(_rng: Generator) -> tuple[()]:
+    """The reports are on the page."""
+    return ()
+
+
+culprits = Check("culprits", minutes=15, inputs=no_arguments)
+KL_REVERSED, NO_ROOT, NO_DAMPING, NO_KL, ATTACHED = BUGS
+
+
+@culprits.property(
+    f"Give each of the letters A to E one of these names, and use every name once: {', '.join(map(repr, BUGS))}."
+)
+def uses_every_name_once(student: Verdicts, _rng: Generator) -> bool:
+    answer = student()
+    return sorted(answer) == list(SUSPECTS) and sorted(answer.values()) == sorted(BUGS)
+
+
+def named_right(bug: str, student: Verdicts) -> bool:
+    """Whether the student gives this bug the letter that the reference gives it."""
+    answer, truth = student(), culprits.reference()
+    return [letter for letter in SUSPECTS if answer[letter] == bug] == [x for x in SUSPECTS if truth[x] == bug]
+
+
+@culprits.property(
+    f"'{ATTACHED}' is somewhere else. Without a detached old policy the KL is zero for every theta, and so is its "
+    "matrix: what is left to solve is damping times x = g. How many iterations does that take?"
+)
+def finds_the_attached_graph(student: Verdicts, _rng: Generator) -> bool:
+    return named_right(ATTACHED, student)
+
+
+@culprits.property(f"'{NO_KL}' is somewhere else. Look for an update that has seen a KL above delta, and was content.")
+def finds_the_careless_search(student: Verdicts, _rng: Generator) -> bool:
+    return named_right(NO_KL, student)
+
+
+@culprits.property(
+    f"'{KL_REVERSED}' is somewhere else. That update believes it is inside the trust region. Which auditor disagrees, "
+    "in the bold job, by more than the auditor of the healthy update does?"
+)
+def finds_the_reversed_kl(student: Verdicts, _rng: Generator) -> bool:
+    return named_right(KL_REVERSED, student)
+
+
+@culprits.property(
+    f"'{NO_ROOT}' is somewhere else. A step that is too short by the square root of 2 has half the KL in the careful "
+    "job, where the bowl is exact, and never has to be shortened."
+)
+def finds_the_missing_root(student: Verdicts, _rng: Generator) -> bool:
+    return named_right(NO_ROOT, student)
+
+
+def swapped(one: str, other: str) -> dict[str, str]:
+    """The truth, with two bugs taken for each other."""
+    exchange = {one: other, other: one}
+    return {letter: exchange.get(bug, bug) for letter, bug in culprits.reference().items()}
+
+
+@culprits.mistake(
+    "order",
+    f"You took '{KL_REVERSED}' and '{NO_KL}' for each other; tempting, because both end outside the trust region. A "
+    "search that does not look at the KL reports one above delta without a qualm. The one that measures it the wrong "
+    "way round reports one below, and only the auditor's is above.",
+)
+def takes_blind_for_reversed() -> dict[str, str]:
+    return swapped(KL_REVERSED, NO_KL)
+
+
+@culprits.mistake(
+    "detachment",
+    f"You took '{NO_DAMPING}' and '{ATTACHED}' for each other; tempting, because both solve with a wrong matrix and "
+    "are shortened a lot. Without damping the system is harder, so the residual is larger. Without a matrix there is "
+    "nothing but damping: one iteration, and done.",
+)
+def takes_undamped_for_attached() -> dict[str, str]:
+    return swapped(NO_DAMPING, ATTACHED)
+
+
+@culprits.mistake(
+    "constant",
+    f"You took '{NO_ROOT}' and '{NO_DAMPING}' for each other; tempting, because both change the length of the careful "
+    "step by about the square root of 2. In opposite directions, though: the missing root makes it shorter, the "
+    "missing damping longer; and only the missing damping changes the residual.",
+)
+def takes_short_for_undamped() -> dict[str, str]:
+    return swapped(NO_ROOT, NO_DAMPING)
+
+
+@culprits.mistake(
+    "concept",
+    f"You took '{NO_ROOT}' and '{NO_KL}' for each other; tempting, because neither shortens the bold step. The one has "
+    "no need to, its KL is well below delta; the other has, and does not know.",
+)
+def takes_short_for_blind() -> dict[str, str]:
+    return swapped(NO_ROOT, NO_KL)
+
+
+@culprits.mistake(
+    "concept",
+    f"You took '{NO_ROOT}' and '{KL_REVERSED}' for each other; tempting, because either KL looks too small. In the "
+    "careful job, where both directions of the KL agree, only the missing root halves it.",
+)
+def takes_short_for_reversed() -> dict[str, str]:
+    return swapped(NO_ROOT, KL_REVERSED)
