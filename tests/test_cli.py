@@ -125,7 +125,7 @@ def test_help_names_every_command_task_and_preset() -> None:
     for arguments in ([], ["--help"], ["-h"]):
         outcome = command(*arguments)
         assert outcome.status == 0
-        for name in ("doctor", "train", "resume", "evaluate", "watch"):
+        for name in ("doctor", "train", "resume", "evaluate", "watch", "bench"):
             assert f"\n  {name} " in outcome.stdout
     help_of_train = command("train", "--help").stdout
     for word in (*envs.TASKS, "gym:ENV_ID", "smoke", "class", "paper", "--set NAME=VALUE", "runs/TASK-seedN"):

@@ -7,6 +7,7 @@ with what was asked for, or with the disk, and one line on standard error says w
 # Everything slow to import (torch above all) is imported inside the commands, so that --help answers at once.
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 STOPPED = 130  # 128 + SIGINT, as shells have it
 RUNS = Path("runs")
 LONGEST_FILM = 60  # s; its pictures take half a gigabyte of memory
+ROBOTS = ("swimmer", "hopper", "walker", "halfcheetah")
 OWN_OPTIONS = ("sampling", "preset", "seed", "device", "iterations", "steps_per_iteration")
 
 
@@ -184,6 +186,29 @@ def watch(run: Path, episodes: int, seconds: float, seed: int, out: Path | None)
     click.echo(watching.draw_learning_curve(loaded, out or run))
     film = watching.animate(loaded, out or run, episodes=episodes, seconds=seconds, seed=seed)
     click.echo(f"{film.path}: {_film_as_text(film)}")
+
+
+@commands.command()
+@click.argument("task", type=click.Choice(ROBOTS), default="hopper")
+@click.option("--seconds", type=click.FloatRange(1, 3600), default=60, show_default=True, help="Measure for so long.")
+@click.option("--envs", "num_envs", type=int, help="Environments side by side.  [default: the preset's]")
+@click.option("--threads", type=int, help="Of simulator and training.  [default: 2]")
+@click.option("--json", "as_json", is_flag=True, help="Print everything, every round too, as JSON.")
+def bench(task: str, seconds: float, num_envs: int | None, threads: int | None, as_json: bool) -> None:
+    """Measure how fast training is.
+
+    TASK is a robot, hopper by default. Environment and training are compared with MuJoCo's own open-loop rollout, the
+    ceiling; the phases of an iteration with each other; a Fisher product with a gradient; and training with sb3-contrib
+    where that is installed. Everything is measured in turns, and what is compared was measured side by side.
+    """
+    from trpo_lessons import training
+    from trpo_lessons.bench import speed, table
+
+    given = {"num_envs": num_envs, "threads": threads}
+    config = training.preset(task, "class", **{name: count for name, count in given.items() if count is not None})
+    numbers = itertools.count(1)
+    result = speed.measure(config, seconds, lambda each: click.echo(table.as_line(next(numbers), each), err=True))
+    click.echo(json.dumps(table.as_facts(result), indent=2) if as_json else table.as_text(result))
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:

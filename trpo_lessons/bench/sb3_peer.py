@@ -20,22 +20,17 @@ from typing import Any
 TASKS = {"hopper": "Hopper-v5", "walker": "Walker2d-v5", "swimmer": "Swimmer-v5", "halfcheetah": "HalfCheetah-v5"}
 
 
-def run_peer(
-    task: str, seed: int, total_steps: int, out: Path, num_envs: int = 2, episodes: int = 20
-) -> dict[str, Any]:
-    """Train for `total_steps` environment steps, then play `episodes` deterministic episodes with frozen statistics."""
+def peer_model(task: str, seed: int, num_envs: int = 2) -> Any:
+    """sb3-contrib's TRPO, with the recipe of its own benchmark for these tasks, not trained yet."""
     import torch
     from sb3_contrib import TRPO  # type: ignore[import-not-found]
     from stable_baselines3.common.env_util import make_vec_env  # type: ignore[import-not-found]
-    from stable_baselines3.common.evaluation import evaluate_policy  # type: ignore[import-not-found]
-    from stable_baselines3.common.logger import configure  # type: ignore[import-not-found]
     from stable_baselines3.common.vec_env import VecNormalize  # type: ignore[import-not-found]
 
     torch.set_num_threads(1)
     gamma = 0.9999 if task == "swimmer" else 0.99
-    folder = out / f"{task}-seed{seed}"
     env = VecNormalize(make_vec_env(TASKS[task], n_envs=num_envs, seed=seed), norm_reward=True, gamma=gamma)
-    model = TRPO(
+    return TRPO(
         "MlpPolicy",
         env,
         n_steps=1024,
@@ -50,6 +45,18 @@ def run_peer(
         device="cpu",
         seed=seed,
     )
+
+
+def run_peer(
+    task: str, seed: int, total_steps: int, out: Path, num_envs: int = 2, episodes: int = 20
+) -> dict[str, Any]:
+    """Train for `total_steps` environment steps, then play `episodes` deterministic episodes with frozen statistics."""
+    from stable_baselines3.common.evaluation import evaluate_policy  # type: ignore[import-not-found]
+    from stable_baselines3.common.logger import configure  # type: ignore[import-not-found]
+
+    folder = out / f"{task}-seed{seed}"
+    model = peer_model(task, seed, num_envs)
+    env = model.get_env()
     model.set_logger(configure(str(folder), ["csv"]))
     start = time.process_time()
     model.learn(total_steps)

@@ -1,0 +1,255 @@
+"""How fast training is, in units that mean something: the simulator's ceiling, a gradient, and sb3-contrib.
+
+Machines are noisy, and their noise lasts for seconds. So everything is measured for a moment, again and again in turns,
+and what is compared was measured side by side: each round gives ratios of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, cast
+
+import mujoco  # type: ignore[import-untyped]
+import numpy as np
+import torch
+from mujoco import rollout
+from numpy.typing import NDArray
+
+from trpo_lessons import envs
+from trpo_lessons.bench.peer_process import PeerError, PeerProcess
+from trpo_lessons.envs.mujoco import ROBOTS, MujocoVectorEnv, load_model
+from trpo_lessons.kl import fisher_vector_product
+from trpo_lessons.policies import Policy
+from trpo_lessons.surrogate import Batch, surrogate_gradient
+from trpo_lessons.training import TrainConfig
+from trpo_lessons.training.loop import PHASES, Trainer, standardised
+from trpo_lessons.training.run_folder import RunFolder
+
+CEILING_COPIES = 256  # enough to keep every thread busy
+BURST = 20  # control steps in a row: soon after, robots that nobody controls lie on the ground
+WARM_UP = 20  # iterations, if there is time: robots that fall at once are not what training is about
+MIN_ROUNDS = 3
+MOMENT = 0.5  # seconds for one measurement; less where there is little time altogether
+
+Floats = NDArray[np.float64]
+Burst = Callable[[], tuple[int, float]]  # -> simulator steps, seconds
+
+
+@dataclass(frozen=True)
+class Round:
+    """What was measured side by side.
+
+    ceiling, environment, training, peer  simulator steps a second; peer is None where sb3-contrib was not measured
+    gradient, fisher_product              seconds
+    """
+
+    ceiling: float
+    environment: float
+    training: float
+    gradient: float
+    fisher_product: float
+    peer: float | None
+
+
+@dataclass(frozen=True)
+class Speed:
+    """All rounds, and the time that the phases of their training iterations took.
+
+    seconds  wall time of these iterations, files included
+    phases   seconds by phase
+    no_peer  why sb3-contrib was not measured; "" when it was
+    """
+
+    config: TrainConfig
+    rounds: tuple[Round, ...]
+    seconds: float
+    phases: Mapping[str, float]
+    no_peer: str
+
+    @property
+    def overlapping(self) -> bool:
+        """Whether another thread fits the value function during the update (see `training.loop`)."""
+        return bool(self.config.value_hidden) and self.config.threads > 1
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Every phase as a share of an iteration, and all `other` work. They add up to 1, unless they overlap."""
+        shares = {phase: self.phases[phase] / self.seconds for phase in PHASES}
+        value, update = shares["value"], shares["gradient"] + shares["cg"] + shares["search"]
+        fits = max(update, value) if self.overlapping else update + value
+        return {**shares, "other": 1 - shares["acting"] - shares["simulating"] - shares["advantages"] - fits}
+
+    @property
+    def solving(self) -> float:
+        """The share of an iteration in which conjugate gradient, the search or the value fit run."""
+        shares = self.shares
+        gradient, value, rest = shares["gradient"], shares["value"], shares["cg"] + shares["search"]
+        if not self.overlapping:
+            return rest + value
+        return value + rest if value < gradient else max(gradient + rest, value)
+
+
+def measure(config: TrainConfig, seconds: float, report: Callable[[Round], None] = lambda _: None) -> Speed:
+    """Measure for about `seconds`, at least three rounds; `report` is told of each round as it ends.
+
+    Raises ValueError for a task that is no robot, and SettingError for settings that cannot be used.
+    """
+    if config.task not in ROBOTS:
+        raise ValueError(f"bench needs a task with a ceiling, one of {', '.join(ROBOTS)}, not {config.task}")
+    end = time.perf_counter() + seconds
+    moment = min(MOMENT, seconds / 20)
+    rounds: list[Round] = []
+    with ExitStack() as stack:
+        peer, no_peer = _peer(config.task, stack)
+        training = _Training(config, stack, warm_up=seconds / 5)
+        simulator = _Simulator(training.trainer, stack)
+        while len(rounds) < MIN_ROUNDS or time.perf_counter() < end:
+            rounds.append(_round(training, simulator, peer, moment))
+            report(rounds[-1])
+    return Speed(config, tuple(rounds), training.seconds, training.phases, no_peer)
+
+
+def _peer(task: str, stack: ExitStack) -> tuple[PeerProcess | None, str]:
+    try:
+        return stack.enter_context(PeerProcess(task)), ""
+    except PeerError as error:
+        return None, str(error)
+
+
+def _round(training: _Training, simulator: _Simulator, peer: PeerProcess | None, moment: float) -> Round:
+    trainer = training.trainer
+    simulator.go_to_where(trainer)
+    gradient, product = seconds_of_products(trainer.policy, trainer.theta, training.batch, training.products, moment)
+    return Round(
+        ceiling=_speed(simulator.open_loop, moment),
+        environment=_speed(simulator.environment, moment),
+        training=_speed(training.iterate, moment),
+        gradient=gradient,
+        fisher_product=product,
+        peer=peer.steps_per_second() if peer else None,
+    )
+
+
+def _speed(burst: Burst, moment: float) -> float:
+    """Steps a second, from one burst or as many as fill the moment."""
+    steps, seconds = burst()
+    while seconds < moment:
+        more = burst()
+        steps, seconds = steps + more[0], seconds + more[1]
+    return steps / seconds
+
+
+class _Training:
+    """The training loop as `training.train` runs it, files included."""
+
+    def __init__(self, config: TrainConfig, stack: ExitStack, warm_up: float) -> None:
+        self.trainer = Trainer(config)
+        stack.callback(self.trainer.close)
+        self._folder = RunFolder.create(Path(stack.enter_context(TemporaryDirectory())), config)
+        self.products = config.cg_iterations + 1  # the scale of the step takes one more
+        self._forget()
+        while self.trainer.iteration == 0 or (self.trainer.iteration < WARM_UP and self.seconds < warm_up):
+            self.iterate()
+        self._forget()
+        path = self.trainer.sampler.sample(self.trainer.policy, self.trainer.theta, self.trainer.statistics)
+        self.batch = path.batch(standardised(path.rewards))
+
+    def _forget(self) -> None:
+        self.seconds, self.phases = 0.0, dict.fromkeys(PHASES, 0.0)
+
+    def iterate(self) -> tuple[int, float]:
+        """One iteration: simulator steps, seconds."""
+        start = time.perf_counter()
+        row = self.trainer.iterate()
+        self._folder.append_row(row)
+        self._folder.save_checkpoint(*self.trainer.state())
+        seconds = time.perf_counter() - start
+        self.seconds += seconds
+        for phase in PHASES:
+            self.phases[phase] += row[f"seconds_{phase}"]
+        return self.trainer.config.steps_per_iteration, seconds
+
+
+class _Simulator:
+    """The same robots in the same states under the same random controls: open loop, and as environments."""
+
+    def __init__(self, trainer: Trainer, stack: ExitStack) -> None:
+        config = trainer.config
+        robot = ROBOTS[config.task]
+        self._model, self._repeats = load_model(robot), robot.frame_skip
+        self._rollout = stack.enter_context(rollout.Rollout(nthread=config.threads))
+        self._data = [mujoco.MjData(self._model) for _ in range(config.threads)]
+        # In groups with a thread each, as in training.
+        self._envs = [_alone(config, env.num_envs) for env in trainer.sampler.envs]
+        for env in self._envs:
+            stack.callback(env.close)
+        self._threads = stack.enter_context(ThreadPoolExecutor(len(self._envs)))
+        self._generator = np.random.default_rng(0)
+
+    def go_to_where(self, trainer: Trainer) -> None:
+        """Take the robots of training as they are now, and draw new controls."""
+        self._states = [envs.restorable(env).save_state() for env in trainer.sampler.envs]
+        shape = (BURST, CEILING_COPIES, self._model.nu)
+        self._controls = self._generator.uniform(-1, 1, shape).astype(np.float32)
+
+    def open_loop(self) -> tuple[int, float]:
+        """As fast as MuJoCo goes: many copies, all controls known beforehand, nobody looks at the states between."""
+        full = mujoco.mj_stateSize(self._model, mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
+        states = np.concatenate([state["integration_state"] for state in self._states])[:, :full]
+        states = np.resize(states, (CEILING_COPIES, full))
+        controls = self._controls.astype(np.float64).swapaxes(0, 1).repeat(self._repeats, axis=1)
+        start = time.perf_counter()
+        self._rollout.rollout(self._model, self._data, states, controls)
+        return BURST * CEILING_COPIES, time.perf_counter() - start
+
+    def environment(self) -> tuple[int, float]:
+        """Environments step by step: observations, rewards and new episodes, but no policy."""
+        first = 0
+        parts = []
+        for env, state in zip(self._envs, self._states, strict=True):
+            env.restore_state(state)
+            parts.append(self._controls[:, np.arange(first, first + env.num_envs) % CEILING_COPIES])
+            first += env.num_envs
+        start = time.perf_counter()
+        list(self._threads.map(_follow, self._envs, parts))
+        return BURST * first, time.perf_counter() - start
+
+
+def _alone(config: TrainConfig, num_envs: int) -> MujocoVectorEnv:
+    env = envs.make(config.task, num_envs, threads=1, **config.task_settings)
+    env.reset(seed=0)
+    return cast(MujocoVectorEnv, env)
+
+
+def _follow(env: MujocoVectorEnv, controls: NDArray[Any]) -> None:
+    for actions in controls:
+        env.step(actions)
+
+
+def seconds_of_products(
+    policy: Policy, theta: torch.Tensor, batch: Batch, products: int, moment: float
+) -> tuple[float, float]:
+    """Seconds for a gradient of the surrogate, and for a Fisher product over the same states, on one thread.
+
+    A product's share of building the graph that `products` of them use together is counted in.
+    """
+    torch.set_num_threads(1)
+    seconds, rounds = np.zeros(2), 0
+    while seconds.sum() < moment or not rounds:
+        start = time.perf_counter()
+        for _ in range(products):
+            vector = surrogate_gradient(policy, theta, batch)
+        between = time.perf_counter()
+        product = fisher_vector_product(policy, theta, batch)
+        for _ in range(products):
+            product(vector)
+        seconds += (between - start, time.perf_counter() - between)
+        rounds += 1
+    gradient, fisher_product = (seconds / (rounds * products)).tolist()
+    return gradient, fisher_product
