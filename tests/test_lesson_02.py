@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from trpo_lessons.distributions import DiagGaussian
 from trpo_lessons.improvement_bound import surrogate_objective
 from trpo_lessons.mdp import evaluate_policy
+from trpo_lessons.teaching.checks import lesson_02 as checks
 from trpo_lessons.teaching.explorers import lesson_02 as lesson
+from trpo_lessons.teaching.solutions import lesson_02 as solutions
 
 STEPS = (0.1, 0.5, 2.0, 6.0)
 
@@ -27,6 +29,11 @@ def policy_at(step: float) -> np.ndarray:
 
 
 # ---- stepping along the gradient
+
+
+def test_a_right_formula_with_half_the_digits_is_told_so_and_not_something_else() -> None:
+    line = checks.estimate.outcome(lambda *arguments: solutions.estimate(*arguments).float()).line
+    assert "numbers of type float32, but float64 is asked for. Keep the precision" in line
 
 
 def test_the_walker_starts_out_the_same_everywhere() -> None:

@@ -34,7 +34,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.random import Generator
 
-from trpo_lessons.teaching.checks.comparing import close, copy_of, difference_in_form, same
+from trpo_lessons.teaching.checks.comparing import close, copy_of, difference_in_form, lost_precision, same
 
 Function = Callable[..., Any]
 Property = Callable[[Function, Generator], bool]
@@ -141,7 +141,7 @@ class Check:
                 problem = self._problem_with_form(student) or self._first_failed_property(student)
                 if problem is None:
                     return self._say("passed", "passed")
-                return self._say("wrong", f"not yet. {self._explain(student) or problem}")
+                return self._say("wrong", f"not yet. {self._explain(student) or self._imprecise(student) or problem}")
             except NotImplementedError:
                 return self._say("not attempted", f"not attempted yet (about {self.minutes} minutes)")
             except _FoundError as found:
@@ -189,6 +189,11 @@ class Check:
             )
         return None
 
+    def _imprecise(self, student: Function) -> str | None:
+        """A number with too few digits fails properties that its formula satisfies: then say so."""
+        arguments = self.inputs(self._rng(0))
+        return lost_precision(_guarded(student)(*copy_of(arguments)), self.reference(*copy_of(arguments)))
+
     def _behaves_like(self, student: Function, other: Function) -> bool:
         for draw in range(1, DRAWS + 1):
             arguments = self.inputs(self._rng(100 + draw))
@@ -230,7 +235,7 @@ def _guarded(student: Function) -> Function:
         except NotImplementedError:
             raise
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            reason = f"{type(error).__name__}: {error}".rstrip(".: \n")
             advice = "Call it yourself on a small example to see where."
             raise _FoundError(f"Your function stopped with {reason}. {advice}") from None
 

@@ -104,14 +104,21 @@ def _difference_in_numbers(
         return f"{where} complex numbers, but real ones are asked for."
     # A whole number where a real one is asked for is fine; a truncated array is not, and neither is half the precision.
     if exact_dtype and a.dtype != b.dtype and a.size:
-        half = a.dtype.kind == b.dtype.kind == "f"
-        keep = " Keep the precision of the arguments, for example with zeros_like." if half else ""
-        return f"{where} numbers of type {a.dtype}, but {b.dtype} is asked for.{keep}"
+        return lost_precision(a, b, where) or f"{where} numbers of type {a.dtype}, but {b.dtype} is asked for."
     if a.dtype.kind == "f" and np.isnan(a).any() and not np.isnan(b).any():
         return f"{where} NaN, which is not a number. Look for 0/0, log of a negative number, or inf - inf."
     if a.dtype.kind == "f" and np.isinf(a).any() and not np.isinf(b).any():
         return f"{where} an infinite value. Look for a division by zero, log(0), or exp of something large."
     return None
+
+
+def lost_precision(answer: Any, expected: Any, where: str = "Your function returned") -> str | None:
+    """What to say of numbers with fewer digits than `expected` has; None if there are as many."""
+    a, b = as_array(answer), as_array(expected)
+    if a is None or b is None or not a.dtype.kind == b.dtype.kind == "f" or a.itemsize >= b.itemsize:
+        return None
+    keep = "Keep the precision of the arguments, for example with zeros_like."
+    return f"{where} numbers of type {a.dtype}, but {b.dtype} is asked for. {keep}"
 
 
 def _shape(array: np.ndarray[Any, Any]) -> str:

@@ -62,6 +62,24 @@ def discounts_from_the_start(rewards: Floats, gamma: float) -> Floats:
 
 @discounted_returns.mistake(
     "concept",
+    "You add the rewards up and never discount them. It is tempting because what is still to come is what an "
+    "action earns; but a reward that comes k steps later counts gamma**k.",
+)
+def never_discounts(rewards: Floats, _gamma: float) -> Floats:
+    return np.cumsum(rewards[::-1])[::-1].copy()
+
+
+@discounted_returns.mistake(
+    "concept",
+    "You add gamma times the next reward, and stop there. It is tempting because the formula looks one step ahead; but "
+    "what stands there is the next return, which holds everything that follows.",
+)
+def looks_one_step_ahead(rewards: Floats, gamma: float) -> Floats:
+    return rewards + gamma * np.append(rewards[1:], 0.0)
+
+
+@discounted_returns.mistake(
+    "concept",
     "Every entry is the return of the whole episode. It is tempting because that is one sum; but an action cannot be "
     "credited with rewards that came before it.",
 )
@@ -101,11 +119,17 @@ def never_turned_around(rewards: Floats, gamma: float) -> Floats:
 def candidates(rng: Generator) -> tuple[Floats, Floats, float]:
     """Twelve policies that promise more the further away they are, and a penalty that stops some of them."""
     kl = np.sort(rng.uniform(0.0, 1.0, size=12))
-    return np.sqrt(kl) + rng.normal(scale=0.2, size=12), kl, float(rng.uniform(0.5, 2.0))
+    return np.sqrt(kl) + rng.normal(scale=0.2, size=12), kl, float(rng.uniform(0.3, 3.0))
 
 
 best_candidate = Check("best_candidate", minutes=5, inputs=candidates)
 ChoiceFunction = Callable[[Floats, Floats, float], int]
+
+
+@best_candidate.property("An index is asked for: a whole number from 0 to one less than the number of candidates.")
+def returns_an_index(student: ChoiceFunction, rng: Generator) -> bool:
+    L, kl, C = candidates(rng)
+    return student(L, kl, C) in range(len(L))
 
 
 @best_candidate.property("Among candidates that are equally far away, the one with the largest L should be chosen.")
@@ -145,6 +169,15 @@ def rewards_distance(L: Floats, kl: Floats, C: float) -> int:
 )
 def trusts_the_promise(L: Floats, kl: Floats, C: float) -> int:  # noqa: ARG001
     return int(np.argmax(L))
+
+
+@best_candidate.mistake(
+    "constant",
+    "You subtract the distance as it is, without C. It is tempting because L minus distance looks complete; but C says "
+    "how much of a promise each nat of distance may cost, and it can be any size.",
+)
+def forgets_the_factor(L: Floats, kl: Floats, _C: float) -> int:
+    return int(np.argmax(L - kl))
 
 
 @best_candidate.mistake(

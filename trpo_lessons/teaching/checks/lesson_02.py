@@ -174,6 +174,17 @@ def ten_for_a_coin(student: CountFunction, _rng: Generator) -> bool:
 
 
 @samples_needed.property(
+    "A state counts as often as it is visited: split a state into two alike, each with half of its visits, and the "
+    "answer should stay what it is."
+)
+def splits_a_state(student: CountFunction, rng: Generator) -> bool:
+    visits, *tables = two_policies(rng)
+    split = torch.cat([visits[:1] / 2, visits[:1] / 2, visits[1:]])
+    twice = (torch.cat([table[:1], table]) for table in tables)
+    return student(split, *twice) == student(visits, *tables)
+
+
+@samples_needed.property(
     "The unit in which advantages are counted should not matter: the gain and its error scale alike."
 )
 def any_unit(student: CountFunction, rng: Generator) -> bool:
@@ -502,6 +513,15 @@ def leaves_out_the_ratios(_ratios: Tensor, advantages: Tensor, starts: Tensor, g
 )
 def takes_away_the_old(ratios: Tensor, advantages: Tensor, starts: Tensor, gamma: float) -> Tensor:
     return (gamma ** ages(starts) * (ratios - 1) * advantages).sum() / starts.sum()
+
+
+@from_stream.mistake(
+    "concept",
+    "You add the episodes up; tempting, because the terms of one episode are added up. L is what one episode brings on "
+    "average: every first step in the stream opens another one, so divide by how many there are.",
+)
+def adds_the_episodes_up(ratios: Tensor, advantages: Tensor, starts: Tensor, gamma: float) -> Tensor:
+    return (gamma ** ages(starts) * ratios * advantages).sum()
 
 
 @from_stream.mistake(

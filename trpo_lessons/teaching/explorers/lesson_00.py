@@ -39,7 +39,7 @@ def findings_table(findings: Sequence[Finding]) -> Markdown:
         return re.sub(r"(?:~|[A-Z]:)?(?:[\\/][\w.@+-]+)+[\\/]", "…/", text).replace("|", "\\|")
 
     rows = [f"| {f.name} | {f.verdict} | {cell(f.detail)} | {cell(f.remedy)} |" for f in findings]
-    return Markdown("\n".join(["| | | found | what to do |", "|---|---|---|---|", *rows]))  # type: ignore[no-untyped-call]
+    return Markdown("\n".join(["| part | verdict | found | what to do |", "|---|---|---|---|", *rows]))  # type: ignore[no-untyped-call]
 
 
 # ---- the machine that breaks ----------------------------------------------------------------------------------------
@@ -325,7 +325,7 @@ def step_size() -> Explorer[Race]:
             Stops(
                 "step_size",
                 "step size of the vanilla gradient",
-                [0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0],
+                [0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0],
                 1.0,
             ),
             Slider("seed", "seed (luck)", 0, 4, 1, 0),

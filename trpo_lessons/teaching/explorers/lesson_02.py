@@ -220,7 +220,8 @@ def draw_weights(numbers: Weights, figure: FigureBase) -> None:
     percent = 100 * np.arange(samples + 1) / samples
     lower.plot(percent, 100 * np.append(0, numbers.shares.cumsum()), color=VERMILION, linestyle="-", label="they carry")
     lower.plot([0, 100], [0, 100], color=GREY, linestyle=":", label="if all weighed the same")
-    lower.plot(100 * numbers.half / samples, 50, "o", color=BLACK)
+    carried = numbers.shares[: numbers.half].sum()
+    lower.plot(100 * numbers.half / samples, 100 * carried, "o", color=BLACK)
     lower.set(
         title="who carries the weight", xlabel="% of samples, heaviest first", ylabel="% of weight", ylim=(0, 105)
     )
