@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import gymnasium
 import pytest
 
 from trpo_lessons import training
@@ -44,3 +45,14 @@ def test_a_time_limit_cuts_episodes_where_it_says(endless: training.Run, tmp_pat
 def test_a_time_limit_is_at_least_one_step(endless: training.Run) -> None:
     with pytest.raises(ValueError, match="time_limit must be at least 1, got 0"):
         training.evaluate(endless, 2, time_limit=0)
+
+
+def test_an_environment_that_can_no_longer_be_made(endless: training.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise gymnasium.error.DependencyNotInstalled("the wind tunnel is gone")
+
+    monkeypatch.setattr(gymnasium, "make", broken)
+    with pytest.raises(
+        training.RunError, match=r"run: gym:toy_envs:Endless-v0 cannot be made: the wind tunnel is gone"
+    ):
+        training.load_run(endless.folder)

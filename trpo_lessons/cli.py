@@ -189,7 +189,7 @@ def watch(run: Path, episodes: int, seconds: float, seed: int, out: Path | None)
 
 
 @commands.command()
-@click.argument("task", type=click.Choice(ROBOTS), default="hopper")
+@click.argument("task", type=click.Choice(ROBOTS), default="hopper", metavar="[TASK]")
 @click.option("--seconds", type=click.FloatRange(1, 3600), default=60, show_default=True, help="Measure for so long.")
 @click.option("--envs", "num_envs", type=int, help="Environments side by side.  [default: the preset's]")
 @click.option("--threads", type=int, help="Of simulator and training.  [default: 2]")
@@ -197,9 +197,10 @@ def watch(run: Path, episodes: int, seconds: float, seed: int, out: Path | None)
 def bench(task: str, seconds: float, num_envs: int | None, threads: int | None, as_json: bool) -> None:
     """Measure how fast training is.
 
-    TASK is a robot, hopper by default. Environment and training are compared with MuJoCo's own open-loop rollout, the
-    ceiling; the phases of an iteration with each other; a Fisher product with a gradient; and training with sb3-contrib
-    where that is installed. Everything is measured in turns, and what is compared was measured side by side.
+    TASK is swimmer, hopper (the default), walker, or halfcheetah. Environment and training are compared with MuJoCo's
+    own open-loop rollout, the ceiling; the phases of an iteration with each other; a Fisher product with a gradient;
+    and training with sb3-contrib where that is installed. Everything is measured in turns, and what is compared was
+    measured side by side.
     """
     from trpo_lessons import training
     from trpo_lessons.bench import speed, table

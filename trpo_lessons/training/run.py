@@ -93,7 +93,10 @@ def load_run(path: Path | str) -> Run:
     folder = RunFolder(Path(path))
     config, _ = folder.config()
     tensors, facts = folder.load_checkpoint()
-    env = envs.make(config.task, 1, threads=1)
+    try:
+        env = envs.make(config.task, 1, threads=1)
+    except ValueError as error:  # such as a Gymnasium environment whose simulator is not installed here
+        raise RunError(f"{path}: {error}") from error
     policy = policy_for(env, config)
     env.close()
     with _checkpoint_must_fit(folder):
