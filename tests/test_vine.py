@@ -3,243 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
-from helpers import PROPERTY, mutant, normal, seeded
-from hypothesis import given
-from hypothesis import strategies as st
+from helpers import normal, seeded
 from torch import Tensor
+from vine_toys import CHEAP, ENVS, GAMMA, RAW, Fuse, falling_cartpole, grow, naive_roll_out, policy_for
 
-from trpo_lessons import mdp, vine
 from trpo_lessons.distributions import Distribution
-from trpo_lessons.envs import RestorableVectorEnv, State, make
-from trpo_lessons.envs.tabular import TabularVectorEnv
-from trpo_lessons.policies import CategoricalHead, GaussianHead, Layer, Policy, linear_policy
+from trpo_lessons.policies import CategoricalHead, GaussianHead, linear_policy
 from trpo_lessons.single_path import RunningMoments, for_environment, sample_single_path
 from trpo_lessons.trpo import trpo_update
 from trpo_lessons.vine import (
-    Rollouts,
-    Vine,
     branch_noise,
     choose_states,
     every_action,
     from_the_policy,
-    roll_out,
     rows_of,
     sample_vine,
     self_normalised_surrogate,
 )
-
-GAMMA = 0.9
-
-
-class Fuse(RestorableVectorEnv):
-    """A fuse of length 2 to 12 burns down by 1, or by 2 under action 2; at 0 the episode is over, a limit cuts it at 6.
-
-    A step pays 10 (episodes begun) + a + luck, where luck is a random number of the environment; observations are
-    (fuse, steps, episodes begun).
-    """
-
-    def __init__(self, num_envs: int, luck: float = 1.0) -> None:
-        box = spaces.Box(-np.inf, np.inf, (3,), np.float64)
-        super().__init__("fuse", num_envs, box, spaces.Discrete(3), max_episode_steps=6)
-        self._rows, self._luck, self.counted = np.zeros((num_envs, 3)), luck, 0
-
-    def _physics(self) -> State:
-        return {"rows": self._rows}
-
-    def _reset_rows(self, rows: np.ndarray) -> None:
-        for row in rows:
-            self._rows[row] = (self._generators[row].integers(2, 13), 0.0, self._rows[row, 2] + 1)
-
-    def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        self.counted += self.num_envs
-        luck = [generator.random() for generator in self._generators]
-        rewards = 10 * self._rows[:, 2] + actions + self._luck * np.array(luck)
-        self._rows[:, 0] -= 1 + (actions == 2)
-        self._rows[:, 1] += 1
-        return self._observe(), rewards, self._rows[:, 0] <= 0
-
-    def _observe(self) -> np.ndarray:
-        return self._rows.copy()
-
-
-def tabular(num_envs: int) -> TabularVectorEnv:
-    return TabularVectorEnv(mdp.garnet(5, 3, branching=2, gamma=GAMMA, seed=1), num_envs, max_episode_steps=15)
-
-
-def falling_cartpole(num_envs: int) -> RestorableVectorEnv:
-    return make("cartpole", num_envs)  # type: ignore[return-value]
-
-
-ENVS: dict[str, Callable[[int], RestorableVectorEnv]] = {
-    "fuse": Fuse,
-    "tabular": tabular,
-    "cartpole": falling_cartpole,
-    "barto-cartpole": lambda num_envs: make("barto-cartpole", num_envs),  # type: ignore[dict-item,return-value]
-    "hopper": lambda num_envs: make("hopper", num_envs, threads=1),  # type: ignore[dict-item,return-value]
-}
-CHEAP = ["fuse", "tabular", "cartpole", "barto-cartpole"]
-
-
-def policy_for(env: RestorableVectorEnv, seed: int = 0) -> tuple[Policy, Tensor]:
-    """A linear policy. A matrix product may round a row differently in another place; here each row is on its own."""
-    space, obs_dim = env.single_action_space, env.observation_space.shape[1]
-    head = CategoricalHead(int(space.n)) if isinstance(space, spaces.Discrete) else GaussianHead(space.shape[0])
-    row_by_row = Layer(lambda x, w, b: (x[:, None] * w).sum(-1) + b, ((head.num_inputs, obs_dim), (head.num_inputs,)))
-    policy = Policy([row_by_row], head)
-    return policy, 0.3 * normal(seed, policy.num_parameters)
-
-
-class Raw(RunningMoments):
-    """Observations as they are, in float64."""
-
-    def normalise(self, obs: Tensor) -> Tensor:
-        return obs
-
-
-RAW = Raw.empty(1)
-
-
-def grow(name: str = "fuse", *, num_envs: int = 3, width: int = 7, seed: int = 0, **settings: Any) -> Vine:
-    trunk_env, branch_env = (
-        settings.pop("trunk_env", ENVS[name](num_envs)),
-        settings.pop("branch_env", ENVS[name](width)),
-    )
-    policy, theta = policy_for(trunk_env)
-    raw_obs = torch.tensor(trunk_env.reset(seed=seed)[0])
-    settings = {
-        "trunk_steps": 12,
-        "num_states": 8,
-        "first_actions": from_the_policy(3),
-        "rollout_length": 5,
-        "gamma": GAMMA,
-        "generator": seeded(seed),
-        **settings,
-    }
-    return sample_vine(trunk_env, branch_env, policy, theta, RAW, raw_obs, **settings)
-
-
-# ---- rollouts
-
-
-def naive_roll_out(
-    make_env: Callable[[int], RestorableVectorEnv],
-    pi_old: Callable[[Tensor], Distribution],
-    starts: State,
-    first_actions: Tensor,
-    noise: Tensor,
-) -> list[tuple[float, int, bool, list[float]]]:
-    """One rollout after the other, each alone in an environment of its own: return, length, terminated, last obs."""
-    found = []
-    for m, first in enumerate(first_actions):
-        env, total = make_env(1), 0.0
-        obs = env.restore_state({name: array[m : m + 1] for name, array in starts.items()})
-        for t in range(len(noise)):
-            action = first[None] if t == 0 else pi_old(torch.tensor(obs)).sample_from(noise[t, m][None])
-            obs, rewards, terminated, truncated, infos = env.step(for_environment(action, env.single_action_space))
-            total += GAMMA**t * rewards[0]
-            if terminated[0] or truncated[0]:
-                obs = infos["final_obs"]
-                break
-        found.append((total, t + 1, bool(terminated[0]), obs[0].tolist()))
-    return found
-
-
-def rollout_problem(name: str, count: int = 11, length: int = 8, seed: int = 0) -> tuple[Any, ...]:
-    """Starts all over a path, first actions, noise."""
-    env = ENVS[name](count)
-    policy, theta = policy_for(env, seed)
-    pi_old = policy.at(theta)
-    obs, generator = torch.tensor(env.reset(seed=seed)[0]), seeded(seed)
-    saved = []
-    for _ in range(5):
-        saved.append(env.save_state())
-        actions = pi_old(obs).sample(generator)
-        obs = torch.tensor(env.step(for_environment(actions, env.single_action_space))[0])
-    starts = {key: np.stack([saved[m % 5][key][m] for m in range(count)]) for key in saved[0]}
-    distribution = pi_old(obs)
-    noise = torch.stack([distribution.noise(generator) for _ in range(length)])
-    return pi_old, starts, distribution.sample(generator), noise
-
-
-def check_roll_out(roll_out: Any, name: str, width: int, **settings: int) -> Rollouts:
-    pi_old, starts, first_actions, noise = rollout_problem(name, **settings)
-    env = ENVS[name](width)
-    found = roll_out(env, pi_old, starts, first_actions, noise, GAMMA)
-    expected = naive_roll_out(ENVS[name], pi_old, starts, first_actions, noise)
-    for m, (total, length, terminated, last_obs) in enumerate(expected):
-        assert (found.lengths[m], found.terminated[m]) == (length, terminated), m
-        assert found.returns[m].item() == pytest.approx(total, rel=1e-12), m
-        assert found.last_obs[m].tolist() == last_obs, m
-    return found  # type: ignore[no-any-return]
-
-
-@pytest.mark.parametrize("width", [1, 4, 11, 30])
-@pytest.mark.parametrize("name", CHEAP)
-def test_rollouts_side_by_side_are_rollouts_one_by_one(name: str, width: int) -> None:
-    found = check_roll_out(roll_out, name, width)
-    assert found.num_steps % width == 0
-
-
-def test_rollouts_of_a_hopper_are_rollouts_one_by_one() -> None:
-    check_roll_out(roll_out, "hopper", width=5, count=7, length=6)
-
-
-def test_rollouts_end_in_all_three_ways() -> None:
-    found = check_roll_out(roll_out, "fuse", width=4, count=60, length=4)
-    last = found.last_obs
-    assert found.terminated.any()
-    assert ((last[:, 1] == 6) & ~found.terminated).any()  # the time limit
-    assert ((found.lengths == 4) & (last[:, 1] < 6) & ~found.terminated).any()  # the rollout's own limit
-    assert (found.lengths < 4).any()
-
-
-IDLE_COUNTED = "np.add.at(returns, rollout, gamma**age * rewards)"
-MISTAKES = {
-    "the next episode's rewards are counted": ("(terminated | truncated | (age == length))", "(age == length)"),
-    "a time limit taken for a termination": ("= age[ended], terminated[ended]", "= age[ended], (age < length)[ended]"),
-    "the last observation is the next episode's": ("_before_reset(copies.obs, infos)[ended]", "copies.obs[ended]"),
-    "the first action is forgotten": ("actions[age == 0] =", "_ ="),
-    "discounted from the wrong step": ("(gamma**age * rewards)", "(gamma ** (age + 1) * rewards)"),
-    "a rollout goes on with an old age": ("self.age[ended], self.busy[ended] = 0,", "_, self.busy[ended] = 0,"),
-    "another rollout's random numbers": ("noise[age, rollout]", "noise[age, 0 * rollout]"),
-    "idle copies are counted in": ("returns[rollout[busy]] += (gamma**age * rewards)[busy]", IDLE_COUNTED),
-    "the waiting start elsewhere": ("self._starts, self.rollout[which]), which", "self._starts, which), which"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes_in_a_rollout_would_be_noticed(mistake: str) -> None:
-    broken = mutant(vine, MISTAKES[mistake]).roll_out
-    for width in (4, 30):
-        try:
-            check_roll_out(broken, "fuse", width, count=20, length=5)
-        except (AssertionError, IndexError):
-            return
-    pytest.fail("it was not noticed")
-
-
-@PROPERTY
-@given(st.integers(1, 12), st.integers(1, 20), st.integers(1, 7), st.integers(0, 100))
-def test_every_step_is_counted_and_none_is_wasted_while_a_rollout_waits(
-    width: int, count: int, length: int, seed: int
-) -> None:
-    pi_old, starts, first_actions, noise = rollout_problem("fuse", count, length, seed)
-    env = Fuse(width)
-    found = roll_out(env, pi_old, starts, first_actions, noise, GAMMA)
-    assert found.num_steps == env.counted
-    assert ((found.lengths >= 1) & (found.lengths <= length)).all()
-    # Idling begins when nothing waits any more, and lasts no longer than one rollout.
-    idle = found.num_steps - found.lengths.sum()
-    assert 0 <= idle <= width * length
-
 
 # ---- the trunk and the states
 

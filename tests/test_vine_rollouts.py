@@ -1,0 +1,109 @@
+"""Rollouts side by side: each as if it were alone, and every simulator step counted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import PROPERTY, mutant, seeded
+from hypothesis import given
+from hypothesis import strategies as st
+from vine_toys import CHEAP, ENVS, GAMMA, Fuse, naive_roll_out, policy_for
+
+from trpo_lessons import vine
+from trpo_lessons.single_path import for_environment
+from trpo_lessons.vine import (
+    Rollouts,
+    roll_out,
+)
+
+
+def rollout_problem(name: str, count: int = 11, length: int = 8, seed: int = 0) -> tuple[Any, ...]:
+    """Starts all over a path, first actions, noise."""
+    env = ENVS[name](count)
+    policy, theta = policy_for(env, seed)
+    pi_old = policy.at(theta)
+    obs, generator = torch.tensor(env.reset(seed=seed)[0]), seeded(seed)
+    saved = []
+    for _ in range(5):
+        saved.append(env.save_state())
+        actions = pi_old(obs).sample(generator)
+        obs = torch.tensor(env.step(for_environment(actions, env.single_action_space))[0])
+    starts = {key: np.stack([saved[m % 5][key][m] for m in range(count)]) for key in saved[0]}
+    distribution = pi_old(obs)
+    noise = torch.stack([distribution.noise(generator) for _ in range(length)])
+    return pi_old, starts, distribution.sample(generator), noise
+
+
+def check_roll_out(roll_out: Any, name: str, width: int, **settings: int) -> Rollouts:
+    pi_old, starts, first_actions, noise = rollout_problem(name, **settings)
+    env = ENVS[name](width)
+    found = roll_out(env, pi_old, starts, first_actions, noise, GAMMA)
+    expected = naive_roll_out(ENVS[name], pi_old, starts, first_actions, noise)
+    for m, (total, length, terminated, last_obs) in enumerate(expected):
+        assert (found.lengths[m], found.terminated[m]) == (length, terminated), m
+        assert found.returns[m].item() == pytest.approx(total, rel=1e-12), m
+        assert found.last_obs[m].tolist() == last_obs, m
+    return found  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("width", [1, 4, 11, 30])
+@pytest.mark.parametrize("name", CHEAP)
+def test_rollouts_side_by_side_are_rollouts_one_by_one(name: str, width: int) -> None:
+    found = check_roll_out(roll_out, name, width)
+    assert found.num_steps % width == 0
+
+
+def test_rollouts_of_a_hopper_are_rollouts_one_by_one() -> None:
+    check_roll_out(roll_out, "hopper", width=5, count=7, length=6)
+
+
+def test_rollouts_end_in_all_three_ways() -> None:
+    found = check_roll_out(roll_out, "fuse", width=4, count=60, length=4)
+    last = found.last_obs
+    assert found.terminated.any()
+    assert ((last[:, 1] == 6) & ~found.terminated).any()  # the time limit
+    assert ((found.lengths == 4) & (last[:, 1] < 6) & ~found.terminated).any()  # the rollout's own limit
+    assert (found.lengths < 4).any()
+
+
+IDLE_COUNTED = "np.add.at(returns, rollout, gamma**age * rewards)"
+MISTAKES = {
+    "the next episode's rewards are counted": ("(terminated | truncated | (age == length))", "(age == length)"),
+    "a time limit taken for a termination": ("= age[ended], terminated[ended]", "= age[ended], (age < length)[ended]"),
+    "the last observation is the next episode's": ("_before_reset(copies.obs, infos)[ended]", "copies.obs[ended]"),
+    "the first action is forgotten": ("actions[age == 0] =", "_ ="),
+    "discounted from the wrong step": ("(gamma**age * rewards)", "(gamma ** (age + 1) * rewards)"),
+    "a rollout goes on with an old age": ("self.age[ended], self.busy[ended] = 0,", "_, self.busy[ended] = 0,"),
+    "another rollout's random numbers": ("noise[age, rollout]", "noise[age, 0 * rollout]"),
+    "idle copies are counted in": ("returns[rollout[busy]] += (gamma**age * rewards)[busy]", IDLE_COUNTED),
+    "the waiting start elsewhere": ("self._starts, self.rollout[which]), which", "self._starts, which), which"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_in_a_rollout_would_be_noticed(mistake: str) -> None:
+    broken = mutant(vine, MISTAKES[mistake]).roll_out
+    for width in (4, 30):
+        try:
+            check_roll_out(broken, "fuse", width, count=20, length=5)
+        except (AssertionError, IndexError):
+            return
+    pytest.fail("it was not noticed")
+
+
+@PROPERTY
+@given(st.integers(1, 12), st.integers(1, 20), st.integers(1, 7), st.integers(0, 100))
+def test_every_step_is_counted_and_none_is_wasted_while_a_rollout_waits(
+    width: int, count: int, length: int, seed: int
+) -> None:
+    pi_old, starts, first_actions, noise = rollout_problem("fuse", count, length, seed)
+    env = Fuse(width)
+    found = roll_out(env, pi_old, starts, first_actions, noise, GAMMA)
+    assert found.num_steps == env.counted
+    assert ((found.lengths >= 1) & (found.lengths <= length)).all()
+    # Idling begins when nothing waits any more, and lasts no longer than one rollout.
+    idle = found.num_steps - found.lengths.sum()
+    assert 0 <= idle <= width * length
