@@ -61,7 +61,7 @@ def nothing_to_itself(student: AverageFunction, rng: Generator) -> bool:
 )
 def a_fair_coin(student: AverageFunction, _rng: Generator) -> bool:
     visits, pi_old, pi_new = (as_float64(x) for x in ([1.0], [[0.5, 0.5]], [[0.25, 0.75]]))
-    return close(student(visits, pi_old, pi_new), math.log(4 / 3) / 2)
+    return close(student(visits, pi_old, pi_new), math.log(4 / 3) / 2, 1e-6)
 
 
 @average_kl.property("What the new policy does in a state that is never visited should not matter.")
@@ -84,7 +84,7 @@ def never_taken_before(student: AverageFunction, rng: Generator) -> bool:
     pi_old[1] /= pi_old[1].sum()
     kept = pi_old > 0
     ratios = torch.where(kept, pi_old, 1) / torch.where(kept, pi_new, 1)
-    return close(student(visits, pi_old, pi_new), (visits[:, None] * pi_old * ratios.log()).sum())
+    return close(student(visits, pi_old, pi_new), (visits[:, None] * pi_old * ratios.log()).sum(), 1e-6)
 
 
 @average_kl.property(
@@ -307,6 +307,16 @@ def centers_the_scores(policy: Policy, theta: Tensor, batch: Batch) -> Tensor:
 
 @empirical_fisher.mistake(
     "concept",
+    "This is torch.cov of the scores, which subtracts their mean and divides by N - 1; tempting, because the Fisher "
+    "matrix is a covariance. But the mean is known, it is zero: nothing is estimated and nothing has to be subtracted, "
+    "and the plain mean over N is asked for.",
+)
+def takes_a_sample_covariance(policy: Policy, theta: Tensor, batch: Batch) -> Tensor:
+    return torch.cov(scores_of(policy, theta, batch).T)
+
+
+@empirical_fisher.mistake(
+    "concept",
     "You keep the diagonal and leave the rest zero; tempting, because optimizers such as Adam do. Then each parameter "
     "is measured for itself, and what two of them do together to the policy is forgotten.",
 )
@@ -398,6 +408,15 @@ def same_natural_direction(student: ChangeFunction, rng: Generator) -> bool:
 def inverts(g: Tensor, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
     inverse = torch.linalg.inv(B)
     return inverse @ g, inverse @ A @ inverse.T
+
+
+@in_other_parameters.mistake(
+    "concept",
+    "Your matrix is right, but the gradient is divided by B as if it were a step; tempting, because steps go that way. "
+    "Steps and gradients change oppositely, so that slope times step, the gain, stays the same.",
+)
+def inverts_the_gradient(g: Tensor, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.linalg.solve(B, g), B.T @ A @ B
 
 
 @in_other_parameters.mistake(

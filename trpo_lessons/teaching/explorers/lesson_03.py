@@ -216,7 +216,8 @@ def facts_of_region(numbers: Region) -> str:
     ]
     lines.append(f"between the gradient and the natural step: {numbers.angle:.2g} degrees")
     lines.append(
-        f"the natural step leads where it led with 1 mark from zero, within 1e-9: {'yes' if numbers.same else 'no'}"
+        "the natural step is the same policy as with 1 mark and the zero on the path, within 1e-9: "
+        f"{'yes' if numbers.same else 'no'}"
     )
     return "\n".join(lines)
 
