@@ -33,13 +33,7 @@ from trpo_lessons.envs import RestorableVectorEnv, State
 from trpo_lessons.envs.base import Floats
 from trpo_lessons.envs.random_state import make_generators, pack_generators
 from trpo_lessons.policies import Policy
-from trpo_lessons.single_path import (
-    RunningMoments,
-    SinglePath,
-    by_environment,
-    for_environment,
-    sample_single_path,
-)
+from trpo_lessons.single_path import RunningMoments, SinglePath, by_environment, for_environment, sample_single_path
 from trpo_lessons.surrogate import States
 
 FirstActions = Callable[[Distribution, torch.Generator], tuple[Tensor, Tensor]]

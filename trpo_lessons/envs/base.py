@@ -161,8 +161,9 @@ class RestorableVectorEnv(VectorEnv[Floats, NDArray[Any], NDArray[Any]], ABC):
             array[which] = state[name]
         self._elapsed_steps[which] = state["elapsed_steps"]
         self._episode_returns[which] = state["episode_returns"]
-        restored = dict(zip(which.tolist(), unpack_generators(state["generators"]), strict=True))
-        self._generators = [restored.get(row, generator) for row, generator in enumerate(self._generators)]
+        self._generators = self._generators.copy()
+        for row, generator in zip(which, unpack_generators(state["generators"]), strict=True):
+            self._generators[row] = generator
         self._needs_reset = False
         return self._observe()
 
