@@ -209,16 +209,18 @@ class _Simulator:
         return BURST * CEILING_COPIES, time.perf_counter() - start
 
     def environment(self) -> tuple[int, float]:
-        """Environments step by step: observations, rewards and new episodes, but no policy."""
-        first = 0
-        parts = []
-        for env, state in zip(self._envs, self._states, strict=True):
-            env.restore_state(state)
-            parts.append(self._controls[:, np.arange(first, first + env.num_envs) % CEILING_COPIES])
-            first += env.num_envs
+        """The same step by step, with observations, rewards and new episodes, but no policy.
+
+        There are fewer copies than in the open loop, so they take one part of its copies after the other. The threads
+        wait for each other only at the end.
+        """
+        num_envs = sum(env.num_envs for env in self._envs)
+        parts = -(-CEILING_COPIES // num_envs)
+        controls = np.resize(self._controls.swapaxes(0, 1), (parts, num_envs, BURST, self._model.nu))
+        groups = np.split(controls, np.cumsum([env.num_envs for env in self._envs])[:-1], axis=1)
         start = time.perf_counter()
-        list(self._threads.map(_follow, self._envs, parts))
-        return BURST * first, time.perf_counter() - start
+        list(self._threads.map(_follow, self._envs, self._states, groups))
+        return BURST * parts * num_envs, time.perf_counter() - start
 
 
 def _alone(config: TrainConfig, num_envs: int) -> MujocoVectorEnv:
@@ -227,9 +229,12 @@ def _alone(config: TrainConfig, num_envs: int) -> MujocoVectorEnv:
     return cast(MujocoVectorEnv, env)
 
 
-def _follow(env: MujocoVectorEnv, controls: NDArray[Any]) -> None:
-    for actions in controls:
-        env.step(actions)
+def _follow(env: MujocoVectorEnv, state: envs.State, controls: NDArray[Any]) -> None:
+    """Take the controls [parts, E, T, nu], each part from `state`."""
+    for part in controls:
+        env.restore_state(state)
+        for t in range(part.shape[1]):
+            env.step(part[:, t])
 
 
 def seconds_of_products(
