@@ -1,31 +1,35 @@
 """Validates lessons, and shows that validation would notice if one were broken.
 
-    static_faults(notebook)            what is wrong with the file as it is stored
-    run_strict(path, scratch)          strict nbval in a fresh process: {code cell: why it failed, or ""}
-    missed_canaries(path, scratch)     damages a copy of the lesson on purpose: the damage that stayed unnoticed
+    static_faults(notebook)   what is wrong with the file as it is stored
+    run_strict(path, scratch) strict nbval in a fresh process: {code cell: why it failed, or ""}
+    validate(path, scratch)   the same, and every kind of damage tried on the way: what stayed unnoticed
 
 Code cells are counted from 0, as nbval counts them. A cell that skips comparison carries metadata
 ``{"lesson": {"skip_reason": "...", "sabotage": "..."}}``: why its output cannot be stable, and a statement which, run
-after the cell, makes its result what it would be if the cell had done nothing (``returns[:] = 0``). The next code cell
-must notice that.
+after the cell, makes its result what it would be if the cell had done nothing (``returns = 0 * returns``; it may bind
+names anew, and must leave objects as they are). The next code cell must notice that.
 
 nbval does not notice everything: it passes a cell whose outputs were stripped together with its execution count
 (`static_faults` refuses that), and compares neither pictures, widget views nor anything of a skipped cell. So this
 module is also a pytest plugin, loaded into the nbval process, that compares the *kinds* of output of every cell, stored
 against fresh: a blanked picture, a widget that is gone or an emptied skipped cell then turns validation red.
+
+Canaries are tried by the same plugin, in the same run, as soon as the cell they belong to has passed: what is stored is
+damaged and compared once more with what has just been computed, or a cell is run once more after its callbacks were
+broken, its widget hidden or its data sabotaged. Then the lesson's names are bound as they were, and the lesson goes on.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import re
 import subprocess
 import sys
-import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -120,24 +124,32 @@ def _texts(cell: NotebookNode) -> Iterator[str]:
 
 def run_strict(path: Path, scratch: Path) -> dict[int, str]:
     """Run `path` under strict nbval in a process of its own; why each code cell failed, "" where it did not."""
+    return _nbval(path, scratch, {})
+
+
+def validate(path: Path, scratch: Path) -> tuple[dict[int, str], list[str]]:
+    """What `run_strict` finds, and which damage, done on purpose on the way, nobody would have noticed."""
+    draw = random.Random(hashlib.sha256(path.read_bytes()).digest())
+    canaries = plan_canaries(nbformat.read(path, as_version=4), draw)
+    plan, noticed = scratch / f"{path.stem}.plan", scratch / f"{path.stem}.noticed"
+    plan.write_text(json.dumps([asdict(canary) for canary in canaries]))
+    noticed.write_text("")
+    failures = _nbval(path, scratch, {PLAN: str(plan), NOTICED: str(noticed)})
+    seen = noticed.read_text().splitlines()
+    lost = [f"cell {canary.cell}: {canary.damage} went unnoticed" for canary in canaries if str(canary) not in seen]
+    return failures, lost if canaries else ["no cell has an output that could be damaged"]
+
+
+def _nbval(path: Path, scratch: Path, variables: dict[str, str]) -> dict[int, str]:
     report = scratch / f"{path.stem}.xml"
     report.unlink(missing_ok=True)
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "nbval.plugin",
-        "-p",
-        Path(__file__).stem,
-        "-p",
-        "no:cacheprovider",
-    ]
+    plugins = ["-p", "nbval.plugin", "-p", Path(__file__).stem, "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *plugins]
     command += ["--nbval", "--nbval-cell-timeout=300", "--nbval-kernel-startup-timeout=300", "--color=no"]
     command += ["-c", os.devnull, f"--rootdir={path.parent}", f"--junitxml={report}", str(path)]
     # A reader's own IPython settings and the outer pytest's options would change what the cells print.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    environment |= {"IPYTHONDIR": str(scratch / "ipython"), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    environment |= {"IPYTHONDIR": str(scratch / "ipython"), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **variables}
     done = subprocess.run(
         command, cwd=Path(__file__).parent, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
@@ -152,108 +164,68 @@ def run_strict(path: Path, scratch: Path) -> dict[int, str]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """In the nbval process: after nbval's own comparison, compare the kinds of output of every cell that ran."""
+    """In the nbval process: after nbval's own comparison, compare the kinds of output; then try the cell's canaries."""
     result = yield
     cell: Any = item
-    fresh = getattr(cell, "test_outputs", None)
-    if fresh is not None and kinds(fresh) != kinds(cell.cell.outputs):
-        message = f"Cell outputs differ in kind: stored {sorted(kinds(cell.cell.outputs))}, now {sorted(kinds(fresh))}"
-        raise NbCellError(cell.cell_num, message, cell.cell.source)
+    if getattr(cell, "test_outputs", None) is not None:
+        _compare_kinds(cell)
+        if PLAN in os.environ:
+            _try_canaries(cell)
     return result
+
+
+def _compare_kinds(cell: Any) -> None:
+    stored, fresh = kinds(cell.cell.outputs), kinds(cell.test_outputs)
+    if stored != fresh:
+        message = f"Cell outputs differ in kind: stored {sorted(stored)}, now {sorted(fresh)}"
+        raise NbCellError(cell.cell_num, message, cell.cell.source)
 
 
 # ---- canaries --------------------------------------------------------------------------------------------------------
 
+PLAN, NOTICED = "LESSON_CANARIES", "LESSON_CANARIES_NOTICED"
+
 
 @dataclass(frozen=True)
 class Canary:
-    """Damage done on purpose; validation must fail at code cell `cell`, for a reason that holds `symptom`."""
+    """Damage done on purpose, after code cell `cell` has passed.
+
+    `stored` damages what the file holds. `hides_widget` and `before` run a cell once more: with nothing of it reaching
+    the page, or after this code and the cell before it.
+    """
 
     cell: int
     damage: str
-    symptom: str = "Cell outputs differ"
+    stored: str | None = None  # outputs as JSON
+    hides_widget: bool = False
+    before: str = ""
 
 
-def missed_canaries(path: Path, scratch: Path) -> list[str]:
-    """Damage copies of a lesson at cells drawn from its content, and tell what validation did not notice.
-
-    One run carries several canaries, each at a cell of its own, because nbval judges every cell by itself. A cell that
-    fails without a canary is reported too: then a canary's neighbor might have failed for the wrong reason.
-    """
-    notebook = nbformat.read(path, as_version=4)
-    draw = random.Random(hashlib.sha256(path.read_bytes()).digest())
-    damaged, canaries = _plant(notebook, draw)
-    lost = [] if canaries else ["no cell has a digit in its output, or an output that could be blanked"]
-    lost += _unnoticed(damaged, canaries, scratch, f"{path.stem}_canaries", strangers_allowed=False)
-    for number, cell in enumerate(code_cells(notebook)):
-        if is_skipped(cell):
-            damaged, canary = _sabotage(notebook, number)
-            name = f"{path.stem}_sabotage_{number}"
-            lost += _unnoticed(damaged, [canary], scratch, name, strangers_allowed=True)
-    return lost
-
-
-def _unnoticed(
-    damaged: NotebookNode, canaries: list[Canary], scratch: Path, name: str, *, strangers_allowed: bool
-) -> list[str]:
-    last = max((canary.cell for canary in canaries), default=-1)
-    copy = nbformat.from_dict(damaged)
-    while len(code_cells(copy)) > last + 1:
-        copy.cells.pop()  # what comes after the last canary only costs time
-    target = scratch / f"{name}.ipynb"
-    nbformat.write(copy, target)
-    results = run_strict(target, scratch)
-    lost = [
-        f"cell {canary.cell}: {canary.damage} went unnoticed"
-        for canary in canaries
-        if canary.symptom not in results[canary.cell] or not results[canary.cell]
-    ]
-    strangers = {number for number, reason in results.items() if reason} - {canary.cell for canary in canaries}
-    if strangers and not strangers_allowed:
-        number = min(strangers)
-        lost.append(f"cell {number} failed though nothing was done to it:\n{results[number]}")
-    return lost
-
-
-def _plant(notebook: NotebookNode, draw: random.Random) -> tuple[NotebookNode, list[Canary]]:
-    """A copy with every explorer's callbacks broken, every widget gone, two cells blanked and two digits changed."""
-    damaged = nbformat.from_dict(notebook)
-    cells = code_cells(damaged)
-    canaries = []
+def plan_canaries(notebook: NotebookNode, draw: random.Random) -> list[Canary]:
+    """For every output: gone, and with one digit changed. For every explorer: gone, and its callbacks broken. For every
+    skipped cell: its sabotage."""
+    cells, canaries = code_cells(notebook), []
     for number, cell in enumerate(cells):
+        if cell.outputs:
+            canaries.append(Canary(number, "blanked outputs", stored="[]"))
+        if not is_skipped(cell) and any(re.search(r"\d", text) for text in _texts(cell)):
+            outputs, change = _change_digit(cell, draw)
+            canaries.append(Canary(number, f"a changed digit ({change})", stored=outputs))
         if shows_widget(cell):
-            cell.source = RUN_UNSEEN.format(source=cell.source)
-            canaries += [Canary(number, "a removed widget"), Canary(number + 1, "a broken callback", symptom="")]
-    if canaries:
-        cells[0].source = BREAK_CALLBACKS + cells[0].source
-
-    def free(wanted: Any) -> list[int]:
-        taken = {canary.cell for canary in canaries}
-        numbers = [number for number, cell in enumerate(cells) if number not in taken and wanted(cell)]
-        return draw.sample(numbers, min(2, len(numbers)))
-
-    for number in free(lambda cell: not is_skipped(cell) and any(re.search(r"\d", text) for text in _texts(cell))):
-        change = _change_digit(cells[number], draw)
-        canaries.append(Canary(number, f"a changed digit ({change})"))
-    for number in free(lambda cell: bool(cell.outputs)):
-        cells[number].outputs = []
-        canaries.append(Canary(number, "blanked outputs"))
-    return damaged, canaries
+            canaries.append(Canary(number, "a removed widget", hides_widget=True))
+            broken = f"{BREAK_CALLBACKS}\n{RUN_UNSEEN.format(source=cell.source)}"
+            canaries.append(Canary(number + 1, "a broken callback", before=broken))
+        if is_skipped(cell):
+            statement = cell.metadata.get("lesson", {}).get("sabotage", "")
+            canaries.append(Canary(number + 1, f"a skipped cell sabotaged with {statement!r}", before=statement))
+    return canaries
 
 
-def _sabotage(notebook: NotebookNode, number: int) -> tuple[NotebookNode, Canary]:
-    """A copy in which a skipped cell is left with a worthless result: the next code cell must notice."""
-    damaged = nbformat.from_dict(notebook)
-    cell = code_cells(damaged)[number]
-    statement = cell.metadata.lesson.sabotage
-    cell.source += f"\n{statement}\n"
-    return damaged, Canary(number + 1, f"a skipped cell sabotaged with {statement!r}", symptom="")
-
-
-def _change_digit(cell: NotebookNode, draw: random.Random) -> str:
-    """Change one digit of the stored output, wherever nbval compares it; tells which."""
+def _change_digit(cell: NotebookNode, draw: random.Random) -> tuple[str, str]:
+    """The stored outputs with one digit changed, wherever nbval compares it; and which."""
+    outputs = [nbformat.from_dict(output) for output in cell.outputs]
     places: list[tuple[Any, str]] = []
-    for output in cell.outputs:
+    for output in outputs:
         holder = output if output.output_type == "stream" else output.get("data", {})
         places += [(holder, key) for key in ("text", *COMPARED_TEXT) if re.search(r"\d", holder.get(key, ""))]
     holder, key = draw.choice(places)
@@ -261,7 +233,58 @@ def _change_digit(cell: NotebookNode, draw: random.Random) -> str:
     at = draw.choice([match.start() for match in re.finditer(r"\d", text)])
     digit = str((int(text[at]) + draw.randint(1, 9)) % 10)
     holder[key] = text[:at] + digit + text[at + 1 :]
-    return f"{text[at]} to {digit}"
+    return json.dumps(outputs), f"{text[at]} to {digit}"
+
+
+def _try_canaries(cell: Any) -> None:
+    """In the nbval process: try the canaries of a cell that has passed, and note which were noticed."""
+    fresh = cell.test_outputs
+    for entry in json.loads(Path(os.environ[PLAN]).read_text()):
+        canary = Canary(**entry)
+        if canary.cell != cell.cell_num:
+            continue
+        if canary.stored is not None:
+            noticed = _would_notice(cell, fresh, nbformat.from_dict(json.loads(canary.stored)))
+        else:
+            noticed = _notices_when_run(cell, canary)
+        if noticed:
+            with open(os.environ[NOTICED], "a", encoding="utf-8") as file:
+                file.write(f"{canary}\n")
+
+
+def _would_notice(cell: Any, fresh: list[NotebookNode], stored: list[NotebookNode]) -> bool:
+    """Whether a cell with these outputs stored would fail, for what it has just computed."""
+    if kinds(stored) != kinds(fresh):
+        return True
+    return bool(cell.options["check"]) and not cell.compare_outputs(fresh, stored)
+
+
+def _notices_when_run(cell: Any, canary: Canary) -> bool:
+    """Run a cell once more, damaged, and bind the lesson's names as they were afterwards."""
+    try:
+        if _failure(cell, SAVE_NAMES, []):
+            return False
+        if canary.hides_widget:
+            hidden = _failure(cell, RUN_UNSEEN.format(source=cell.cell.source), cell.cell.outputs)
+            return "Cell outputs differ" in hidden
+        return not _failure(cell, canary.before, []) and bool(_failure(cell, cell.cell.source, cell.cell.outputs))
+    finally:
+        left = _failure(cell, RESTORE_NAMES, [])
+        assert not left, left
+
+
+def _failure(cell: Any, source: str, stored: list[NotebookNode]) -> str:
+    """Run `source` in the lesson's kernel as if it stood in this cell with `stored` outputs: why it fails, or ""."""
+    original = cell.cell
+    cell.cell = nbformat.from_dict({**original, "source": source, "outputs": stored, "execution_count": 1})
+    try:
+        cell.runtest()
+        _compare_kinds(cell)
+    except NbCellError as error:
+        return str(error) or "failed"
+    finally:
+        cell.cell = original
+    return ""
 
 
 # The cell runs, but nothing of it reaches the page.
@@ -271,13 +294,27 @@ with capture_output():
     get_ipython().run_cell({source!r})
 """
 # Observers of the libraries' own are left alone: without them no widget could be built.
-BREAK_CALLBACKS = textwrap.dedent(
-    """\
-    import traitlets as _traitlets
-    _observe = _traitlets.HasTraits.observe
-    def _observe_libraries_only(self, handler, *args, **kwargs):
-        if (getattr(handler, "__module__", None) or "").partition(".")[0] in ("ipywidgets", "traitlets"):
-            _observe(self, handler, *args, **kwargs)
-    _traitlets.HasTraits.observe = _observe_libraries_only
-    """
-)
+BREAK_CALLBACKS = """\
+import traitlets as _traitlets
+_observe = _traitlets.HasTraits.observe
+def _observe_libraries_only(self, handler, *args, **kwargs):
+    if (getattr(handler, "__module__", None) or "").partition(".")[0] in ("ipywidgets", "traitlets"):
+        _observe(self, handler, *args, **kwargs)
+_traitlets.HasTraits.observe = _observe_libraries_only
+"""
+SAVE_NAMES = """\
+def _save():
+    import sys, traitlets
+    sys.lesson_names = {**globals()}, traitlets.HasTraits.observe
+    del sys.lesson_names[0]["_save"]
+_save()
+"""
+RESTORE_NAMES = """\
+def _restore():
+    import sys, traitlets
+    names, traitlets.HasTraits.observe = sys.lesson_names
+    for name in set(globals()) - set(names):
+        del globals()[name]
+    globals().update(names)
+_restore()
+"""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook, new_output
-from notebook_harness import NOTEBOOKS, code_cells, missed_canaries, run_strict, static_faults
+from notebook_harness import BREAK_CALLBACKS, NOTEBOOKS, code_cells, plan_canaries, run_strict, static_faults, validate
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -32,13 +33,11 @@ def test_lesson_is_stored_whole_and_clean(lesson: Path) -> None:
 
 
 def test_lesson_runs_to_its_stored_outputs(lesson: Path, run: str, tmp_path: Path) -> None:
-    results = run_strict(lesson, tmp_path)
+    """Once, and damage done to it on the way is noticed; `make test-lesson` does it twice."""
+    results, unnoticed = validate(lesson, tmp_path)
     assert len(results) == len(code_cells(nbformat.read(lesson, as_version=4)))
     assert "\n".join(reason for reason in results.values() if reason) == "", f"{lesson.name}, {run} run"
-
-
-def test_lesson_turns_red_when_damaged(lesson: Path, tmp_path: Path) -> None:
-    assert missed_canaries(lesson, tmp_path) == []
+    assert unnoticed == []
 
 
 # ---- the harness itself, on a lesson made for the purpose ------------------------------------------------------------
@@ -86,8 +85,51 @@ def save(notebook: NotebookNode, folder: Path) -> Path:
 def test_a_good_lesson_passes_and_its_canaries_are_noticed(good: NotebookNode, tmp_path: Path) -> None:
     path = save(good, tmp_path)
     assert static_faults(nbformat.read(path, as_version=4)) == []
-    assert set(run_strict(path, tmp_path).values()) == {""}
-    assert missed_canaries(path, tmp_path) == []
+    results, unnoticed = validate(path, tmp_path)
+    assert (set(results.values()), unnoticed) == ({""}, [])
+
+
+def test_a_damaged_file_turns_red_where_the_damage_is(good: NotebookNode, tmp_path: Path) -> None:
+    """What canaries try inside a run, done to the file itself."""
+    notebook = nbformat.from_dict(good)
+    cells = code_cells(notebook)
+    cells[0].source = BREAK_CALLBACKS + cells[0].source
+    cells[4].outputs[0].text = cells[4].outputs[0].text.replace("five", "six")
+    cells[5].outputs[0].data["text/plain"] = "Picture: 13 dots"
+    cells[6].outputs = []
+    results = run_strict(save(notebook, tmp_path), tmp_path)
+    assert {number for number, reason in results.items() if reason} == {2, 4, 5, 6}
+
+
+def test_canaries_leave_the_lesson_as_it_was(tmp_path: Path) -> None:
+    """What comes after them uses the widget, the data and a name that damage had bound anew."""
+    later = "slider.value = 4\nprint(area.value, len(set(draws)), scale, 'sys' in dir(), '_observe' in dir())"
+    path = save(make_lesson(SETTINGS, WIDGET, MOVED, LIVE, NOTICED, later), tmp_path)
+    assert "28 apples 5 7 False False" in path.read_text()
+    results, unnoticed = validate(path, tmp_path)
+    assert (set(results.values()), unnoticed) == ({""}, [])
+
+
+def test_canaries_of_a_cell_that_fails_are_not_taken_for_noticed(good: NotebookNode, tmp_path: Path) -> None:
+    notebook = nbformat.from_dict(good)
+    code_cells(notebook)[2].source = "raise ValueError"
+    results, unnoticed = validate(save(notebook, tmp_path), tmp_path)
+    assert [number for number, reason in results.items() if reason] == [2]
+    assert {line.partition(":")[0] for line in unnoticed} == {"cell 2"}
+    assert "cell 2: a broken callback went unnoticed" in unnoticed
+
+
+def test_every_kind_of_damage_is_tried(good: NotebookNode) -> None:
+    canaries = plan_canaries(good, random.Random(0))
+    tried = {canary.damage.partition(" (")[0].partition(" with")[0] for canary in canaries}
+    assert tried == {
+        "blanked outputs",
+        "a changed digit",
+        "a removed widget",
+        "a broken callback",
+        "a skipped cell sabotaged",
+    }
+    assert [canary.cell for canary in canaries if "digit" in canary.damage] == [0, 1, 2, 5, *range(6, 16)]
 
 
 def test_what_nbval_does_not_compare_is_compared_by_kind(good: NotebookNode, tmp_path: Path) -> None:
@@ -105,7 +147,9 @@ def test_a_lesson_that_cannot_notice_damage_is_reported(tmp_path: Path) -> None:
     blind = "slider.value = 3\nprint('moved')"  # prints the same whether or not the callback ran
     careless = "print(len(draws))"
     path = save(make_lesson(SETTINGS, WIDGET, blind, LIVE, careless), tmp_path)
-    assert missed_canaries(path, tmp_path) == [
+    results, unnoticed = validate(path, tmp_path)
+    assert set(results.values()) == {""}
+    assert unnoticed == [
         "cell 2: a broken callback went unnoticed",
         "cell 4: a skipped cell sabotaged with 'draws = [0.0] * 5' went unnoticed",
     ]
