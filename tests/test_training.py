@@ -235,8 +235,13 @@ def test_global_random_generators_are_neither_used_nor_touched(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     "config",
-    [tiny("hopper"), tiny("barto-cartpole", value_hidden=()), tiny("swimmer", control_cost=1e-5, chunk_size=20)]
-    + [tiny("hopper", threads=3, num_envs=8), tiny("hopper", threads=1)],
+    [
+        tiny("hopper"),
+        tiny("hopper", threads=3, num_envs=8),
+        tiny("hopper", threads=1),
+        tiny("barto-cartpole", value_hidden=()),
+        tiny("swimmer", control_cost=1e-5, chunk_size=20),
+    ],
     ids=lambda config: f"{config.task}-{config.threads}",
 )
 def test_the_loop_knows_nothing_that_the_checkpoint_does_not(config: TrainConfig, tmp_path: Path) -> None:
