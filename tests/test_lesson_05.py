@@ -81,6 +81,18 @@ def test_what_the_lesson_says_about_the_picture_is_so() -> None:
     assert 0 < patient.tried_gain[-1] < 0.1 * patient.gain_model[full] * patient.tried[-1], "question 4"
 
 
+def test_each_condition_refuses_some_step_alone() -> None:
+    inside = lesson.compute_along(2.0, 0.001, 0.9)
+    assert (inside.tried_kl[-3:] < 2.0).all()
+    assert (inside.tried_gain[-3:-1] < 0).all(), "the last two crosses, refused by the surrogate alone"
+    outside = lesson.compute_along(2.0, 1.0, 0.5)
+    full = lesson.at_full_step(outside)
+    assert outside.tried_kl[0] > 2.0
+    assert outside.tried_gain[0] > 0.2, "refused by the KL alone"
+    assert outside.kl[full] / outside.kl_model[full] == pytest.approx(1.7, abs=0.05)
+    assert outside.gain[full] / outside.gain_model[full] == pytest.approx(0.8, abs=0.02)
+
+
 def test_facts_count_the_backtracks() -> None:
     assert "after 0 backtracks" in lesson.facts_of_along(lesson.compute_along(0.01, 0.1, 0.5))
     assert "after 1 backtrack:" in lesson.facts_of_along(lesson.compute_along(1.0, 0.001, 0.5))

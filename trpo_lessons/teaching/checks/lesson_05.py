@@ -104,6 +104,15 @@ def measures_in_parameters(x: Tensor, _product: Product, _damping: float, delta:
 
 @full_step.mistake(
     "concept",
+    "You add damping itself to x.Ax; tempting, because both are numbers. Damping stands on the diagonal of A, as c I, "
+    "and x pays it for every entry: c times x.x comes with it.",
+)
+def adds_damping_once(x: Tensor, product: Product, damping: float, delta: float) -> Tensor:
+    return torch.sqrt(2 * delta / (torch.dot(x, product(x)) + damping)) * x
+
+
+@full_step.mistake(
+    "concept",
     "You divide by the squared length of (A + damping I) x; tempting, because that vector is the gradient and lies at "
     "hand. The bowl pairs it with x itself: x times (A + damping I) x.",
 )
@@ -121,10 +130,11 @@ def landscape(rng: Generator) -> tuple[Scalar, Scalar, Tensor, Tensor, float, fl
     """A surrogate that rises along the step and then falls, a KL that grows, and the other arguments of a search."""
     theta, step = normal(rng, 3), normal(rng, 3)
     summit, kl_at_full = float(rng.uniform(0.1, 0.9)), float(rng.uniform(0.5, 3.0))
+    before = float(rng.uniform(-0.5, 0.5))
 
     def surrogate(at: Tensor) -> float:
         t = along(at)
-        return float(0.7 + t * (2 * summit - t))
+        return before + t * (2 * summit - t)
 
     def mean_kl(at: Tensor) -> float:
         return float(kl_at_full * along(at) ** 2)
@@ -140,7 +150,7 @@ def rising(theta: Tensor, step: Tensor) -> Scalar:
     return lambda at: float(torch.dot(at - theta, step))
 
 
-def found_in_six_cases(
+def found_in_seven_cases(
     function: SearchFunction,
     surrogate: Scalar,
     mean_kl: Scalar,
@@ -150,13 +160,14 @@ def found_in_six_cases(
     shrink: float,
     tries: int,
 ) -> tuple[Tensor, ...]:
-    """Where KL decides, where the surrogate does, where all is refused; the full step; one candidate too few."""
+    """Where KL decides, where the surrogate does, all is refused; the full step; one too few; a flat surrogate."""
     cases = [(surrogate, radius) for radius in (0.1 * delta, delta, 100.0, 1e-9)]
+    cases.append((lambda _at: 0.3, 100.0))
     cases += [(rising(theta, step), 1.01 * mean_kl(theta + shrink**j * step)) for j in (0, tries)]
     return tuple(function(L, mean_kl, theta.clone(), step.clone(), radius, shrink, tries) for L, radius in cases)
 
 
-search = Check("search", minutes=12, inputs=landscape, behavior=found_in_six_cases)
+search = Check("search", minutes=12, inputs=landscape, behavior=found_in_seven_cases)
 
 
 @search.property("Where the full step improves the surrogate and its KL is at most delta, it should be taken whole.")
@@ -176,6 +187,38 @@ def refuses_nan(student: SearchFunction, rng: Generator) -> bool:
     surrogate, mean_kl, theta, step, _, shrink, tries = landscape(rng)
     broken: Scalar = lambda at: surrogate(at) if torch.equal(at, theta) else float("nan")  # noqa: E731
     return close(student(broken, mean_kl, theta, step, 10.0, shrink, tries), theta)
+
+
+@search.property("Where the surrogate is the same everywhere, nothing improves: theta should come back as it was.")
+def refuses_a_step_that_gains_nothing(student: SearchFunction, rng: Generator) -> bool:
+    _, mean_kl, theta, step, _, shrink, tries = landscape(rng)
+    return close(student(lambda _at: 0.3, mean_kl, theta, step, 10.0, shrink, tries), theta)
+
+
+@search.property("Adding a number to the surrogate everywhere should change nothing: what counts is whether it rises.")
+def only_the_gain_counts(student: SearchFunction, rng: Generator) -> bool:
+    _, mean_kl, theta, step, _, shrink, tries = landscape(rng)
+    uphill = rising(theta, step)
+    shifted: list[Scalar] = [lambda at: uphill(at) - 100, lambda at: uphill(at) + 100]
+    return all(close(student(L, mean_kl, theta, step, 10.0, shrink, tries), theta + step) for L in shifted)
+
+
+@search.property("After a refusal the next candidate should be `shrink` times as far from theta as the one refused.")
+def shrinks_by_the_factor(student: SearchFunction, rng: Generator) -> bool:
+    _, mean_kl, theta, step, _, shrink, tries = landscape(rng)
+    candidates = [theta + shrink**j * step for j in (1, 2)]
+    uphill = rising(theta, step)
+    return all(close(student(uphill, mean_kl, theta, step, 1.0001 * mean_kl(c), shrink, tries), c) for c in candidates)
+
+
+@search.property("Where the KL allows the full step but the surrogate does not improve, shorter ones should be tried.")
+def goes_on_where_the_surrogate_refuses(student: SearchFunction, rng: Generator) -> bool:
+    _, mean_kl, theta, step, _, shrink, tries = landscape(rng)
+    # A parabola that is back at its old value just beyond the second fraction after 1.
+    turn = 1.01 * shrink**2
+    uphill = rising(theta, step / torch.dot(step, step))
+    hill: Scalar = lambda at: uphill(at) * (turn - uphill(at))  # noqa: E731
+    return close(student(hill, mean_kl, theta, step, 10.0, shrink, tries), theta + shrink**2 * step)
 
 
 @search.property("There should be at most `tries` candidates, the full step included.")
@@ -277,6 +320,51 @@ def compares_with_the_one_before(
         if surrogate(new) > before and mean_kl(new) <= delta:
             return new
         before = surrogate(new)
+    return theta
+
+
+@search.mistake(
+    "concept",
+    "You ask for a surrogate above zero; tempting, because with standardized advantages the old value is zero, or "
+    "nearly. With others it is not: compare with the surrogate at the old theta.",
+)
+def compares_with_zero(
+    surrogate: Scalar, mean_kl: Scalar, theta: Tensor, step: Tensor, delta: float, shrink: float, tries: int
+) -> Tensor:
+    for j in range(tries):
+        new = theta + shrink**j * step
+        if surrogate(new) > 0 and mean_kl(new) <= delta:
+            return new
+    return theta
+
+
+@search.mistake(
+    "concept",
+    "You accept a step that gains nothing; tempting, because nothing is lost by it either. But where the batch sees "
+    "no difference there is no reason to move: only a surrogate above the old one is an improvement.",
+)
+def takes_a_draw_for_a_win(
+    surrogate: Scalar, mean_kl: Scalar, theta: Tensor, step: Tensor, delta: float, shrink: float, tries: int
+) -> Tensor:
+    for j in range(tries):
+        new = theta + shrink**j * step
+        if surrogate(new) >= surrogate(theta) and mean_kl(new) <= delta:
+            return new
+    return theta
+
+
+@search.mistake(
+    "order",
+    "You shrink until the KL is small enough, and ask the surrogate only then, once; tempting, because the KL is the "
+    "constraint. Where the surrogate refuses, a shorter step may still improve it: go on until both conditions hold.",
+)
+def asks_the_surrogate_once(
+    surrogate: Scalar, mean_kl: Scalar, theta: Tensor, step: Tensor, delta: float, shrink: float, tries: int
+) -> Tensor:
+    for j in range(tries):
+        new = theta + shrink**j * step
+        if mean_kl(new) <= delta:
+            return new if surrogate(new) > surrogate(theta) else theta
     return theta
 
 
@@ -443,8 +531,8 @@ def finds_the_careless_search(student: Verdicts, _rng: Generator) -> bool:
 
 
 @culprits.property(
-    f"'{KL_REVERSED}' is somewhere else. That update believes it is inside the trust region. Which auditor disagrees, "
-    "in the bold job, by more than the auditor of the healthy update does?"
+    f"'{KL_REVERSED}' is somewhere else. That update believes it is inside the trust region. Where does the audit "
+    "disagree, in the bold job, by more than it does for the healthy update?"
 )
 def finds_the_reversed_kl(student: Verdicts, _rng: Generator) -> bool:
     return named_right(KL_REVERSED, student)
@@ -468,7 +556,7 @@ def swapped(one: str, other: str) -> dict[str, str]:
     "order",
     f"You took '{KL_REVERSED}' and '{NO_KL}' for each other; tempting, because both end outside the trust region. A "
     "search that does not look at the KL reports one above delta without a qualm. The one that measures it the wrong "
-    "way round reports one below, and only the auditor's is above.",
+    "way round reports one below, and only the audit is above.",
 )
 def takes_blind_for_reversed() -> dict[str, str]:
     return swapped(KL_REVERSED, NO_KL)
