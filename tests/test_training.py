@@ -33,17 +33,24 @@ TINY: dict[str, Any] = {
     "value_hidden": (8,),
     "threads": 1,
 }
-TASKS = ("cartpole", "hopper")
+VINE: dict[str, Any] = {"vine_states": 6, "vine_branches": 2, "rollout_length": 3}
+TASKS = ("cartpole", "hopper", "hopper by vine")
 
 
 def tiny(task: str = "cartpole", **settings: Any) -> TrainConfig:
-    return training.preset(task, "smoke", **{**TINY, **settings})
+    """A run of a few seconds, of a task such as "hopper" or "hopper by vine"."""
+    scheme = {"sampling": "vine", **VINE} if task.endswith(" by vine") else {}
+    return training.preset(task.removesuffix(" by vine"), "smoke", **{**TINY, **scheme, **settings})
 
 
 def start(folder: Path, task: str) -> list[object]:
     """The arguments of `trpo-lessons` that train `tiny(task)` in `folder`."""
     named = ["--preset", "smoke", "--iterations", TINY["iterations"], "--steps-per-iteration", 64, "--out", folder]
-    return ["train", task, *named, *(f"--set={x}" for x in ("num_envs=4", "hidden=8", "value_hidden=8", "threads=1"))]
+    settings = ["num_envs=4", "hidden=8", "value_hidden=8", "threads=1"]
+    if task.endswith(" by vine"):
+        named += ["--sampling", "vine"]
+        settings += [f"{name}={value}" for name, value in VINE.items()]
+    return ["train", task.removesuffix(" by vine"), *named, *(f"--set={each}" for each in settings)]
 
 
 def contents(folder: Path) -> dict[str, Any]:
@@ -210,7 +217,7 @@ def test_ctrl_c_at_any_moment_ends_with_one_line(tmp_path: Path) -> None:
 # ---- the same settings give the same run ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("task", [*TASKS, "gym:CartPole-v1"])
+@pytest.mark.parametrize("task", [*TASKS, "cartpole by vine", "gym:CartPole-v1"])
 def test_a_seed_decides_everything(task: str, tmp_path: Path) -> None:
     first, again, other = (
         training.train(tiny(task, iterations=2, seed=seed), tmp_path / name)
@@ -241,8 +248,13 @@ def test_global_random_generators_are_neither_used_nor_touched(tmp_path: Path) -
         tiny("hopper", threads=1),
         tiny("barto-cartpole", value_hidden=()),
         tiny("swimmer", control_cost=1e-5, chunk_size=20),
+        tiny("hopper by vine"),
+        tiny("hopper by vine", threads=2),
+        tiny("cartpole by vine", threads=2),
+        tiny("cartpole by vine", vine_branches=3, rollout_length=2),
+        tiny("barto-cartpole by vine", value_hidden=()),
     ],
-    ids=lambda config: f"{config.task}-{config.threads}",
+    ids=lambda config: f"{config.task}-{config.sampling}-{config.threads}",
 )
 def test_the_loop_knows_nothing_that_the_checkpoint_does_not(config: TrainConfig, tmp_path: Path) -> None:
     """After every iteration, a new trainer with the saved state takes the next one to the same bits."""

@@ -26,7 +26,10 @@ from trpo_lessons.training.config import TrainConfig
         ({"hidden": (64, 0)}, r"hidden must be a sequence of layer widths, each at least 1, got \(64, 0\)"),
         ({"hidden": None}, "hidden must be a sequence of layer widths"),
         ({"device": "tpu"}, "device must be cpu or cuda, got 'tpu'"),
-        ({"sampling": "vines"}, "sampling must be single-path"),
+        ({"sampling": "vines"}, "sampling must be single-path or vine, got 'vines'"),
+        ({"vine_states": 0}, "vine_states must be a whole number, at least 1, got 0"),
+        ({"vine_branches": 1}, "vine_branches must be a whole number, at least 2, got 1"),
+        ({"rollout_length": 1.5}, "rollout_length must be a whole number, at least 1, got 1.5"),
         ({"steps_per_iteration": 65}, r"steps_per_iteration \(65\) must be a multiple of num_envs \(8\)"),
         ({"gama": 0.9}, "there is no setting 'gama'; did you mean 'gamma'?"),
         ({"xyzzy": 1}, "there is no setting 'xyzzy'; settings: task, sampling,"),
@@ -36,6 +39,60 @@ def test_a_setting_that_cannot_be_used_is_refused(settings: dict[str, Any], mess
     with pytest.raises(training.SettingError, match=message) as refusal:
         training.preset("cartpole", "smoke", **settings)
     assert "\n" not in str(refusal.value)
+
+
+def vine(task: str = "cartpole", name: str = "smoke", **settings: Any) -> TrainConfig:
+    return training.preset(task, name, sampling="vine", **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "left"),
+    [
+        ({"steps_per_iteration": 100}, 0),
+        ({"steps_per_iteration": 128}, 0),
+        ({"steps_per_iteration": 136}, 8),  # fewer than the states that are to be chosen from them
+        ({"steps_per_iteration": 252}, 124),  # not a multiple of the environments
+        ({"rollout_length": 100}, 0),
+    ],
+)
+def test_a_budget_that_leaves_no_trunk_is_refused(settings: dict[str, Any], left: int) -> None:
+    with pytest.raises(training.SettingError, match=f"leaves {left} steps for the trunk, after") as refusal:
+        vine(**settings)
+    assert "vine_states 16 x vine_branches 2 x rollout_length" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_the_vine_refuses_a_task_that_cannot_restore_its_state() -> None:
+    told = "gym:CartPole-v1 cannot go back to an earlier state, which the vine needs; use sampling single-path"
+    with pytest.raises(training.SettingError, match=told):
+        vine("gym:CartPole-v1")
+
+
+def test_trunk_and_branches_share_the_budget() -> None:
+    config = vine()
+    assert (config.branch_steps, config.rows * config.num_envs) == (16 * 2 * 4, 128)
+    assert config.steps_per_iteration == 256
+    assert training.preset("cartpole", "smoke").branch_steps == 0
+
+
+PRESETS = [(task, name) for task in envs.TASKS for name in ("smoke", "class", "paper")]
+PRESETS.remove(("cartpole", "paper"))  # the paper's cart-pole is the other one
+
+
+@pytest.mark.parametrize(("task", "name"), PRESETS)
+def test_every_task_has_a_vine(task: str, name: str) -> None:
+    config = vine(task, name)
+    assert (config.task, config.preset, config.sampling) == (task, name, "vine")
+    assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_the_paper_s_vine_is_that_of_table_2() -> None:
+    """Swimmer has 500 Q-values; the 2500 of hopper and walker are states, which alone makes up a million steps."""
+    for task, states, length in (("swimmer", 125, 50), ("hopper", 2500, 100), ("walker", 2500, 100)):
+        config = vine(task, "paper")
+        assert (config.vine_states, config.vine_branches, config.rollout_length) == (states, 4, length)
+        assert (config.num_envs, config.rows, config.iterations, config.value_hidden) == (16, 1000, 200, ())
+        assert config.steps_per_iteration == states * 4 * length + 16_000
 
 
 def test_unknown_presets_and_tasks_are_refused() -> None:

@@ -77,10 +77,10 @@ def doctor() -> int:
 @click.argument("task")
 @click.option(
     "--sampling",
-    type=click.Choice(["single-path"]),
+    type=click.Choice(["single-path", "vine"]),
     default="single-path",
     show_default=True,
-    help="How states and actions are sampled.",
+    help="How actions are tried: on the way, or several in the same state (not with gym: tasks).",
 )
 @click.option(
     "--preset",
@@ -90,7 +90,9 @@ def doctor() -> int:
     help="smoke takes seconds and learns little, class minutes on two CPU cores, paper hours (the paper's budgets).",
 )
 @click.option("--iterations", type=int, help="How many updates.")
-@click.option("--steps-per-iteration", type=int, help="Simulator steps that each update learns from.")
+@click.option(
+    "--steps-per-iteration", type=int, help="Simulator steps of each update; for the vine, trunk and branches, at most."
+)
 @click.option("--seed", type=int, help="The same seed gives the same run.  [default: 0]")
 @click.option(
     "--device",

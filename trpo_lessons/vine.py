@@ -188,6 +188,8 @@ def roll_out(
         acting += time.perf_counter() - asked
         copies.obs, rewards, terminated, truncated, infos = env.step(command)
         num_steps += env.num_envs
+        # What follows an observation that is not finite is not the policy's doing, so the rollout must not count.
+        rewards = np.where(np.isfinite(copies.obs).all(1), rewards, np.nan)
         returns[rollout[busy]] += (gamma**age * rewards)[busy]
         age += 1
         ended = busy & (terminated | truncated | (age == length))

@@ -26,6 +26,7 @@ from trpo_lessons.bench.peer_process import PeerError, PeerProcess
 from trpo_lessons.envs.mujoco import ROBOTS, MujocoVectorEnv, load_model
 from trpo_lessons.kl import fisher_vector_product
 from trpo_lessons.policies import Policy
+from trpo_lessons.single_path import SinglePath
 from trpo_lessons.surrogate import Batch, surrogate_gradient
 from trpo_lessons.training import TrainConfig
 from trpo_lessons.training.loop import PHASES, Trainer, standardised
@@ -158,6 +159,7 @@ class _Training:
             self.iterate()
         self._forget()
         path = self.trainer.sampler.sample(self.trainer.policy, self.trainer.theta, self.trainer.statistics)
+        assert isinstance(path, SinglePath)
         self.batch = path.batch(standardised(path.rewards))
 
     def _forget(self) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from trpo_lessons.advantages import gae
 from trpo_lessons.policies import GaussianHead, Policy, mlp_policy
-from trpo_lessons.single_path import values_along
+from trpo_lessons.single_path import SinglePath, values_along
 from trpo_lessons.surrogate import Batch
 from trpo_lessons.training.loop import Trainer, standardised
 from trpo_lessons.training.presets import preset
@@ -52,6 +52,7 @@ def record(path: Path) -> None:
     config, statistics, value = trainer.config, trainer.statistics, trainer.value
     assert value is not None
     path_taken = trainer.sampler.sample(trainer.policy, trainer.theta, statistics)
+    assert isinstance(path_taken, SinglePath)
     ends = path_taken.terminated, path_taken.truncated
     values = values_along(path_taken, statistics, value)
     advantages = standardised(gae(path_taken.rewards, *values, *ends, config.gamma, config.lam))

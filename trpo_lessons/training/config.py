@@ -35,8 +35,13 @@ class TrainConfig:
     threads: int = 2  # of torch and of the simulator; part of what makes two runs equal to the bit
 
     iterations: int = 244
-    steps_per_iteration: int = 4096  # simulator steps, over all environments
+    steps_per_iteration: int = 4096  # simulator steps, over all environments; for the vine the most it can take
     num_envs: int = 32
+
+    # Of the vine alone: every branch can take rollout_length steps, and the trunk gets what they leave of the budget.
+    vine_states: int = 64  # how many states of the trunk have branches
+    vine_branches: int = 4  # in each of them; as many as a task has discrete actions means each action once
+    rollout_length: int = 10
 
     # Variants of the reward; None leaves the task's own.
     control_cost: float | None = None  # of the robots, for each unit of |action|²; the paper has 1e-5
@@ -69,19 +74,44 @@ class TrainConfig:
             able = [task for task, facts in TASKS.items() if name in facts.settings]
             if self.task not in able:
                 raise SettingError(f"{self.task} has no {name}; tasks that have it: {', '.join(able)}")
-        if self.steps_per_iteration % self.num_envs:
+        if self.sampling == "vine":
+            self._check_vine()
+        elif self.steps_per_iteration % self.num_envs:
             raise SettingError(
                 f"steps_per_iteration ({self.steps_per_iteration}) must be a multiple of num_envs ({self.num_envs})"
             )
 
+    def _check_vine(self) -> None:
+        if self.task not in TASKS:
+            raise SettingError(
+                f"{self.task} cannot go back to an earlier state, which the vine needs; use sampling single-path"
+            )
+        trunk = self.steps_per_iteration - self.branch_steps
+        if trunk < self.vine_states or trunk % self.num_envs:
+            raise SettingError(
+                f"steps_per_iteration ({self.steps_per_iteration}) leaves {max(trunk, 0)} steps for the trunk, after "
+                f"{self.branch_steps} for the branches (vine_states {self.vine_states} x vine_branches "
+                f"{self.vine_branches} x rollout_length {self.rollout_length}); the trunk needs a multiple of num_envs "
+                f"({self.num_envs}) and at least vine_states"
+            )
+
+    @property
+    def branch_steps(self) -> int:
+        """The most simulator steps that the branches of one iteration take; 0 on a single path.
+
+        Branches whose episode ends early take fewer, so most iterations take less. Where the rollouts do not divide
+        evenly among the copies that work side by side, copies that idle can take a few more.
+        """
+        return self.vine_states * self.vine_branches * self.rollout_length if self.sampling == "vine" else 0
+
     @property
     def rows(self) -> int:
-        """Steps of each environment in one iteration."""
-        return self.steps_per_iteration // self.num_envs
+        """Steps of each environment in one iteration, branches aside."""
+        return (self.steps_per_iteration - self.branch_steps) // self.num_envs
 
     @property
     def total_steps(self) -> int:
-        """Simulator steps of the whole run."""
+        """Simulator steps of the whole run; for the vine the most it can take."""
         return self.iterations * self.steps_per_iteration
 
     @property
@@ -137,13 +167,16 @@ def _are_widths(value: Any) -> bool:
 _WIDTHS = _Rule("a sequence of layer widths, each at least 1", _are_widths)
 _TINY = 1e-12
 _RULES = {
-    "sampling": _Rule("single-path", lambda v: v == "single-path"),
+    "sampling": _Rule("single-path or vine", lambda v: v in ("single-path", "vine")),
     "device": _Rule("cpu or cuda", lambda v: v in ("cpu", "cuda")),
     "seed": _number(0, 2**63 - 1, "a whole number from 0 to 2**63 - 1", whole=True),
     "threads": _count(),
     "iterations": _count(),
     "steps_per_iteration": _count(),
     "num_envs": _count(),
+    "vine_states": _count(),
+    "vine_branches": _count(2),  # what a single action is worth tells nothing: differences count
+    "rollout_length": _count(),
     "control_cost": _or_none(_number(0, 1e6, "a number from 0 to 1e6")),
     "impact_cost": _or_none(_number(0, 1e6, "a number from 0 to 1e6")),
     "hidden": _WIDTHS,

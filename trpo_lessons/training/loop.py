@@ -1,4 +1,4 @@
-"""The training loop: sample, estimate advantages, update theta, fit the value function; again.
+"""The training loop: sample, estimate what actions are worth, update theta, fit the value function; again.
 
 `Trainer` is a run between two iterations. `iterate` takes it from one to the next and returns the row that is logged.
 `state` and `load_state` turn all of it into named tensors and back, which is what makes a resumed run equal to an
@@ -19,11 +19,13 @@ from torch import Tensor
 
 from trpo_lessons.advantages import ValueFunction, explained_variance, gae
 from trpo_lessons.single_path import RunningMoments, SinglePath, by_environment, values_along
-from trpo_lessons.surrogate import Batch
 from trpo_lessons.training.config import TrainConfig
+from trpo_lessons.training.objective import Objective, branch_facts, path_objective, vine_objective
 from trpo_lessons.training.path_sampler import PathSampler
 from trpo_lessons.training.policy_for import observation_dim, policy_for
+from trpo_lessons.training.vine_sampler import VineSampler
 from trpo_lessons.trpo import Stopwatch, UpdateReport, trpo_update
+from trpo_lessons.vine import Vine
 
 RECENT_EPISODES = 100  # the logged return is the mean over so many finished episodes
 
@@ -34,7 +36,8 @@ class Trainer:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         generator = torch.Generator().manual_seed(config.seed)
-        self.sampler = PathSampler(config, generator)
+        scheme = VineSampler if config.sampling == "vine" else PathSampler
+        self.sampler: PathSampler | VineSampler = scheme(config, generator)
         env = self.sampler.envs[0]
         self.policy = policy_for(env, config)
         self.theta = self.policy.initial_theta(generator).to(config.device)
@@ -53,21 +56,29 @@ class Trainer:
     def iterate(self) -> dict[str, Any]:
         """One iteration. Samples that are not finite are counted but never learned from."""
         clock = Stopwatch()
-        path = self.sampler.sample(self.policy, self.theta.cpu(), self.statistics)
+        samples = self._sample()
         clock.lap("sampling")
-        if path.problem:
-            report, facts = _refused(path.problem)
+        if samples.problem:
+            report, facts = _refused(samples.problem)
         else:
-            report, facts = self._learn(path, clock)
+            report, facts = self._learn(samples, clock)
         self.iteration += 1
-        self.total_steps += path.num_steps
+        self.total_steps += samples.num_steps
+        path = _path_of(samples)
         self.recent.extend(zip(path.episode_returns, path.episode_lengths, strict=True))
-        seconds = {**path.seconds, **clock.seconds, **report.seconds}
-        return self._row(path, report, facts, seconds)
+        if isinstance(samples, Vine):
+            facts |= branch_facts(samples)
+        return self._row(path, report, facts, {**samples.seconds, **clock.seconds, **report.seconds})
 
-    def _learn(self, path: SinglePath, clock: Stopwatch) -> tuple[UpdateReport, dict[str, float]]:
+    def _sample(self) -> SinglePath | Vine:
+        theta = self.theta.cpu()
+        if isinstance(self.sampler, VineSampler):
+            return self.sampler.sample(self.policy, theta, self.statistics, self.value)
+        return self.sampler.sample(self.policy, theta, self.statistics)
+
+    def _learn(self, samples: SinglePath | Vine, clock: Stopwatch) -> tuple[UpdateReport, dict[str, float]]:
         """Everything between two samplings: advantages, the TRPO update, the value function, the statistics."""
-        config = self.config
+        config, path = self.config, _path_of(samples)
         torch.set_num_threads(self._threads_of_a_fit)
         values, next_values = torch.zeros_like(path.rewards), torch.zeros_like(path.rewards)
         if self.value:
@@ -75,34 +86,46 @@ class Trainer:
         lam = config.lam if self.value else 1.0
         advantages = gae(path.rewards, values, next_values, path.terminated, path.truncated, config.gamma, lam)
         returns = advantages + values
-        if not returns.square().isfinite().all():
+        worth = [returns, samples.rollout_set.q_values] if isinstance(samples, Vine) else [returns]
+        if not all(each.square().sum().isfinite() for each in worth):
             return _refused("the returns are too large to compute with")
-        batch = path.batch(standardised(advantages)).to(config.device)
+        objective = self._objective(samples, advantages)
         facts = {
             "explained_variance": explained_variance(values, returns) if self.value else math.nan,
             "entropy": -path.log_q.mean().item(),  # a sample estimate, of the policy that was followed
         }
         clock.lap("advantages")
-        report = self._update(batch, by_environment(returns))
+        report = self._update(objective, by_environment(returns))
         self.statistics = self.statistics.including(path.raw_obs.flatten(0, 1))
         return report, facts
 
-    def _update(self, batch: Batch, returns: Tensor) -> UpdateReport:
+    def _objective(self, samples: SinglePath | Vine, advantages: Tensor) -> Objective:
+        """What to maximise: the advantages along a path, or the Q-values of the branches, [T, E] or [N, K]."""
+        if isinstance(samples, Vine):
+            assert isinstance(self.sampler, VineSampler)
+            objective = vine_objective(samples, self.sampler.surrogate)
+        else:
+            objective = path_objective(samples, standardised(advantages))
+        return objective.to(self.config.device)
+
+    def _update(self, objective: Objective, returns: Tensor) -> UpdateReport:
         """Policy and value function side by side: neither needs the other's result. Value seconds join the report's."""
         if self.value is None:
-            return self._update_policy(batch)
-        fitting = self._second_thread.submit(self._fit_value, self.value, batch.obs, returns)
+            return self._update_policy(objective)
+        fitting = self._second_thread.submit(self._fit_value, self.value, objective.states.obs, returns)
         if self.config.threads == 1:
             wait([fitting])
-        report = self._update_policy(batch)
+        report = self._update_policy(objective)
         return replace(report, seconds={**report.seconds, "value": fitting.result()})
 
-    def _update_policy(self, batch: Batch) -> UpdateReport:
+    def _update_policy(self, objective: Objective) -> UpdateReport:
         config = self.config
         self.theta, report = trpo_update(
             self.policy,
             self.theta,
-            batch,
+            objective.samples,
+            surrogate=objective.surrogate,
+            states=objective.states,
             delta=config.delta,
             damping=config.damping,
             cg_iterations=config.cg_iterations,
@@ -192,6 +215,10 @@ _LEARNING_FACTS = ("explained_variance", "entropy")
 
 def _refused(reason: str) -> tuple[UpdateReport, dict[str, float]]:
     return UpdateReport(math.nan, reason=reason), dict.fromkeys(_LEARNING_FACTS, math.nan)
+
+
+def _path_of(samples: SinglePath | Vine) -> SinglePath:
+    return samples.trunk if isinstance(samples, Vine) else samples
 
 
 def standardised(advantages: Tensor) -> Tensor:

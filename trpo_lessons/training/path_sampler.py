@@ -1,146 +1,41 @@
-"""Single-path sampling on several cores: groups of environments, each followed by a thread of its own.
-
-Stepping all copies in one call leaves cores idle: at every step the simulator's threads wait for the slowest copy, and
-all of them wait while the policy acts. Groups wait for each other only once, when the batch is complete.
-
-Python runs one thread at a time, and torch hands the interpreter on at every operation, which takes longer than a small
-operation itself. So the threads take turns: each keeps its turn while it acts, and gives it away while its simulator
-runs, which needs no interpreter.
-"""
+"""Single-path sampling on several cores, by `groups` of environments."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from threading import Lock
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
 import torch
-from gymnasium.vector import VectorEnv, VectorWrapper
 from torch import Tensor
 
 from trpo_lessons import envs
 from trpo_lessons.policies import Policy
 from trpo_lessons.single_path import RunningMoments, SinglePath, sample_single_path
 from trpo_lessons.training.config import TrainConfig
+from trpo_lessons.training.groups import EnvironmentGroups, Group
 
 
-@dataclass
-class _Group:
-    """Some environments, where they are, and the random numbers of the policy that they follow."""
-
-    env: VectorEnv[Any, Any, Any]
-    generator: torch.Generator
-    raw_obs: Tensor = field(default_factory=lambda: torch.empty(0))
-
-
-class PathSampler:
-    """`config.num_envs` environments between two batches.
+class PathSampler(EnvironmentGroups):
+    """Paths of `config.rows` steps in every environment, each from where the one before has ended.
 
     There is one group for each of `config.threads` where the simulator leaves the interpreter free, otherwise a single
-    one. The first group draws from `generator`, the others from generators of their own, seeded by the run's seed.
+    one.
     """
 
     def __init__(self, config: TrainConfig, generator: torch.Generator) -> None:
         parallel = config.task in envs.TASKS and envs.TASKS[config.task].frees_interpreter
-        num_groups = min(config.threads, config.num_envs) if parallel else 1
+        super().__init__(config, generator, min(config.threads, config.num_envs) if parallel else 1)
         self._rows = config.rows
-        self._sizes = [len(copies) for copies in np.array_split(np.arange(config.num_envs), num_groups)]
-        generators = [generator] + [_seeded(config.seed, group) for group in range(1, num_groups)]
-        self._groups = [
-            _Group(envs.make(config.task, size, threads=1, **config.task_settings), generator)
-            for size, generator in zip(self._sizes, generators, strict=True)
-        ]
-        self._turn = Lock()
-        self._threads = ThreadPoolExecutor(num_groups, thread_name_prefix="path")
-        self.reset(config.seed)
-
-    @property
-    def envs(self) -> list[VectorEnv[Any, Any, Any]]:
-        """The environments of each group."""
-        return [group.env for group in self._groups]
-
-    @property
-    def restorable(self) -> bool:
-        """Whether `state` holds the environments' own state."""
-        return isinstance(self._groups[0].env, envs.RestorableVectorEnv)
-
-    def reset(self, seed: int) -> None:
-        """Begin a new episode everywhere; copy i, counted over all groups, is seeded with seed + i."""
-        first = 0
-        for group, size in zip(self._groups, self._sizes, strict=True):
-            obs, _ = group.env.reset(seed=seed + first)
-            group.raw_obs = torch.tensor(obs, dtype=torch.float64)
-            first += size
 
     def sample(self, policy: Policy, theta: Tensor, statistics: RunningMoments) -> SinglePath:
         """Follow the policy for `config.rows` steps in every environment, from where they are."""
 
-        def follow(group: _Group) -> SinglePath:
-            torch.set_num_threads(1)  # a row of observations is too little work to share: waking threads costs more
-            env = _TakingTurns(group.env, self._turn) if len(self._groups) > 1 else group.env
-            with self._turn:
-                return sample_single_path(env, policy, theta, statistics, group.raw_obs, self._rows, group.generator)
-
-        paths = list(self._in_threads(follow))
-        for group, path in zip(self._groups, paths, strict=True):
+        def follow(group: Group) -> SinglePath:
+            env = self.taking_turns(group.env)
+            path = sample_single_path(env, policy, theta, statistics, group.raw_obs, self._rows, group.generator)
             group.raw_obs = path.next_obs
-        return side_by_side(paths)
+            return path
 
-    def _in_threads(self, follow: Callable[[_Group], SinglePath]) -> Sequence[SinglePath]:
-        if len(self._groups) == 1:
-            return [follow(self._groups[0])]
-        return list(self._threads.map(follow, self._groups))
-
-    def state(self) -> dict[str, Tensor]:
-        """All that the next batch depends on, the policy and its statistics aside."""
-        tensors = {
-            "raw_obs": torch.cat([group.raw_obs for group in self._groups]),
-            "generators": torch.stack([group.generator.get_state() for group in self._groups]),
-        }
-        if self.restorable:
-            saved = [envs.restorable(group.env).save_state() for group in self._groups]
-            tensors |= {f"env.{name}": torch.from_numpy(np.concatenate([s[name] for s in saved])) for name in saved[0]}
-        return tensors
-
-    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from `state()`. Raises KeyError or ValueError for the state of another kind of run.
-
-        Environments that cannot restore their state are left as they are: `reset` them.
-        """
-        for group, generator in zip(self._groups, tensors["generators"], strict=True):
-            group.generator.set_state(generator.clone())  # torch 2.13 misreads a row of a larger tensor
-        if not self.restorable:
-            return
-        names = [name for name in tensors if name.startswith("env.")]
-        parts = {name: torch.split(tensors[name], self._sizes) for name in (*names, "raw_obs")}
-        for i, group in enumerate(self._groups):
-            state = {name.removeprefix("env."): parts[name][i].numpy() for name in names}
-            envs.restorable(group.env).restore_state(state)
-            group.raw_obs = parts["raw_obs"][i]
-
-    def close(self) -> None:
-        """Close the environments, after any sampling that still goes on in another thread."""
-        self._threads.shutdown()
-        for group in self._groups:
-            group.env.close()
-
-
-class _TakingTurns(VectorWrapper):
-    """Gives the turn away while the environment steps. Whoever calls `step` must hold it."""
-
-    def __init__(self, env: VectorEnv[Any, Any, Any], turn: Lock) -> None:
-        super().__init__(env)
-        self._turn = turn
-
-    def step(self, actions: Any) -> Any:
-        self._turn.release()
-        try:
-            return self.env.step(actions)
-        finally:
-            self._turn.acquire()
+        return side_by_side(self.in_threads(follow))
 
 
 def side_by_side(paths: Sequence[SinglePath]) -> SinglePath:
@@ -166,7 +61,3 @@ def _final_obs(paths: Sequence[SinglePath], truncated: Tensor) -> Tensor:
     for path, part in zip(paths, torch.split(by_step, widths, dim=1), strict=True):
         part[path.truncated] = path.final_obs
     return by_step[truncated]
-
-
-def _seeded(seed: int, group: int) -> torch.Generator:
-    return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, group]).generate_state(1, np.uint64)[0]))

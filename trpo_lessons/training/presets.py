@@ -64,6 +64,40 @@ _PAPER: dict[str, dict[str, Any]] = {
 }
 
 
+# For the vine, on top of the settings above. Its budget is that of the single path unless it says otherwise.
+_SMOKE_VINE: dict[str, Any] = {"vine_states": 16, "vine_branches": 2, "rollout_length": 4}
+# A trunk has few states, so that none are left out when the Fisher matrix or the value function is fitted.
+_FEW_STATES: dict[str, Any] = {"fisher_stride": 1, "value_stride": 1}
+_CLASS_VINE: dict[str, dict[str, Any]] = {
+    "cartpole": {**_FEW_STATES, "num_envs": 16, "vine_states": 12, "vine_branches": 2, "rollout_length": 64},
+    "barto-cartpole": {**_FEW_STATES, "num_envs": 16, "vine_states": 8, "vine_branches": 4, "rollout_length": 32},
+    "swimmer": {**_FEW_STATES, "num_envs": 4, "vine_states": 32, "vine_branches": 4, "rollout_length": 20},
+    "hopper": {**_FEW_STATES, "vine_states": 64, "vine_branches": 4, "rollout_length": 10},
+    "walker": {**_FEW_STATES, "vine_states": 32, "vine_branches": 4, "rollout_length": 10},
+    "halfcheetah": {**_FEW_STATES, "vine_states": 64, "vine_branches": 4, "rollout_length": 10},
+}
+_PAPER_VINE_HOPPER: dict[str, Any] = {
+    "steps_per_iteration": 1_016_000,
+    "num_envs": 16,  # trunks of 1000 steps
+    "vine_states": 2500,  # the paper says 2500 Q-values; only 2500 states make up its million steps
+    "vine_branches": 4,
+    "rollout_length": 100,
+    "fisher_stride": 1,  # the trunk has a sixtieth of a single path's states
+}
+_PAPER_VINE: dict[str, dict[str, Any]] = {
+    "barto-cartpole": {"vine_states": 50, "vine_branches": 4, "rollout_length": 25},  # our choice; the paper has none
+    "swimmer": {
+        **_PAPER_VINE_HOPPER,
+        "steps_per_iteration": 41_000,
+        "vine_states": 125,  # 500 Q-values, which is near its 50K steps
+        "rollout_length": 50,
+    },
+    "hopper": _PAPER_VINE_HOPPER,
+    "walker": _PAPER_VINE_HOPPER,
+    "halfcheetah": _PAPER_VINE_HOPPER,
+}
+
+
 def preset(task: str, name: str = "class", **overrides: Any) -> TrainConfig:
     """The configuration of a named preset for a task, with some settings replaced.
 
@@ -76,5 +110,9 @@ def preset(task: str, name: str = "class", **overrides: Any) -> TrainConfig:
     if name == "paper" and task not in _PAPER:
         raise SettingError(f"the paper preset has no {task}; it has {', '.join(_PAPER)}")
     settings = _PAPER[task] if name == "paper" else _CLASS.get(task, {})
-    settings = {**settings, **(_SMOKE if name == "smoke" else {}), **_EVERY.get(task, {})}
+    if overrides.get("sampling") == "vine":
+        settings = settings | (_PAPER_VINE if name == "paper" else _CLASS_VINE).get(task, {})
+    if name == "smoke":
+        settings = settings | _SMOKE | _SMOKE_VINE
+    settings = settings | _EVERY.get(task, {})
     return TrainConfig.from_json({"task": task, "preset": name, **settings, **overrides})

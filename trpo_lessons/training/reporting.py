@@ -22,10 +22,13 @@ LOG_INTERVAL = 10.0  # seconds between two states of the progress bar where it d
 
 
 class Reporter:
-    """Shows the rows of a run: a progress bar with return, KL, step length and time left, and TensorBoard events."""
+    """Shows the rows of a run: a progress bar with return, KL, step length and time left, and TensorBoard events.
 
-    def __init__(self, folder: Path, config: TrainConfig, iteration: int, progress: bool) -> None:
-        self._events = EventFile(folder, iteration, iteration * config.steps_per_iteration)
+    The run goes on after `iteration`, and after `total_steps` simulator steps.
+    """
+
+    def __init__(self, folder: Path, config: TrainConfig, iteration: int, total_steps: int, progress: bool) -> None:
+        self._events = EventFile(folder, iteration, total_steps)
         self._bar = tqdm(
             total=config.iterations,
             initial=iteration,

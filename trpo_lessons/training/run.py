@@ -106,9 +106,10 @@ def load_run(path: Path | str) -> Run:
 
 def _run_to_the_end(trainer: Trainer, folder: RunFolder, progress: bool) -> Run:
     config, interrupted = trainer.config, False
+    begun = trainer.iteration, trainer.total_steps
     completed = trainer.iteration, trainer.theta, trainer.statistics
     try:
-        with closing(trainer), Reporter(folder.path, config, trainer.iteration, progress) as reporter:
+        with closing(trainer), Reporter(folder.path, config, *begun, progress) as reporter:
             while trainer.iteration < config.iterations:
                 row = trainer.iterate()
                 folder.append_row(row)

@@ -1,0 +1,148 @@
+"""Environments on several cores: groups of them, each followed by a thread of its own.
+
+Stepping all copies in one call leaves cores idle: at every step the simulator's threads wait for the slowest copy, and
+all of them wait while the policy acts. Groups wait for each other only once, when the batch is complete.
+
+Python runs one thread at a time, and torch hands the interpreter on at every operation, which takes longer than a small
+operation itself. So the threads take turns: each keeps its turn while it acts, and gives it away while its simulator
+runs, which needs no interpreter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv, VectorWrapper
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trpo_lessons import envs
+from trpo_lessons.envs.base import Floats
+from trpo_lessons.training.config import TrainConfig
+
+Result = TypeVar("Result")
+
+
+@dataclass
+class Group:
+    """Some environments, where they are, and the random numbers of the policy that they follow."""
+
+    env: VectorEnv[Any, Any, Any]
+    generator: torch.Generator
+    raw_obs: Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+class EnvironmentGroups:
+    """`config.num_envs` environments between two batches, in `num_groups` groups of about the same size.
+
+    The first group draws from `generator`, the others from generators of their own, seeded by the run's seed.
+    """
+
+    def __init__(self, config: TrainConfig, generator: torch.Generator, num_groups: int) -> None:
+        self._sizes = [len(copies) for copies in np.array_split(np.arange(config.num_envs), num_groups)]
+        generators = [generator] + [_seeded(config.seed, group) for group in range(1, num_groups)]
+        self._groups = [
+            Group(envs.make(config.task, size, threads=1, **config.task_settings), generator)
+            for size, generator in zip(self._sizes, generators, strict=True)
+        ]
+        self._turn = Lock()
+        self._threads = ThreadPoolExecutor(num_groups, thread_name_prefix="sampling")
+        self.reset(config.seed)
+
+    @property
+    def envs(self) -> list[VectorEnv[Any, Any, Any]]:
+        """The environments of each group."""
+        return [group.env for group in self._groups]
+
+    @property
+    def restorable(self) -> bool:
+        """Whether `state` holds the environments' own state."""
+        return isinstance(self._groups[0].env, envs.RestorableVectorEnv)
+
+    def reset(self, seed: int) -> None:
+        """Begin a new episode everywhere; copy i, counted over all groups, is seeded with seed + i."""
+        first = 0
+        for group, size in zip(self._groups, self._sizes, strict=True):
+            obs, _ = group.env.reset(seed=seed + first)
+            group.raw_obs = torch.tensor(obs, dtype=torch.float64)
+            first += size
+
+    def in_threads(self, follow: Callable[[Group], Result]) -> Sequence[Result]:
+        """What `follow` makes of each group, in a thread of its own; it must step `taking_turns(env)`."""
+
+        def in_its_turn(group: Group) -> Result:
+            torch.set_num_threads(1)  # a row of observations is too little work to share: waking threads costs more
+            with self._turn:
+                return follow(group)
+
+        if len(self._groups) == 1:
+            return [in_its_turn(self._groups[0])]
+        return list(self._threads.map(in_its_turn, self._groups))
+
+    def taking_turns(self, env: VectorEnv[Any, Any, Any]) -> VectorEnv[Any, Any, Any]:
+        """The environment, which gives the turn away while it steps, where there is anyone to give it to."""
+        return _InTurns(env, self._turn) if len(self._groups) > 1 else env
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the next batch depends on, the policy and its statistics aside."""
+        tensors = {
+            "raw_obs": torch.cat([group.raw_obs for group in self._groups]),
+            "generators": torch.stack([group.generator.get_state() for group in self._groups]),
+        }
+        if self.restorable:
+            saved = [envs.restorable(group.env).save_state() for group in self._groups]
+            tensors |= {f"env.{name}": torch.from_numpy(np.concatenate([s[name] for s in saved])) for name in saved[0]}
+        return tensors
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from `state()`. Raises KeyError or ValueError for the state of another kind of run.
+
+        Environments that cannot restore their state are left as they are: `reset` them.
+        """
+        for group, generator in zip(self._groups, tensors["generators"], strict=True):
+            group.generator.set_state(generator.clone())  # torch 2.13 misreads a row of a larger tensor
+        if not self.restorable:
+            return
+        names = [name for name in tensors if name.startswith("env.")]
+        parts = {name: torch.split(tensors[name], self._sizes) for name in (*names, "raw_obs")}
+        for i, group in enumerate(self._groups):
+            state = {name.removeprefix("env."): parts[name][i].numpy() for name in names}
+            envs.restorable(group.env).restore_state(state)
+            group.raw_obs = parts["raw_obs"][i]
+
+    def close(self) -> None:
+        """Close the environments, after any sampling that still goes on in another thread."""
+        self._threads.shutdown()
+        for group in self._groups:
+            group.env.close()
+
+
+class _InTurns(VectorWrapper):
+    """Gives the turn away while the environment steps. Whoever calls `step` must hold it."""
+
+    def __init__(self, env: VectorEnv[Any, Any, Any], turn: Lock) -> None:
+        super().__init__(env)
+        self._turn = turn
+
+    def step(self, actions: Any) -> Any:
+        self._turn.release()
+        try:
+            return self.env.step(actions)
+        finally:
+            self._turn.acquire()
+
+    def save_state(self) -> envs.State:
+        return envs.restorable(self.env).save_state()
+
+    def restore_state(self, state: envs.State, rows: NDArray[np.intp] | None = None) -> Floats:
+        return envs.restorable(self.env).restore_state(state, rows)
+
+
+def _seeded(seed: int, group: int) -> torch.Generator:
+    return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, group]).generate_state(1, np.uint64)[0]))
