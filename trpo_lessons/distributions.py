@@ -64,8 +64,12 @@ class Distribution(ABC):
         """
 
     @abstractmethod
+    def with_parameters(self, *parameters: Tensor) -> Self:
+        """Distributions of the same kind with other `parameters`, of any number of states."""
+
     def detach(self) -> Self:
         """The same distributions as constants, through which no gradient flows."""
+        return self.with_parameters(*(parameter.detach() for parameter in self.parameters))
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """One action for each state, drawn with `generator`: [N] for Categorical, [N, action_dim] otherwise."""
@@ -111,8 +115,8 @@ class Categorical(Distribution):
         probs = self.log_probs.exp()
         return (probs * (u - (probs * u).sum(-1, keepdim=True)),)
 
-    def detach(self) -> Self:
-        return type(self)(self.logits.detach())
+    def with_parameters(self, *parameters: Tensor) -> Self:
+        return type(self)(*parameters)
 
 
 class FactoredCategorical(Distribution):
@@ -159,8 +163,9 @@ class FactoredCategorical(Distribution):
         parts = torch.split(tangents[0], self.sizes, dim=-1)
         return (torch.cat([f.fisher_metric((u,))[0] for f, u in zip(self.factors, parts, strict=True)], dim=-1),)
 
-    def detach(self) -> Self:
-        return type(self)(self.logits.detach(), self.sizes)
+    def with_parameters(self, *parameters: Tensor) -> Self:
+        (logits,) = parameters
+        return type(self)(logits, self.sizes)
 
     @staticmethod
     def _total(terms: list[Tensor]) -> Tensor:
@@ -206,5 +211,5 @@ class DiagGaussian(Distribution):
         d_mean, d_log_std = tangents
         return (d_mean * torch.exp(-2 * self.log_std), 2 * d_log_std)
 
-    def detach(self) -> Self:
-        return type(self)(self.mean.detach(), self.log_std.detach())
+    def with_parameters(self, *parameters: Tensor) -> Self:
+        return type(self)(*parameters)
