@@ -39,6 +39,8 @@ class VectorEnvContract:
     num_envs = 5
     steps = 40
     settings: ClassVar[dict] = {}
+    obs_dtype: ClassVar[type] = np.float64
+    always_told: ClassVar[set[str]] = set()  # what is in the infos of every step
 
     def make(self, num_envs=None, **kwargs):
         return make(self.task, num_envs or self.num_envs, **{"threads": 1, **self.settings, **kwargs})
@@ -57,12 +59,13 @@ class VectorEnvContract:
         env = self.make()
         assert env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
         obs, infos = env.reset(seed=0)
-        assert obs.dtype == np.float64
+        assert obs.dtype == self.obs_dtype
         assert infos == {}
         for action in self.actions(env, 3):
             assert env.action_space.contains(action)
-            obs, rewards, terminated, truncated, _ = env.step(action)
-            assert obs.dtype == np.float64
+            obs, rewards, terminated, truncated, infos = env.step(action)
+            assert infos.keys() >= self.always_told
+            assert obs.dtype == self.obs_dtype
             assert obs.shape == (self.num_envs, *env.single_observation_space.shape) == env.observation_space.shape
             assert rewards.shape == terminated.shape == truncated.shape == (self.num_envs,)
             assert (rewards.dtype, terminated.dtype, truncated.dtype) == (np.float64, np.bool_, np.bool_)
@@ -74,7 +77,8 @@ class VectorEnvContract:
         returned, copies = [first], [first.copy()]
         for action in actions:
             obs, rewards, terminated, truncated, infos = env.step(action)
-            arrays = [obs, rewards, terminated, truncated, *(infos[k] for k in ("final_obs",) if k in infos)]
+            told = {"final_obs", *self.always_told} & infos.keys()
+            arrays = [obs, rewards, terminated, truncated, *(infos[name] for name in sorted(told))]
             returned += arrays
             copies += [array.copy() for array in arrays]
         for array, copy in zip(returned, copies, strict=True):
@@ -120,12 +124,12 @@ class VectorEnvContract:
             _, rewards, terminated, truncated, infos = env.step(action)
             returns, lengths, done = returns + rewards, lengths + 1, terminated | truncated
             if not done.any():
-                assert infos == {}
+                assert infos.keys() == self.always_told
                 continue
             ended += done.sum()
             np.testing.assert_array_equal(infos["_final_obs"], done)
             np.testing.assert_array_equal(infos["_episode"], done)
-            assert infos["final_obs"].dtype == np.float64
+            assert infos["final_obs"].dtype == self.obs_dtype
             assert infos["final_obs"].shape == env.observation_space.shape
             np.testing.assert_allclose(infos["episode"]["r"][done], returns[done], rtol=1e-12, atol=1e-12)
             np.testing.assert_array_equal(infos["episode"]["l"][done], lengths[done])
@@ -194,8 +198,8 @@ class RestorableContract(VectorEnvContract):
         returned = []
         for action in actions:
             obs, rewards, terminated, truncated, infos = env.step(action)
-            returned += [obs, rewards, terminated, truncated]
-            if infos:
+            returned += [obs, rewards, terminated, truncated, *(infos[name] for name in sorted(self.always_told))]
+            if "_final_obs" in infos:
                 done = infos["_final_obs"]
                 returned += [done, infos["final_obs"][done], infos["episode"]["r"][done], infos["episode"]["l"][done]]
         return returned

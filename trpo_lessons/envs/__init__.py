@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from trpo_lessons.envs.adapter import PREFIX, GymnasiumVectorEnv, find_spec
 from trpo_lessons.envs.barto_cartpole import BartoCartPole
-from trpo_lessons.envs.base import Floats, RestorableVectorEnv, State
+from trpo_lessons.envs.base import RestorableVectorEnv, State
 from trpo_lessons.envs.cartpole import CartPole
 from trpo_lessons.envs.random_state import Seed
 
-__all__ = ["TASKS", "RestorableVectorEnv", "State", "Task", "UnknownTask", "check_task", "make", "restorable"]
+__all__ = ["GAMES", "TASKS", "RestorableVectorEnv", "State", "Task", "UnknownTask", "check_task", "make", "restorable"]
 
 
 class UnknownTask(ValueError):  # noqa: N818 (it is named for what happened)
@@ -37,7 +37,7 @@ class Task:
     """
 
     summary: str
-    build: Callable[..., RestorableVectorEnv]
+    build: Callable[..., VectorEnv[Any, Any, Any]]
     settings: tuple[str, ...] = ()
     frees_interpreter: bool = False
 
@@ -57,6 +57,17 @@ def _robot(name: str, num_envs: int, seed: Seed, threads: int | None, **settings
     return MujocoVectorEnv(ROBOTS[name], num_envs, seed=seed, threads=threads, **settings)
 
 
+def _game(name: str, num_envs: int, seed: Seed, threads: int | None, **settings: Any) -> VectorEnv[Any, Any, Any]:
+    from trpo_lessons.envs.atari import make_atari
+
+    return make_atari(name, num_envs, seed=seed, threads=threads, **settings)
+
+
+def _game_task(name: str, summary: str) -> Task:
+    settings = ("height", "width", "actions", "sticky_actions", "no_op_max", "fire_reset", "native")
+    return Task(summary, partial(_game, name), settings, frees_interpreter=True)
+
+
 def _robot_task(name: str, summary: str, *settings: str) -> Task:
     return Task(summary, partial(_robot, name), settings=("control_cost", *settings), frees_interpreter=True)
 
@@ -72,10 +83,23 @@ TASKS: Mapping[str, Task] = MappingProxyType(
     }
 )
 
+# Not among the TASKS yet: `make` builds them, but nothing can train on pictures.
+GAMES: Mapping[str, Task] = MappingProxyType(
+    {
+        "beam_rider": _game_task("beam_rider", "Beam Rider: shoot saucers from above a grid of beams"),
+        "breakout": _game_task("breakout", "Breakout: bounce a ball against a wall"),
+        "enduro": _game_task("enduro", "Enduro: overtake cars, day and night"),
+        "pong": _game_task("pong", "Pong: table tennis, from -21 to 21 points"),
+        "qbert": _game_task("qbert", "Q*bert: hop over a pyramid and colour it"),
+        "seaquest": _game_task("seaquest", "Seaquest: bring divers up before the air runs out"),
+        "space_invaders": _game_task("space_invaders", "Space Invaders: shoot rows of invaders as they come down"),
+    }
+)
+
 
 def make(
     task: str, num_envs: int, *, seed: Seed = None, threads: int | None = None, **settings: Any
-) -> VectorEnv[Floats, NDArray[Any], NDArray[Any]]:
+) -> VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """`num_envs` copies of a task.
 
     task: a key of `TASKS`, or gym:ENV_ID for a Gymnasium environment with box or discrete spaces.
@@ -86,13 +110,15 @@ def make(
 
     Raises UnknownTask, or ValueError for a setting that the task does not have or a value out of range.
     """
-    check_task(task)
-    known = TASKS[task].settings if task in TASKS else ()
+    tasks = {**TASKS, **GAMES}
+    if task not in tasks:
+        check_task(task)
+    known = tasks[task].settings if task in tasks else ()
     unknown = sorted(settings.keys() - set(known))
     if unknown:
         raise ValueError(f"{task} has no setting {unknown[0]!r}; its settings: {', '.join(known) or 'none'}")
-    if task in TASKS:
-        return TASKS[task].build(num_envs, seed, threads, **settings)
+    if task in tasks:
+        return tasks[task].build(num_envs, seed, threads, **settings)
     return GymnasiumVectorEnv(task.removeprefix(PREFIX), num_envs, seed=seed)
 
 

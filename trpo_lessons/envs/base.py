@@ -21,7 +21,7 @@ Bools = NDArray[np.bool_]
 State = dict[str, NDArray[Any]]
 
 
-class RestorableVectorEnv(VectorEnv[Floats, NDArray[Any], NDArray[Any]], ABC):
+class RestorableVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC):
     """E copies of one environment that can be saved, and put back into a saved state, at any step.
 
     `save_state()` returns a dict of plain numeric arrays with leading axis E. It is complete: what follows a
@@ -36,11 +36,12 @@ class RestorableVectorEnv(VectorEnv[Floats, NDArray[Any], NDArray[Any]], ABC):
     last observation of the old one is in `infos["final_obs"]`. So every step is a real transition, no reset is ever
     pending, and a saved state needs no flag for one.
 
-    `step(actions)` returns obs [E, obs_dim] float64, rewards [E] float64, terminated [E] bool, truncated [E] bool and
-    infos. When a copy is done, infos holds `final_obs` [E, obs_dim] with the mask `_final_obs` [E], and `episode`
-    {"r": returns [E], "l": lengths [E]} with the mask `_episode` [E], the format of Gymnasium's RecordEpisodeStatistics
-    for vector environments. Rows outside a mask carry no meaning. Terminated means that no reward follows (bootstrap
-    nothing); truncated means that the time limit cut the episode (bootstrap the value of the final observation).
+    `step(actions)` returns obs [E, obs_dim] float64 (on Atari: uint8 [E, 4, height, width]), rewards [E] float64,
+    terminated [E] bool, truncated [E] bool and infos. When a copy is done, infos holds `final_obs`, shaped like obs,
+    with the mask `_final_obs` [E], and `episode` {"r": returns [E], "l": lengths [E]} with the mask `_episode` [E], the
+    format of Gymnasium's RecordEpisodeStatistics for vector environments. Rows outside a mask carry no meaning.
+    Terminated means that no reward follows (bootstrap nothing); truncated means that the time limit cut the episode
+    (bootstrap the value of the final observation).
 
     A concrete environment provides its physics only: `_physics`, `_reset_rows`, `_advance` and `_observe`.
     """
@@ -52,7 +53,7 @@ class RestorableVectorEnv(VectorEnv[Floats, NDArray[Any], NDArray[Any]], ABC):
         task: str,
         num_envs: int,
         observation_space: spaces.Box,
-        action_space: spaces.Box | spaces.Discrete,
+        action_space: spaces.Box | spaces.Discrete | spaces.MultiDiscrete,
         *,
         max_episode_steps: int,
         seed: Seed = None,
@@ -83,16 +84,16 @@ class RestorableVectorEnv(VectorEnv[Floats, NDArray[Any], NDArray[Any]], ABC):
         """Start a new episode in these copies, drawing from their generators only."""
 
     @abstractmethod
-    def _advance(self, actions: NDArray[Any]) -> tuple[Floats, Floats, Bools]:
+    def _advance(self, actions: NDArray[Any]) -> tuple[NDArray[Any], Floats, Bools]:
         """Simulate one control step: new obs [E, obs_dim], rewards [E], terminated [E]."""
 
     @abstractmethod
-    def _observe(self) -> Floats:
+    def _observe(self) -> NDArray[Any]:
         """The observations of the current state, [E, obs_dim], in a new array."""
 
     # The interface of gymnasium.vector.VectorEnv.
 
-    def reset(self, *, seed: Seed = None, options: dict[str, Any] | None = None) -> tuple[Floats, dict[str, Any]]:
+    def reset(self, *, seed: Seed = None, options: dict[str, Any] | None = None) -> tuple[NDArray[Any], dict[str, Any]]:
         """Start a new episode in every copy; returns obs [E, obs_dim] and an empty dict.
 
         seed: an int seeds copy i with seed + i, a sequence gives each its own seed, None goes on with the generators
@@ -107,7 +108,7 @@ class RestorableVectorEnv(VectorEnv[Floats, NDArray[Any], NDArray[Any]], ABC):
         self._needs_reset = False
         return self._observe(), {}
 
-    def step(self, actions: NDArray[Any]) -> tuple[Floats, Floats, Bools, Bools, dict[str, Any]]:
+    def step(self, actions: NDArray[Any]) -> tuple[NDArray[Any], Floats, Bools, Bools, dict[str, Any]]:
         """One control step in every copy; see the class for what it returns.
 
         Raises ValueError for actions of a wrong shape, type or value, and ResetNeeded before the first reset.
@@ -143,7 +144,7 @@ class RestorableVectorEnv(VectorEnv[Floats, NDArray[Any], NDArray[Any]], ABC):
 
     def restore_state(
         self, state: Mapping[str, NDArray[Any]], rows: Sequence[int] | NDArray[np.intp] | None = None
-    ) -> Floats:
+    ) -> NDArray[Any]:
         """Continue from a saved state, of this or of another environment of the same task; returns obs [E, obs_dim].
 
         rows: the copies to put into the saved states, one state each, in this order; the others go on as they are, and
@@ -205,6 +206,10 @@ def checked_actions(env: VectorEnv[Any, Any, Any], task: str, actions: NDArray[A
     if isinstance(env.single_action_space, spaces.Discrete):
         if actions.dtype.kind not in "iu" or actions.min() < 0 or actions.max() >= env.single_action_space.n:
             raise ValueError(f"{task} needs integer actions from 0 to {env.single_action_space.n - 1}")
+    elif isinstance(env.single_action_space, spaces.MultiDiscrete):
+        sizes = env.single_action_space.nvec
+        if actions.dtype.kind not in "iu" or actions.min() < 0 or (actions >= sizes).any():
+            raise ValueError(f"{task} needs integer actions from 0 to {(sizes - 1).tolist()}")
     elif actions.dtype.kind not in "fiu" or not np.isfinite(actions).all():
         raise ValueError(f"{task} was given an action that is not a finite number")
     return actions

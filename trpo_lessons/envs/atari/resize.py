@@ -1,0 +1,55 @@
+"""A screen made smaller: every pixel of the small picture is the mean over its area of the large one.
+
+OpenCV calls this INTER_AREA. The sums are taken in its order and in its precision, so that a frame is the same to the
+bit as one of `ale_py`'s own vector environment, which uses OpenCV.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse  # type: ignore[import-untyped]
+
+from trpo_lessons.envs.atari.settings import SCREEN_HEIGHT, SCREEN_WIDTH
+
+
+class AreaResize:
+    """From [210, 160] to [height, width], uint8."""
+
+    def __init__(self, height: int, width: int) -> None:
+        self._rows = area_weights(SCREEN_HEIGHT, height)
+        self._columns = area_weights(SCREEN_WIDTH, width)
+        self._same_size = (height, width) == (SCREEN_HEIGHT, SCREEN_WIDTH)
+        # OpenCV has a way of its own for the half size, with integers: there one half is always rounded up.
+        self._half_size = (2 * height, 2 * width) == (SCREEN_HEIGHT, SCREEN_WIDTH)
+
+    def __call__(self, screen: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """[210, 160] -> [height, width], in a new array."""
+        if self._same_size:
+            return screen.copy()
+        narrow = self._columns @ screen.T.astype(np.float32)  # [width, 210]
+        means = self._rows @ np.ascontiguousarray(narrow.T)  # [height, width]
+        rounded: NDArray[np.uint8] = (np.floor(means + 0.5) if self._half_size else np.rint(means)).astype(np.uint8)
+        return rounded
+
+
+def area_weights(length: int, shorter: int) -> sparse.csr_matrix:
+    """The share of each of `length` pixels in the mean that is one of `shorter` pixels: [shorter, length], float32.
+
+    As in OpenCV's computeResizeAreaTab, shares below a thousandth of a pixel are left out.
+    """
+    scale = length / shorter
+    triples = []
+    for i in range(shorter):
+        begin = i * scale
+        end, area = begin + scale, min(scale, length - begin)
+        first, last = math.ceil(begin), min(math.floor(end), length - 1)
+        if first - begin > 1e-3:
+            triples.append((i, first - 1, (first - begin) / area))
+        triples += [(i, pixel, 1.0 / area) for pixel in range(first, last)]
+        if end - last > 1e-3:
+            triples.append((i, last, min(end - last, 1.0, area) / area))
+    rows, columns, shares = zip(*triples, strict=True)
+    return sparse.csr_matrix((np.array(shares, dtype=np.float32), (rows, columns)), shape=(shorter, length))

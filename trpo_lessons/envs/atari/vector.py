@@ -1,0 +1,139 @@
+"""E games side by side, as an environment that saves and restores its state."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.error import ResetNeeded
+from numpy.typing import NDArray
+
+from trpo_lessons.envs.atari import workers
+from trpo_lessons.envs.atari.console import unpack_emulator
+from trpo_lessons.envs.atari.settings import MAX_EPISODE_STEPS, AtariSettings, Controls, rom_path
+from trpo_lessons.envs.base import Bools, Floats, RestorableVectorEnv, State
+from trpo_lessons.envs.random_state import Seed
+
+MAX_SEED = 2**31  # of the emulator
+
+
+class AtariVectorEnv(RestorableVectorEnv):
+    """E games. Observations are uint8 [E, 4, height, width], rewards the raw score; an episode is a whole game.
+
+    A step is four frames. A game that lasts 108,000 frames (half an hour) is truncated. Infos of every step hold
+    `lives` [E] int64, those of the state that the observation shows, and `life_lost` [E] bool, a learning signal: a
+    life was lost and the game goes on. The newest frame is the last one of an observation; frames from before the start
+    of a game are zero. `frames` stores each of them once.
+    """
+
+    def __init__(
+        self,
+        game: str,
+        num_envs: int,
+        settings: AtariSettings | None = None,
+        *,
+        seed: Seed = None,
+        threads: int | None = None,
+        max_episode_steps: int = MAX_EPISODE_STEPS,
+    ) -> None:
+        """threads: how many processes play, None takes one for each processor. Raises MissingRom."""
+        self.settings = settings or AtariSettings()
+        rom = rom_path(game)
+        self._controls = Controls(game, self.settings.actions)
+        super().__init__(
+            game,
+            num_envs,
+            self.settings.observation_space,
+            self._controls.space,
+            max_episode_steps=max_episode_steps,
+            seed=seed,
+        )
+        self._workers = workers.Workers(game, rom, self.settings, num_envs, worker_count(threads, num_envs))
+        self._shared = self._workers.arrays
+        self._is_seeded = False  # whether the emulators got a seed from the generators as they are
+
+    def reset(self, *, seed: Seed = None, options: dict[str, Any] | None = None) -> tuple[NDArray[Any], dict[str, Any]]:
+        """As `RestorableVectorEnv.reset`. With a seed, every cartridge is inserted anew: 0.1 s a game."""
+        if seed is not None:
+            self._is_seeded = False
+        return super().reset(seed=seed, options=options)
+
+    def step(self, actions: NDArray[Any]) -> tuple[NDArray[Any], Floats, Bools, Bools, dict[str, Any]]:
+        """As `RestorableVectorEnv.step`, with lives in the infos."""
+        lives = self._shared["lives"].copy()
+        obs, rewards, terminated, truncated, infos = super().step(actions)
+        infos |= lives_told(lives, self._shared["lives"], terminated | truncated)
+        return obs, rewards, terminated, truncated, infos
+
+    def render(self) -> tuple[NDArray[np.uint8], ...]:
+        """The screens in colour, [210, 160, 3] each; right after a restore those of an earlier moment."""
+        self._order(workers.PICTURE)
+        return tuple(self._shared["pictures"].copy())
+
+    def _order(self, order: bytes, rows: NDArray[np.intp] | None = None) -> None:
+        # What was begun and not finished leaves games nowhere: they may only start again, or be restored.
+        needs_reset, self._needs_reset = self._needs_reset, True
+        self._workers.order(order, rows)
+        self._needs_reset = needs_reset
+
+    def _physics(self) -> State:
+        return {name: self._shared[name] for name in ("frames", "screen", "emulator", "lives")}
+
+    def _reset_rows(self, rows: NDArray[np.intp]) -> None:
+        if not self._is_seeded:
+            self._shared["seeds"][:] = [generator.integers(MAX_SEED) for generator in self._generators]
+            self._order(workers.LOAD)
+            self._is_seeded = True
+        self._shared["no_ops"][rows] = self._draw_starts(rows)
+        self._order(workers.RESET, rows)
+
+    def _draw_starts(self, rows: NDArray[np.intp]) -> list[int]:
+        return [self.settings.frames_before_start(self._generators[row]) for row in rows]
+
+    def _advance(self, actions: NDArray[Any]) -> tuple[NDArray[Any], Floats, Bools]:
+        self._shared["actions"][:] = self._controls.emulator_actions(actions)
+        self._order(workers.STEP)
+        return self._observe(), self._shared["rewards"].copy(), self._shared["game_over"].copy()
+
+    def _observe(self) -> NDArray[Any]:
+        return self._shared["frames"].copy()
+
+    def save_state(self) -> State:
+        """As `RestorableVectorEnv.save_state`; 0.1 MB a game. Raises ResetNeeded before the first reset."""
+        if self._needs_reset:
+            raise ResetNeeded(f"call reset() or restore_state() of {self.task} before save_state()")
+        self._order(workers.SAVE)
+        return super().save_state()
+
+    def restore_state(
+        self, state: Mapping[str, NDArray[Any]], rows: Sequence[int] | NDArray[np.intp] | None = None
+    ) -> NDArray[Any]:
+        """As `RestorableVectorEnv.restore_state`."""
+        obs = super().restore_state(state, rows)
+        self._order(workers.RESTORE, None if rows is None else np.asarray(rows, dtype=np.intp))
+        self._is_seeded = True
+        return obs
+
+    def _check_state(self, state: Mapping[str, NDArray[Any]], live: State) -> None:
+        super()._check_state(state, live)
+        for emulator in state["emulator"]:
+            unpack_emulator(emulator)
+
+    def close_extras(self, **_kwargs: Any) -> None:
+        """End the processes."""
+        if hasattr(self, "_workers"):
+            self._workers.close()
+
+
+def worker_count(threads: int | None, num_envs: int) -> int:
+    """One for each processor, or as many as are asked for, but never more than there are games."""
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be 1 or more, not {threads}")
+    return min(threads or os.cpu_count() or 1, num_envs)
+
+
+def lives_told(before: NDArray[np.int64], after: NDArray[np.int64], done: Bools) -> dict[str, NDArray[Any]]:
+    """What infos say of lives, for the steps that led from `before` to `after`, each [E]."""
+    return {"lives": after.copy(), "life_lost": (after < before) & ~done}
