@@ -10,6 +10,7 @@ from pathlib import Path
 import mujoco
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import command
@@ -157,18 +158,39 @@ def test_open_loop_and_environment_take_the_robots_of_training_through_the_same_
         ours = np.concatenate([env.save_state()["integration_state"] for env in simulator._envs])
         model, data = simulator._model, mujoco.MjData(simulator._model)
         full = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
-        starts = np.concatenate([state["integration_state"] for state in simulator._states])
+        [env, other] = simulator._envs
+        assert (env.num_envs, other.num_envs) == (3, 2)
+        last_bursts = [bursts[-1] for bursts in simulator._bursts]
+        starts = np.concatenate([state["integration_state"] for state, _ in last_bursts])
+        controls = np.concatenate([controls for _, controls in last_bursts])
         for copy in range(5):
             mujoco.mj_setState(model, data, starts[copy], mujoco.mjtState.mjSTATE_INTEGRATION.value)
-            for controls in simulator._controls[:, (51 * 5 + copy) % 256]:
-                data.ctrl[:] = controls
+            for control in controls[copy]:
+                data.ctrl[:] = control
                 mujoco.mj_step(model, data, nstep=ROBOTS["halfcheetah"].frame_skip)
             by_hand = np.empty(full)
             mujoco.mj_getState(model, data, by_hand, mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
             np.testing.assert_allclose(ours[copy, :full], by_hand, rtol=1e-9, atol=1e-9)
+        _bursts_follow_the_policy(simulator, trainer)
     for name, tensor in trainer.state()[0].items():
         assert tensor.equal(before[name]), "measuring does not touch the run"
     trainer.close()
+
+
+def _bursts_follow_the_policy(simulator: speed._Simulator, trainer: Trainer) -> None:
+    """The first begins where training is, each next one where the one before has ended, and the policy chooses."""
+    generator = torch.Generator().manual_seed(0)
+    for env, trained, bursts in zip(simulator._envs, trainer.sampler.envs, simulator._bursts, strict=True):
+        state = trained.save_state()
+        for start, controls in bursts:
+            assert np.array_equal(start["integration_state"], state["integration_state"])
+            obs = env.restore_state(start)
+            for t in range(speed.BURST):
+                distribution = trainer.policy(trainer.theta, trainer.statistics.normalise(torch.tensor(obs))).detach()
+                drawn = distribution.sample(generator).numpy()
+                np.testing.assert_array_equal(controls[:, t], np.clip(drawn, -1, 1))
+                obs, *_ = env.step(controls[:, t])
+            state = env.save_state()
 
 
 def test_as_many_gradients_as_products_over_the_same_states(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ and what is compared was measured side by side: each round gives ratios of its o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from typing import Any, cast
 import mujoco  # type: ignore[import-untyped]
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 from mujoco import rollout
 from numpy.typing import NDArray
 
@@ -26,19 +27,19 @@ from trpo_lessons.bench.peer_process import PeerError, PeerProcess
 from trpo_lessons.envs.mujoco import ROBOTS, MujocoVectorEnv, load_model
 from trpo_lessons.kl import fisher_vector_product
 from trpo_lessons.policies import Policy
-from trpo_lessons.single_path import SinglePath
+from trpo_lessons.single_path import SinglePath, for_environment, sample_single_path
 from trpo_lessons.surrogate import Batch, surrogate_gradient
 from trpo_lessons.training import TrainConfig
 from trpo_lessons.training.loop import PHASES, Trainer, standardised
 from trpo_lessons.training.run_folder import RunFolder
 
 CEILING_COPIES = 256  # enough to keep every thread busy
-BURST = 20  # control steps in a row: soon after, robots that nobody controls lie on the ground
+BURST = 20  # control steps in a row: long after, robots whose episode would have ended lie on the ground
 WARM_UP = 20  # iterations, if there is time: robots that fall at once are not what training is about
 MIN_ROUNDS = 3
 MOMENT = 0.5  # seconds for one measurement; less where there is little time altogether
 
-Floats = NDArray[np.float64]
+ControlledBurst = tuple[envs.State, NDArray[Any]]  # where it began, and the controls [E, BURST, nu]
 Burst = Callable[[], tuple[int, float]]  # -> simulator steps, seconds
 
 
@@ -179,7 +180,11 @@ class _Training:
 
 
 class _Simulator:
-    """The same robots in the same states under the same random controls: open loop, and as environments."""
+    """The same robots in the same states under the same controls: open loop, and as environments.
+
+    What MuJoCo has to compute depends on what the robots do: standing on a leg and pushing off takes a sixth more than
+    twitching under random controls. So the controls are those of the policy that is being trained.
+    """
 
     def __init__(self, trainer: Trainer, stack: ExitStack) -> None:
         config = trainer.config
@@ -192,20 +197,26 @@ class _Simulator:
         for env in self._envs:
             stack.callback(env.close)
         self._threads = stack.enter_context(ThreadPoolExecutor(len(self._envs)))
-        self._generator = np.random.default_rng(0)
+        self._num_bursts = -(-CEILING_COPIES // config.num_envs)
+        self._generator = torch.Generator().manual_seed(0)
 
     def go_to_where(self, trainer: Trainer) -> None:
-        """Take the robots of training as they are now, and draw new controls."""
-        self._states = [envs.restorable(env).save_state() for env in trainer.sampler.envs]
-        shape = (BURST, CEILING_COPIES, self._model.nu)
-        self._controls = self._generator.uniform(-1, 1, shape).astype(np.float32)
+        """Follow the policy from where training is, and remember states and controls."""
+        self._bursts = [
+            _policy_bursts(env, group, trainer, self._num_bursts, self._generator)
+            for env, group in zip(self._envs, trainer.sampler.envs, strict=True)
+        ]
 
     def open_loop(self) -> tuple[int, float]:
-        """As fast as MuJoCo goes: many copies, all controls known beforehand, nobody looks at the states between."""
+        """As fast as MuJoCo goes: many copies, all controls known beforehand, nobody looks at the states between.
+
+        A robot that falls is left lying there.
+        """
         full = mujoco.mj_stateSize(self._model, mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
-        states = np.concatenate([state["integration_state"] for state in self._states])[:, :full]
-        states = np.resize(states, (CEILING_COPIES, full))
-        controls = self._controls.astype(np.float64).swapaxes(0, 1).repeat(self._repeats, axis=1)
+        bursts = [burst for of_group in self._bursts for burst in of_group]
+        states = np.concatenate([state["integration_state"] for state, _ in bursts])[:CEILING_COPIES, :full]
+        controls = np.concatenate([controls for _, controls in bursts])[:CEILING_COPIES]
+        controls = controls.astype(np.float64).repeat(self._repeats, axis=1)
         start = time.perf_counter()
         self._rollout.rollout(self._model, self._data, states, controls)
         return BURST * CEILING_COPIES, time.perf_counter() - start
@@ -213,16 +224,13 @@ class _Simulator:
     def environment(self) -> tuple[int, float]:
         """The same step by step, with observations, rewards and new episodes, but no policy.
 
-        There are fewer copies than in the open loop, so they take one part of its copies after the other. The threads
-        wait for each other only at the end.
+        There are fewer copies than in the open loop, so they take one burst after the other. The threads wait for each
+        other only at the end.
         """
-        num_envs = sum(env.num_envs for env in self._envs)
-        parts = -(-CEILING_COPIES // num_envs)
-        controls = np.resize(self._controls.swapaxes(0, 1), (parts, num_envs, BURST, self._model.nu))
-        groups = np.split(controls, np.cumsum([env.num_envs for env in self._envs])[:-1], axis=1)
         start = time.perf_counter()
-        list(self._threads.map(_follow, self._envs, self._states, groups))
-        return BURST * parts * num_envs, time.perf_counter() - start
+        list(self._threads.map(_follow, self._envs, self._bursts))
+        num_envs = sum(env.num_envs for env in self._envs)
+        return BURST * self._num_bursts * num_envs, time.perf_counter() - start
 
 
 def _alone(config: TrainConfig, num_envs: int) -> MujocoVectorEnv:
@@ -231,12 +239,29 @@ def _alone(config: TrainConfig, num_envs: int) -> MujocoVectorEnv:
     return cast(MujocoVectorEnv, env)
 
 
-def _follow(env: MujocoVectorEnv, state: envs.State, controls: NDArray[Any]) -> None:
-    """Take the controls [parts, E, T, nu], each part from `state`."""
-    for part in controls:
+def _policy_bursts(
+    env: MujocoVectorEnv, trained: VectorEnv[Any, Any, Any], trainer: Trainer, count: int, generator: torch.Generator
+) -> list[ControlledBurst]:
+    """`count` bursts, each from where the one before has ended; the first starts where `trained` is now."""
+    torch.set_num_threads(1)
+    raw_obs = torch.tensor(env.restore_state(envs.restorable(trained).save_state()))
+    bursts = []
+    for _ in range(count):
+        state = env.save_state()
+        path = sample_single_path(
+            env, trainer.policy, trainer.theta.cpu(), trainer.statistics, raw_obs, BURST, generator
+        )
+        bursts.append((state, for_environment(path.actions, env.single_action_space).swapaxes(0, 1)))
+        raw_obs = path.next_obs
+    return bursts
+
+
+def _follow(env: MujocoVectorEnv, bursts: Sequence[ControlledBurst]) -> None:
+    """Take the controls of each burst from the state it began in."""
+    for state, controls in bursts:
         env.restore_state(state)
-        for t in range(part.shape[1]):
-            env.step(part[:, t])
+        for t in range(BURST):
+            env.step(controls[:, t])
 
 
 def seconds_of_products(
