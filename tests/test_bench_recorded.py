@@ -1,0 +1,122 @@
+"""What is kept of a run is what happened, and recorded scores are compared fairly."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trpo_lessons import cli, training
+from trpo_lessons.bench import compare, record
+from trpo_lessons.bench.sb3_peer import TASKS
+from trpo_lessons.training.run_folder import RunError
+
+ZOO = Path(compare.ZOO)
+SCORES = st.lists(st.integers(-1000, 5000).map(float), min_size=2, max_size=6)
+
+
+# ---- record ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    training.train(training.preset("cartpole", "smoke", seed=3, threads=1, delta=0.02), folder)
+    return folder
+
+
+def test_what_is_kept_is_a_run_folder_with_its_score(finished: Path, tmp_path: Path) -> None:
+    summary = record.record(finished, tmp_path, episodes=4)
+    kept = tmp_path / "cartpole-seed3"
+    assert json.loads((kept / "summary.json").read_text()) == summary
+    again = training.evaluate(training.load_run(kept), 4)
+    assert summary["mean_return"] == again.mean
+    with open(kept / "evaluation.csv") as file:
+        assert [float(row["return"]) for row in csv.DictReader(file)] == list(again.returns)
+    assert (kept / "progress.csv").read_text() == (finished / "progress.csv").read_text()
+    assert summary["total_steps"] == 3 * 256
+    assert summary["wall_seconds"] >= 0
+
+
+def test_the_command_that_is_kept_trains_with_the_same_settings(finished: Path, tmp_path: Path) -> None:
+    config = training.load_run(finished).config
+    program, *words = shlex.split(record.command_of(config))
+    assert program == "trpo-lessons"
+    result = CliRunner().invoke(cli.commands, [*words, "--out", str(tmp_path / "again"), "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    assert training.load_run(tmp_path / "again").config == config
+
+
+def test_vine_and_lists_are_part_of_the_command() -> None:
+    config = training.preset("swimmer", "class", sampling="vine", hidden=(8, 4))
+    assert (
+        record.command_of(config)
+        == "trpo-lessons train swimmer --sampling vine --preset class --seed 0 --set hidden=8,4"
+    )
+
+
+def test_unfinished_runs_and_taken_places_are_refused(finished: Path, tmp_path: Path) -> None:
+    record.record(finished, tmp_path, episodes=1)
+    with pytest.raises(RunError, match="is there already"):
+        record.record(finished, tmp_path, episodes=1)
+    stopped = tmp_path / "stopped"
+    training.train(training.preset("cartpole", "smoke", iterations=1), stopped)
+    settings = json.loads((stopped / "config.json").read_text())
+    settings["settings"]["iterations"] = 2
+    (stopped / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(RunError, match="has done 1 of 2 iterations"):
+        record.record(stopped, tmp_path / "out", episodes=1)
+    assert not (tmp_path / "out").exists()
+
+
+# ---- compare ---------------------------------------------------------------------------------------------------------
+
+
+@given(SCORES, SCORES, st.integers(-1000, 1000).map(float))
+@settings(max_examples=20)
+def test_interval_lies_between_the_extremes_and_moves_with_the_scores(
+    ours: list[float], theirs: list[float], shift: float
+) -> None:
+    found = compare.compare("hopper", ours, theirs)
+    assert min(ours) - max(theirs) - 1e-9 <= found.low <= found.high <= max(ours) - min(theirs) + 1e-9
+    moved = compare.compare("hopper", [score + shift for score in ours], theirs)
+    np.testing.assert_allclose([moved.low, moved.high], [found.low + shift, found.high + shift], atol=1e-9)
+
+
+def test_interval_agrees_with_a_naive_bootstrap() -> None:
+    ours, theirs = [3545.0, 3484.0, 3335.0, 1448.0, 3616.0], [3313.0, 2323.0, 1656.0]
+    generator = np.random.default_rng(1)
+    differences = []
+    for _ in range(20_000):
+        differences.append(generator.choice(ours, 5).mean() - generator.choice(theirs, 3).mean())
+    found = compare.compare("hopper", ours, theirs)
+    np.testing.assert_allclose(
+        [found.low, found.high], np.quantile(differences, [0.025, 0.975]), atol=60
+    )  # it has lumps
+
+
+def test_one_seed_says_nothing_about_the_spread() -> None:
+    with pytest.raises(ValueError, match="two seeds of each"):
+        compare.compare("hopper", [1.0], [1.0, 2.0])
+
+
+@pytest.mark.parametrize("of_whom", ["class_preset", "sb3_contrib"])
+@pytest.mark.parametrize("task", TASKS)
+def test_recorded_scores_are_means_of_recorded_episodes(of_whom: str, task: str) -> None:
+    folders = sorted((ZOO / of_whom).glob(f"{task}-seed*"))
+    assert len(folders) == len(compare.scores(ZOO / of_whom, task))
+    for folder in folders:
+        summary = json.loads((folder / "summary.json").read_text())
+        with open(folder / "evaluation.csv") as file:
+            returns = [float(row["return"]) for row in csv.DictReader(file)]
+        assert len(returns) == 20
+        assert summary["mean_return"] == pytest.approx(np.mean(returns), rel=1e-5)
+        assert folder.name == f"{task}-seed{summary['seed']}"
+        assert 999_000 <= summary["total_steps"] <= 1_000_000

@@ -1,0 +1,93 @@
+"""Keep a finished run: its folder, its command, how long it took, and what the policy scores.
+
+    trpo-lessons train hopper --seed 0 --out RUN
+    python -m trpo_lessons.bench.record RUN --out trpo_lessons/zoo/class_preset
+
+What is kept is still a run folder: `trpo-lessons evaluate` and `trpo-lessons watch` take it. It lacks the events for
+TensorBoard, which repeat progress.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from trpo_lessons import training
+from trpo_lessons.training import TrainConfig
+from trpo_lessons.training.run_folder import RunError, RunFolder
+
+KEPT = ("config.json", "progress.csv", "checkpoint.safetensors")
+EPISODES = 20
+
+
+def record(run_folder: Path, out: Path, episodes: int = EPISODES) -> dict[str, Any]:
+    """Score the run by `episodes` deterministic episodes and keep it in out/TASK-seedN; returns what summary.json says.
+
+    Raises RunError when the run is not finished, or when another one is kept there already.
+    """
+    run = training.load_run(run_folder)
+    config = run.config
+    if run.iteration < config.iterations:
+        raise RunError(f"{run_folder} has done {run.iteration} of {config.iterations} iterations: resume it first")
+    folder = out / f"{config.task}-seed{config.seed}"
+    if folder.exists():
+        raise RunError(f"{folder} is there already: remove it first, or choose another folder (--out)")
+    result = training.evaluate(run, episodes)
+    folder.mkdir(parents=True)
+    for name in KEPT:
+        shutil.copyfile(run_folder / name, folder / name)
+    with open(folder / "evaluation.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["episode", "return", "length"])
+        writer.writerows(zip(range(episodes), result.returns, result.lengths, strict=True))
+    summary = {
+        "command": command_of(config),
+        "task": config.task,
+        "seed": config.seed,
+        "sampling": config.sampling,
+        "total_steps": int(RunFolder(run_folder).rows()[-1]["total_steps"]),
+        "wall_seconds": round(_modified(run_folder / "checkpoint.safetensors") - _modified(run_folder / "config.json")),
+        "mean_return": result.mean,
+        "standard_error": result.standard_error,
+    }
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def command_of(config: TrainConfig) -> str:
+    """The command that trains with these settings, under the presets of this version."""
+    sampling: dict[str, Any] = {} if config.sampling == "single-path" else {"sampling": config.sampling}
+    usual = training.preset(config.task, config.preset, seed=config.seed, **sampling).to_json()
+    words = ["trpo-lessons train", config.task]
+    words += [f"--{name} {value}" for name, value in sampling.items()]
+    words += [f"--preset {config.preset}", f"--seed {config.seed}"]
+    for name, value in config.to_json().items():
+        if value != usual[name]:
+            told = ",".join(map(str, value)) if isinstance(value, tuple) else value
+            words.append(f"--set {name}={told}")
+    return " ".join(words)
+
+
+def _modified(path: Path) -> float:
+    """When a file was written, s: the settings are written first, and the checkpoint last of all."""
+    return path.stat().st_mtime
+
+
+def main() -> None:
+    """Score a finished run and keep it."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    try:
+        print(json.dumps(record(arguments.run, arguments.out)))
+    except (RunError, OSError) as error:
+        parser.exit(2, f"{error}\n")
+
+
+if __name__ == "__main__":
+    main()
