@@ -1,0 +1,420 @@
+"""Lesson 06: exact moments against enumeration and simulation, what the text says of the pictures, the run it shows."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from teaching_contract import line_of
+from torch import Tensor
+
+from trpo_lessons import envs, mdp
+from trpo_lessons.advantages import ValueFunction, discounted_returns, gae
+from trpo_lessons.envs.tabular import TabularVectorEnv
+from trpo_lessons.policies import CategoricalHead, mlp_policy
+from trpo_lessons.single_path import RunningMoments, by_environment, sample_single_path, values_along
+from trpo_lessons.surrogate import Batch, surrogate_gradient
+from trpo_lessons.teaching import pictures
+from trpo_lessons.teaching.checks import lesson_06 as checks
+from trpo_lessons.teaching.explorers import lesson_06 as lesson
+from trpo_lessons.teaching.hopper_batch import hopper_batch
+from trpo_lessons.teaching.solutions import lesson_06 as solutions
+from trpo_lessons.training import preset
+from trpo_lessons.training.loop import Trainer
+from trpo_lessons.trpo import trpo_update
+
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "06_single_path.ipynb"
+ACT, BEGINNER, V, MEAN_V = lesson.beginner()
+
+
+def test_every_check_knows_six_mistakes_or_more() -> None:
+    all_checks = [checks.returns, checks.less_baseline, checks.advantages, checks.one_iteration]
+    assert min(len(check.mistakes) for check in all_checks) >= 6
+    assert sum(check.minutes for check in all_checks) == 36, "the lesson says so"
+
+
+# ---- the balancing act -----------------------------------------------------------------------------------------------
+
+
+def test_the_balancing_act_is_what_the_lesson_says() -> None:
+    assert len(lesson.LEANS) == 9
+    for s, lean in enumerate(lesson.LEANS.tolist()):
+        for action, push in ((lesson.LEFT, -1), (lesson.RIGHT, 1)):
+            assert ACT.P[s, action].sum() == pytest.approx(1)
+            target = lean + push
+            state = s + push if abs(target) <= lesson.MOST_LEAN else lesson.FALLEN
+            outward = abs(target) > abs(lean)
+            assert float(ACT.P[s, action, state]) == pytest.approx(
+                0.85 + (0.15 if lean and outward else 0.075 if outward else 0)
+            )
+    assert (ACT.r[: lesson.FALLEN] == 1).all()
+    assert (ACT.r[lesson.FALLEN] == 0).all()
+    assert float(BEGINNER[lesson.UPRIGHT + 2, lesson.LEFT]) == pytest.approx(0.6)
+    assert float(BEGINNER[lesson.UPRIGHT - 2, lesson.RIGHT]) == pytest.approx(0.6)
+    env = TabularVectorEnv(ACT, 1)
+    assert env.mdp.num_states == lesson.FALLEN + 1
+
+
+def test_a_skilled_policy_falls_about_once_in_a_thousand_steps() -> None:
+    endless = mdp.TabularMDP(ACT.P, ACT.r, ACT.rho0, 1 - 1e-9)
+    assert float(mdp.evaluate_policy(endless, lesson.pushes_back(0.95)).eta) == pytest.approx(1059, abs=1)
+
+
+# ---- exact moments ---------------------------------------------------------------------------------------------------
+
+
+def enumerated_moments(lam: float, values: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and mean square [S, A] of the first `steps` terms of the estimate, over all that can happen."""
+    P, decay = ACT.P.numpy(), ACT.gamma * lam
+    mean, square = np.zeros((2, 10, 2))
+
+    def walk(s: int, a: int, p: float, total: float, weight: float, left: int) -> list[tuple[float, float]]:
+        if left == 0 or s == lesson.FALLEN:
+            return [(p, total)]
+        found = []
+        for s2 in np.flatnonzero(P[s, a]).tolist():
+            residual = float(ACT.r[s, a]) + ACT.gamma * values[s2] - values[s]
+            gained = total + weight * residual
+            for a2 in (0, 1):
+                chance = p * P[s, a, s2] * float(BEGINNER[s2, a2])
+                found += walk(s2, a2, chance, gained, weight * decay, left - 1)
+        return found
+
+    for s, a in itertools.product(range(9), (0, 1)):
+        outcomes = np.array(walk(s, a, 1.0, 0.0, 1.0, steps))
+        assert outcomes[:, 0].sum() == pytest.approx(1)
+        mean[s, a], square[s, a] = outcomes[:, 0] @ outcomes[:, 1], outcomes[:, 0] @ outcomes[:, 1] ** 2
+    return mean, square
+
+
+def test_exact_moments_are_sums_over_all_that_can_happen() -> None:
+    values = np.append(np.linspace(3, 11, 9), 0.0)
+    for lam in (0.0, 0.05):  # the terms that are left out have weights below 1e-7
+        mean, square = lesson.estimate_moments(ACT, BEGINNER, values, lam)
+        expected = enumerated_moments(lam, values, 1 if lam == 0 else 6)
+        np.testing.assert_allclose(mean[:9], expected[0][:9], atol=1e-5)
+        np.testing.assert_allclose(square[:9], expected[1][:9], atol=1e-3)
+
+
+def test_the_means_at_both_ends_of_lambda() -> None:
+    A = mdp.evaluate_policy(ACT, BEGINNER).A.numpy()
+    for lam in (0.0, 0.7, 1.0):
+        assert np.abs(lesson.estimate_moments(ACT, BEGINNER, V, lam)[0] - A)[:9].max() < 1e-10, "an exact V: no bias"
+    guess = np.array(lesson.value_guess(0.3))
+    whole = lesson.estimate_moments(ACT, BEGINNER, guess, 1.0)[0]
+    assert np.abs(whole - (A + V[:, None] - guess[:, None]))[:9].max() < 1e-10, "the wrong baseline, and no more"
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.5, 0.9, 1.0])
+def test_the_bias_is_the_formula_of_section_4(lam: float) -> None:
+    error = np.array(lesson.value_guess(0.3)) - V
+    P, pi = ACT.P.numpy(), BEGINNER.numpy()
+    chain = np.einsum("sa,sat->st", pi, P)
+    bias, ahead = -np.repeat(error[:, None], 2, 1), np.einsum("sat,t->sa", P, error)
+    for n in range(1, 3000):
+        bias += (1 - lam) * lam ** (n - 1) * ACT.gamma**n * ahead
+        ahead = np.einsum("sat,t->sa", P, np.linalg.matrix_power(chain, n) @ error) if n < 400 else 0 * ahead
+    found = lesson.estimate_moments(ACT, BEGINNER, V + error, lam)[0] - mdp.evaluate_policy(ACT, BEGINNER).A.numpy()
+    np.testing.assert_allclose(found[:9], bias[:9], atol=1e-3)
+
+
+def test_the_gradient_is_that_of_the_surrogate() -> None:
+    """The sum over states and actions, by automatic differentiation of L over logits."""
+    logits = BEGINNER.log().clone().requires_grad_()
+    d, A = torch.from_numpy(lesson.visits(ACT, BEGINNER)), mdp.evaluate_policy(ACT, BEGINNER).A
+    (d[:, None] * logits.softmax(-1) * A).sum().backward()
+    found = lesson.logit_gradient(BEGINNER.numpy(), d[:, None].numpy(), A.numpy())
+    assert logits.grad is not None
+    np.testing.assert_allclose(found, logits.grad.numpy(), atol=1e-12)
+    assert d.sum() == pytest.approx(1)
+
+
+def test_the_noise_is_that_of_sampled_gradients() -> None:
+    """Independent tries: score times return less baseline, many of them, against the linear systems."""
+    rng = np.random.default_rng(0)
+    states, actions = mdp.simulate(
+        mdp.TabularMDP(ACT.P, ACT.r, torch.from_numpy(lesson.visits(ACT, BEGINNER)), ACT.gamma),
+        BEGINNER,
+        20_000,
+        400,
+        rng,
+    )
+    rewards = (states != lesson.FALLEN).double()
+    returns = (rewards * ACT.gamma ** torch.arange(400)).sum(1)
+    first, action = states[:, 0], actions[:, 0]
+    score = torch.zeros(20_000, 10, 2, dtype=torch.float64)
+    score[torch.arange(20_000), first] = -BEGINNER[first]
+    score[torch.arange(20_000), first, action] += 1
+    length = float(
+        np.linalg.norm(
+            lesson.logit_gradient(
+                BEGINNER.numpy(),
+                lesson.visits(ACT, BEGINNER)[:, None],
+                mdp.evaluate_policy(ACT, BEGINNER).A.numpy(),
+            )
+        )
+    )
+    for baseline in (np.zeros(10), V, np.full(10, MEAN_V)):
+        baseline = np.where(np.arange(10) == lesson.FALLEN, 0, baseline)
+        exact = lesson.gradient_error(ACT, BEGINNER, baseline, 1.0)
+        samples = score * (returns - torch.from_numpy(baseline)[first])[:, None, None]
+        assert math.sqrt(float(samples.var(0).sum())) / length == pytest.approx(exact.noise, rel=0.03)
+        assert exact.bias < 1e-9
+
+
+# ---- what the lesson says about the explorers ------------------------------------------------------------------------
+
+
+def test_what_the_lesson_says_about_baselines_is_so() -> None:
+    bare, mean, value, twice = (
+        lesson.baseline_error(kind, size).noise
+        for kind, size in (
+            (lesson.CONSTANT, 0.0),
+            (lesson.CONSTANT, 1.0),
+            (lesson.OF_STATE, 1.0),
+            (lesson.OF_STATE, 2.0),
+        )
+    )
+    assert (bare / mean) ** 2 == pytest.approx(3, abs=0.1)
+    assert (bare / value) ** 2 == pytest.approx(3.3, abs=0.05)
+    assert twice == pytest.approx(bare, rel=0.1), "as bad as nothing at all"
+    larger = lesson.gradient_error(ACT, BEGINNER, np.where(np.arange(10) == lesson.FALLEN, 0, -100.0), 1.0).noise
+    assert (larger / bare) ** 2 == pytest.approx(38, abs=0.5)
+    assert all(lesson.baseline_error(kind, 0.7).bias < 1e-9 for kind in (lesson.CONSTANT, lesson.OF_STATE))
+
+
+def test_the_best_baseline_of_a_state_is_the_weighted_mean() -> None:
+    """E[|score|^2 Q] / E[|score|^2] in every state: near V, and no other b of the state has less noise."""
+    p, Q = BEGINNER.numpy(), mdp.evaluate_policy(ACT, BEGINNER).Q.numpy()
+    weights = p * (1 - 2 * p + (p**2).sum(1, keepdims=True))
+    best = (weights * Q).sum(1) / weights.sum(1)
+    least = lesson.gradient_error(ACT, BEGINNER, best, 1.0).noise
+    value = lesson.gradient_error(ACT, BEGINNER, V, 1.0).noise
+    assert least < value < 1.01 * least
+    for s in range(9):
+        for change in (-0.3, 0.3):
+            other = best.copy()
+            other[s] += change
+            assert lesson.gradient_error(ACT, BEGINNER, other, 1.0).noise > least
+
+
+def test_what_the_lesson_says_about_lambda_is_so() -> None:
+    slide = lesson.compute_slide(0.9, 0.0, 1000)
+    assert slide.best == 0.9
+    assert 100 * slide.here.total(1000) == pytest.approx(38, abs=0.5)
+    assert 100 * slide.errors[-1].total(1000) == pytest.approx(55, abs=0.5)
+    assert 100 * slide.errors[0].total(1000) == pytest.approx(94, abs=0.5)
+    assert lesson.compute_slide(0.9, 0.0, 100_000).best == 1.0
+    exact = lesson.compute_slide(0.0, 1.0, 1000)
+    assert all(lesson.compute_slide(0.0, 1.0, n).best == 0.0 for n in (100, 1000, 10_000, 100_000))
+    assert max(error.bias for error in exact.errors) < 1e-9
+    assert (exact.errors[-1].noise / exact.errors[0].noise) ** 2 == pytest.approx(15, abs=0.5)
+    half = lesson.compute_slide(0.5, 0.0, 1000)
+    share = half.estimate / np.where(half.exact == 0, 1, half.exact)
+    assert share[lesson.UPRIGHT + 1] < 0.2 < 1.1 < share[lesson.UPRIGHT + 4], "the middle loses, the end is too large"
+
+
+@pytest.mark.parametrize("lam", lesson.LAMBDAS[:-1])
+def test_the_bias_is_proportional_to_the_error_of_v(lam: float) -> None:
+    whole, half = lesson.lambda_error(0.0, lam), lesson.lambda_error(0.5, lam)
+    assert half.bias == pytest.approx(whole.bias / 2, rel=1e-9)
+
+
+def test_the_gradients_error_is_a_share_and_samples_reduce_noise_only() -> None:
+    error = lesson.GradientError(0.3, 4.0)
+    assert error.total(100) == pytest.approx(0.5)
+    assert error.total(10**12) == pytest.approx(0.3, rel=1e-4)
+
+
+# ---- what the lesson says about ends and statistics ------------------------------------------------------------------
+
+
+def test_a_limit_taken_for_an_end_ruins_good_policies_only() -> None:
+    def seems_worth(skill: float) -> float:
+        """The share of V(upright) that is left, with a limit of 50 steps taken for an end."""
+        pi = lesson.pushes_back(skill)
+        value = float(mdp.evaluate_policy(ACT, pi).V[lesson.UPRIGHT])
+        chain = torch.einsum("sa,sat->st", pi, ACT.P)
+        alive, total = ACT.rho0.clone(), 0.0
+        for t in range(50):
+            total += ACT.gamma**t * float(alive[: lesson.FALLEN].sum())
+            alive = alive @ chain
+        return total / value
+
+    assert seems_worth(0.6) > 0.9
+    assert seems_worth(0.95) < 0.7
+
+
+def test_moved_statistics_move_the_policy_as_the_table_says() -> None:
+    policy, theta, batch = hopper_batch()
+    g = surrogate_gradient(policy, theta, batch)
+    kls = []
+    for batches_seen in (1, 12, 50):
+        n = 4096 * batches_seen
+        before = RunningMoments(n, torch.zeros(11).double(), n * torch.ones(11).double())
+        assert torch.allclose(before.normalise(batch.obs).double(), batch.obs, atol=1e-5), "already normalised"
+        moved = before.including(batch.obs).normalise(batch.obs).double()
+        kls.append(float(policy(theta, batch.obs).kl(policy(theta, moved)).mean()) / 0.01)
+    assert kls[0] == pytest.approx(4.6, abs=0.1)
+    assert kls[2] < 0.01
+    assert kls[1] / kls[2] == pytest.approx((50 / 12) ** 2, rel=0.2), "it dies out as 1 / n^2"
+    before = RunningMoments(4096, torch.zeros(11).double(), 4096 * torch.ones(11).double())
+    moved = before.including(batch.obs).normalise(batch.obs).double()
+    renewed = Batch(moved, batch.actions, batch.advantages, policy(theta, moved).log_prob(batch.actions))
+    other = surrogate_gradient(policy, theta, renewed)
+    assert abs(float(torch.dot(g, other) / (g.norm() * other.norm()))) < 0.2, "useless"
+
+
+# ---- exercises -------------------------------------------------------------------------------------------------------
+
+
+def test_solutions_are_the_modules_functions() -> None:
+    for seed in range(5):
+        rewards, values, next_values, over, cut, gamma, lam = checks.steps(np.random.default_rng(seed))
+        mine = solutions.advantages(rewards, values, next_values, over, cut, gamma, lam)
+        assert torch.allclose(mine, gae(rewards, values, next_values, over, cut, gamma, lam), atol=1e-12)
+        columns = [column[:, 0] for column in (rewards, next_values, over, cut)]
+        twin = discounted_returns(rewards, next_values, over, cut, gamma)[:, 0]
+        assert torch.allclose(solutions.returns(*columns, gamma), twin, atol=1e-12)
+
+
+def test_the_others_as_a_baseline_leave_the_mean_alone_and_the_own_one_does_not() -> None:
+    """Three tries from a state with two actions: the mean of score times what is left, over all that can happen."""
+    p, worth = 0.3, torch.tensor([1.0, 5.0]).double()
+    state = torch.zeros(3, dtype=torch.int64)
+    truth = p * (1 - p) * (worth[1] - worth[0])
+
+    def mean_gradient(function) -> float:
+        total = 0.0
+        for tried in itertools.product((0, 1), repeat=3):
+            chance = math.prod(p if a else 1 - p for a in tried)
+            score = torch.tensor([a - p for a in tried]).double()
+            total += chance * float((score * function(worth[list(tried)], state)).mean())
+        return total
+
+    assert mean_gradient(solutions.less_baseline) == pytest.approx(float(truth))
+    own = next(m for m in checks.less_baseline.mistakes if m.name == "includes_itself")
+    assert mean_gradient(own.function) == pytest.approx(float(truth) * 2 / 3), "the message says (n - 1) / n"
+
+
+def loop_forms() -> dict[str, object]:
+    def returns_by_lists(rewards, next_values, terminated, truncated, gamma):
+        found = []
+        for t in range(len(rewards)):
+            total = 0.0
+            for k in range(t, len(rewards)):
+                total += gamma ** (k - t) * rewards[k]
+                if terminated[k]:
+                    break
+                if truncated[k] or k == len(rewards) - 1:
+                    total += gamma ** (k - t + 1) * next_values[k]
+                    break
+            found.append(total)
+        return torch.stack(found)
+
+    def baseline_by_loops(worth, states):
+        found = worth.clone()
+        for n in range(len(worth)):
+            others = [worth[m] for m in range(len(worth)) if m != n and states[m] == states[n]]
+            found[n] -= sum(others) / len(others)
+        return found
+
+    def advantages_by_deltas(rewards, values, next_values, terminated, truncated, gamma, lam):
+        goes_on = (~terminated & ~truncated).double()
+        found = rewards + gamma * next_values * (1 - terminated.double()) - values
+        for t in range(len(rewards) - 2, -1, -1):
+            found[t] += gamma * lam * goes_on[t] * found[t + 1]
+        return found
+
+    return {"returns": returns_by_lists, "less_baseline": baseline_by_loops, "advantages": advantages_by_deltas}
+
+
+@pytest.mark.parametrize("name", ["returns", "less_baseline", "advantages"])
+def test_right_answers_in_other_words_pass(name: str) -> None:
+    assert line_of(getattr(checks, name), loop_forms()[name]) == "passed"
+
+
+# ---- the runs --------------------------------------------------------------------------------------------------------
+
+
+def notebook_function(name: str) -> str:
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    (found,) = [source for source in sources if source.startswith(f"def {name}(")]
+    return found.partition("\n\n\n")[0]
+
+
+def test_the_eight_lines_take_the_trainers_steps() -> None:
+    source = notebook_function("iteration")
+    assert len(source.splitlines()) - 1 == 8
+    config = preset("cartpole", iterations=2, seed=0, threads=1)
+    assert (config.rows, config.gamma, config.lam, config.delta, config.damping) == (64, 0.99, 0.95, 0.01, 0.1)
+    assert (config.fisher_stride, config.value_stride, config.shrink, config.value_steps) == (4, 4, 0.8, 2)
+    names = dict(globals())
+    exec(source, names)
+    generator = torch.Generator().manual_seed(0)
+    env = envs.make("cartpole", config.num_envs)
+    raw_obs = torch.as_tensor(env.reset(seed=0)[0])
+    robot = mlp_policy(4, CategoricalHead(2), config.hidden)
+    theta = robot.initial_theta(generator)
+    value, statistics = ValueFunction(4, config.value_hidden, generator), RunningMoments.empty(4)
+    trainer = Trainer(config)
+    start = trainer.theta
+    assert torch.equal(start, theta)
+    for _ in range(2):
+        row = trainer.iterate()
+        theta, statistics, raw_obs, report = names["iteration"](
+            env, robot, theta, statistics, value, raw_obs, generator
+        )
+        assert report.mean_kl == pytest.approx(row["mean_kl"], rel=1e-3)
+    assert float((theta - trainer.theta).norm() / (theta - start).norm()) < 1e-3
+    assert torch.allclose(statistics.mean, trainer.statistics.mean)
+    trainer.close()
+
+
+# Names that the notebook's function finds in this module.
+USED = (gae, by_environment, sample_single_path, values_along, trpo_update)
+
+
+def test_a_run_to_watch_returns_what_it_learned_and_all_its_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    threads = torch.get_num_threads()
+    run, rows = lesson.watch_learning(preset("cartpole", "smoke", seed=0))
+    assert torch.get_num_threads() == threads
+    assert [row["iteration"] for row in rows] == [1, 2, 3]
+    assert run.theta.shape == (run.policy.num_parameters,)
+    assert all(row["return"] > 5 for row in rows), "a beginner's episodes end in each iteration"
+    capsys.readouterr()
+
+
+def test_an_iteration_in_which_no_episode_ends_has_no_return() -> None:
+    config = preset("swimmer", "smoke", seed=0, threads=1, iterations=1)
+    _, rows = lesson.watch_learning(config)
+    assert math.isnan(rows[0]["return"])
+
+
+def test_the_report_is_drawn_with_gaps() -> None:
+    config = preset("cartpole", "smoke", seed=0)
+    row = {"iteration": 1, "mean_kl": 0.005, "predicted_gain": 0.1, "surrogate_gain": 0.09, "explained_variance": 0.3}
+    rows = [{**row, "return": math.nan}, {**row, "iteration": 2, "return": 20.0, "mean_kl": math.nan}]
+    with pictures.style():
+        figure = pictures.new_figure(8.4, 4.8)
+        lesson.draw_report(figure, rows, config)
+        returns, kl, gains, explained = figure.axes
+        assert returns.lines[0].get_xdata().tolist() == [2]
+        assert kl.lines[0].get_ydata().tolist() == pytest.approx([0.5])
+        assert [line.get_label() for line in gains.lines] == ["promised", "on the batch"]
+        assert explained.lines[0].get_ydata().tolist() == pytest.approx([0.3, 0.3])
+        assert pictures.png(figure).startswith(b"\x89PNG")
+
+
+def test_stationary_values_are_what_the_lesson_prints() -> None:
+    values: Tensor = mdp.evaluate_policy(ACT, BEGINNER).V
+    assert float(values[lesson.UPRIGHT]) == pytest.approx(18.57, abs=0.005)
+    mean, square = lesson.estimate_moments(ACT, BEGINNER, np.zeros(10), 1.0)
+    p = BEGINNER[lesson.UPRIGHT].numpy()
+    assert math.sqrt(p @ square[lesson.UPRIGHT] - (p @ mean[lesson.UPRIGHT]) ** 2) == pytest.approx(10, abs=0.4)

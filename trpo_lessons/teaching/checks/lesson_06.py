@@ -1,0 +1,691 @@
+"""Checks of lesson 06, Single path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from numpy.random import Generator
+from torch import Tensor
+
+from trpo_lessons.mdp import as_float64
+from trpo_lessons.single_path import RunningMoments
+from trpo_lessons.teaching.checks import Check
+
+TOLERANCE = 1e-6
+
+
+def normal(rng: Generator, *shape: int) -> Tensor:
+    """Standard normal numbers."""
+    return torch.from_numpy(rng.standard_normal(shape))
+
+
+def close(one: Any, other: Any) -> bool:
+    """Equal up to the rounding of float32, which a number times a bool tensor brings in unasked."""
+    return bool(torch.allclose(as_float64(one), as_float64(other), rtol=TOLERANCE, atol=TOLERANCE))
+
+
+def changed(column: Tensor, t: int, to: float) -> Tensor:
+    """A copy of `column` [T] or [T, E] with another entry, or row, at t."""
+    copy = column.clone()
+    copy[t] = to
+    return copy
+
+
+# ---- returns ---------------------------------------------------------------------------------------------------------
+
+Record = tuple[Tensor, Tensor, Tensor, Tensor, float]
+ReturnsFunction = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
+ROWS = 12
+
+
+def record(rng: Generator) -> Record:
+    """Twelve steps of one environment: rewards, next values, two kinds of ends, gamma. The last episode goes on.
+
+    One step is the last of its episode for both reasons at once, as when a pole falls in the very step of the limit.
+    """
+    terminated, truncated = torch.zeros(2, ROWS, dtype=torch.bool)
+    over, cut, both = (int(t) for t in rng.permutation(ROWS - 1)[:3])
+    terminated[[over, both]] = True
+    truncated[[cut, both]] = True
+    return normal(rng, ROWS), normal(rng, ROWS), terminated, truncated, float(rng.uniform(0.6, 0.95))
+
+
+def first(flags: Tensor) -> int:
+    """Where the first True is."""
+    return int(flags.int().argmax())
+
+
+returns = Check("returns", minutes=10, inputs=record, tolerance=TOLERANCE)
+
+
+@returns.property(
+    "Where a step neither ends nor is cut, its return should be its reward plus gamma times the next one."
+)
+def returns_obey_the_recursion(student: ReturnsFunction, rng: Generator) -> bool:
+    rewards, next_values, terminated, truncated, gamma = record(rng)
+    found = student(rewards, next_values, terminated, truncated, gamma)
+    inside = ~(terminated | truncated)[:-1]
+    return close(found[:-1][inside], (rewards[:-1] + gamma * found[1:])[inside])
+
+
+@returns.property("After a termination nothing comes: the return of that step should be its reward alone.")
+def a_termination_ends_all(student: ReturnsFunction, rng: Generator) -> bool:
+    rewards, next_values, terminated, truncated, gamma = record(rng)
+    found = student(rewards, next_values, terminated, truncated, gamma)
+    return close(found[terminated], rewards[terminated])
+
+
+@returns.property("At a time limit the return should be the reward plus gamma times the value of the state it led to.")
+def a_limit_leaves_a_value(student: ReturnsFunction, rng: Generator) -> bool:
+    rewards, next_values, terminated, truncated, gamma = record(rng)
+    found, cut = student(rewards, next_values, terminated, truncated, gamma), truncated & ~terminated
+    return close(found[cut], (rewards + gamma * next_values)[cut])
+
+
+@returns.property("The last row is cut as well, by the end of the record: what follows it is worth its next value.")
+def the_record_is_cut(student: ReturnsFunction, rng: Generator) -> bool:
+    rewards, next_values, terminated, truncated, gamma = record(rng)
+    found = student(rewards, next_values, terminated, truncated, gamma)
+    return close(found[-1], rewards[-1] + gamma * next_values[-1])
+
+
+def from_the_end(after: Callable[[int, Tensor, Tensor, Tensor, Tensor], Tensor], last: bool = True) -> ReturnsFunction:
+    """Returns from the end back, where `after(t, future, next_values, terminated, truncated)` is what follows row t."""
+
+    def function(rewards: Tensor, next_values: Tensor, terminated: Tensor, truncated: Tensor, gamma: float) -> Tensor:
+        found, future = torch.zeros_like(rewards), next_values[-1] if last else torch.zeros_like(next_values[-1])
+        for t in reversed(range(len(rewards))):
+            future = rewards[t] + gamma * after(t, future, next_values, terminated, truncated)
+            found[t] = future
+        return found
+
+    return function
+
+
+def follows(t: int, future: Tensor, next_values: Tensor, terminated: Tensor, truncated: Tensor) -> Tensor:
+    """What is right."""
+    return torch.where(terminated[t], 0.0, torch.where(truncated[t], next_values[t], future))
+
+
+@returns.mistake(
+    "termination",
+    "You continue through a termination with the value of the state it led to; tempting, because next_values has an "
+    "entry there. The pole lies on the floor: nothing follows, and a network's opinion of that state means nothing.",
+)
+def bootstraps_through_a_termination(*arguments: Any) -> Tensor:
+    return from_the_end(lambda t, future, v, over, cut: torch.where(over[t] | cut[t], v[t], future))(*arguments)
+
+
+@returns.mistake(
+    "termination",
+    "You take the time limit for an end: tempting, because the episode is over and the environment was reset. But "
+    "the pole still stood, and only the looking ended. What would have followed is worth next_values at that step.",
+)
+def takes_the_limit_for_an_end(*arguments: Any) -> Tensor:
+    return from_the_end(lambda t, future, _v, over, cut: torch.where(over[t] | cut[t], 0.0, future))(*arguments)
+
+
+@returns.mistake(
+    "termination",
+    "Nothing follows your last row; tempting, because there the record stops. It is a cut like a time limit: the "
+    "episode goes on in the next batch, and what follows is worth next_values in the last row.",
+)
+def takes_the_last_row_for_an_end(*arguments: Any) -> Tensor:
+    return from_the_end(follows, last=False)(*arguments)
+
+
+@returns.mistake(
+    "termination",
+    "You take every cut for an end, the time limit and the end of the record; tempting, because no more rewards are "
+    "written down there. They would have come: in both places next_values says what they are worth.",
+)
+def takes_every_cut_for_an_end(*arguments: Any) -> Tensor:
+    return from_the_end(lambda t, future, _v, over, cut: torch.where(over[t] | cut[t], 0.0, future), last=False)(
+        *arguments
+    )
+
+
+@returns.mistake(
+    "order",
+    "Your numbers are right, but in the order in which you found them: the last row comes first. It is tempting to "
+    "append while walking back; then the list has to be turned around.",
+)
+def never_turned_around(*arguments: Any) -> Tensor:
+    return from_the_end(follows)(*arguments).flip(0)
+
+
+@returns.mistake(
+    "termination",
+    "Your sums run on into the next episode; tempting, because the rows stand one under the other. A step can earn "
+    "nothing in an episode that begins after a reset: at both kinds of end the future has to be replaced.",
+)
+def leaks_across_episodes(*arguments: Any) -> Tensor:
+    return from_the_end(lambda _t, future, _v, _over, _cut: future)(*arguments)
+
+
+@returns.mistake(
+    "concept",
+    "At a time limit you add the value to the returns of the next episode; tempting, because a value is one more "
+    "thing to come. It stands in the place of the future that nobody saw: replace, do not add.",
+)
+def adds_value_and_next_episode(*arguments: Any) -> Tensor:
+    def after(t: int, future: Tensor, v: Tensor, over: Tensor, cut: Tensor) -> Tensor:
+        return torch.where(over[t], 0.0, future + torch.where(cut[t], v[t], 0.0))
+
+    return from_the_end(after)(*arguments)
+
+
+@returns.mistake(
+    "order",
+    "Where a step is terminated and truncated at once, you bootstrap; tempting, because the limit was reached. The "
+    "pole fell in that very step, and what has fallen has no future: termination comes first.",
+)
+def lets_the_limit_win(*arguments: Any) -> Tensor:
+    def after(t: int, future: Tensor, v: Tensor, over: Tensor, cut: Tensor) -> Tensor:
+        return torch.where(cut[t], v[t], torch.where(over[t], 0.0, future))
+
+    return from_the_end(after)(*arguments)
+
+
+@returns.mistake(
+    "concept",
+    "You add the value of the next state in every row: that is the one-step estimate; tempting, because next_values "
+    "is complete. Here rewards are to be added up as far as they were seen, and a value used where the seeing ends.",
+)
+def bootstraps_at_every_step(
+    rewards: Tensor, next_values: Tensor, terminated: Tensor, _truncated: Tensor, gamma: float
+) -> Tensor:
+    return rewards + gamma * next_values * ~terminated
+
+
+@returns.mistake(
+    "order",
+    "You add up in the order of time, so each row holds its past; tempting, because that is how rewards arrive. "
+    "What an action earns comes after it: start in the last row and go back.",
+)
+def adds_up_the_past(
+    rewards: Tensor, _next_values: Tensor, terminated: Tensor, truncated: Tensor, gamma: float
+) -> Tensor:
+    found, past = torch.zeros_like(rewards), torch.zeros_like(rewards[0])
+    for t in range(len(rewards)):
+        past = rewards[t] + gamma * past
+        found[t] = past
+        past = torch.where(terminated[t] | truncated[t], 0.0, past)
+    return found
+
+
+@returns.mistake(
+    "indexing",
+    "You do not discount the value at a cut; tempting, because it is discounted inside already. It is the worth of "
+    "the state one step later, so it counts gamma times, like the return that it replaces.",
+)
+def does_not_discount_the_value(
+    rewards: Tensor, next_values: Tensor, terminated: Tensor, truncated: Tensor, gamma: float
+) -> Tensor:
+    undiscounted = next_values / gamma
+    return from_the_end(follows)(rewards, undiscounted, terminated, truncated, gamma)
+
+
+# ---- less_baseline ---------------------------------------------------------------------------------------------------
+
+BaselineFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+def tries(rng: Generator) -> tuple[Tensor, Tensor]:
+    """Returns [N] of tries that began in one of three states [N]; every state has been tried two times or more."""
+    counts = rng.integers(2, 6, size=3)
+    states = torch.from_numpy(rng.permutation([s for s in range(3) for _ in range(counts[s])]))
+    return 3 * normal(rng, 3)[states] + normal(rng, len(states)) + 5, states
+
+
+less_baseline = Check("less_baseline", minutes=8, inputs=tries)
+
+
+@less_baseline.property("A number added to all returns should change nothing: baselines rise with them.")
+def a_constant_drops_out(student: BaselineFunction, rng: Generator) -> bool:
+    worth, states = tries(rng)
+    return close(student(worth + 100, states), student(worth, states))
+
+
+@less_baseline.property("Numbers added to all returns from one state should change nothing, a different one for each.")
+def a_constant_of_each_state_drops_out(student: BaselineFunction, rng: Generator) -> bool:
+    worth, states = tries(rng)
+    return close(student(worth + 10 * normal(rng, 3)[states], states), student(worth, states))
+
+
+@less_baseline.property("If one return is larger by 1, that entry should be larger by 1: its baseline must not notice.")
+def own_return_is_not_in_the_baseline(student: BaselineFunction, rng: Generator) -> bool:
+    worth, states = tries(rng)
+    rise = student(changed(worth, 0, float(worth[0]) + 1), states) - student(worth, states)
+    return close(rise[0], 1.0)
+
+
+@less_baseline.mistake(
+    "conditioning",
+    "Each return is in its own baseline; tempting, because that is simply the mean of its state. But then the baseline "
+    "depends on the action that it is to judge, and shrinks every signal by (n - 1) / n. Leave the try itself out.",
+)
+def includes_itself(worth: Tensor, states: Tensor) -> Tensor:
+    alike = (states[:, None] == states[None, :]).to(worth)
+    return worth - alike @ worth / alike.sum(1)
+
+
+@less_baseline.mistake(
+    "concept",
+    "You subtract the mean over all tries, whatever their state; tempting, because almost any constant is a fair "
+    "baseline. But it leaves in how good the state was, and the action is not to be praised for that.",
+)
+def forgets_the_state(worth: Tensor, _states: Tensor) -> Tensor:
+    return worth - worth.mean()
+
+
+@less_baseline.mistake(
+    "sign",
+    "You add the baseline; tempting, because it drops out of the mean gradient whatever its sign. Out of the noise it "
+    "does not: the noise is least where what is left is small, so subtract.",
+)
+def adds_the_baseline(worth: Tensor, states: Tensor) -> Tensor:
+    others = (states[:, None] == states[None, :]).to(worth) - torch.eye(len(worth)).to(worth)
+    return worth + others @ worth / others.sum(1)
+
+
+@less_baseline.mistake(
+    "concept",
+    "You divide by the spread within each state too; tempting, because advantages are often standardized. Over a "
+    "whole batch that is one factor for all; state by state it changes which states the gradient listens to.",
+)
+def standardises_each_state(worth: Tensor, states: Tensor) -> Tensor:
+    alike = (states[:, None] == states[None, :]).to(worth)
+    mean = alike @ worth / alike.sum(1)
+    spread = (alike @ worth.square() / alike.sum(1) - mean.square()).clamp(min=1e-12).sqrt()
+    return (worth - mean) / spread
+
+
+@less_baseline.mistake(
+    "concept",
+    "You return the baseline itself; tempting, because finding it was the work. What an update wants is the return "
+    "less the baseline: how much better than usual this try was.",
+)
+def returns_the_baseline(worth: Tensor, states: Tensor) -> Tensor:
+    others = (states[:, None] == states[None, :]).to(worth) - torch.eye(len(worth)).to(worth)
+    return others @ worth / others.sum(1)
+
+
+@less_baseline.mistake(
+    "constant",
+    "You leave the try itself out of the sum and still divide by n; tempting, because n tries came from the state. "
+    "Then the baseline is too small, and a number added to all returns no longer drops out: divide by n - 1.",
+)
+def divides_by_too_many(worth: Tensor, states: Tensor) -> Tensor:
+    alike = (states[:, None] == states[None, :]).to(worth)
+    return worth - (alike @ worth - worth) / alike.sum(1)
+
+
+# ---- advantages ------------------------------------------------------------------------------------------------------
+
+Steps = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, float, float]
+AdvantageFunction = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, float, float], Tensor]
+
+
+def steps(rng: Generator) -> Steps:
+    """Twelve steps of three environments: rewards, values, next values, both kinds of ends, gamma, lambda."""
+    columns = zip(*(record(rng)[:4] for _ in range(3)), strict=True)
+    rewards, next_values, terminated, truncated = (torch.stack(column, 1) for column in columns)
+    values = normal(rng, ROWS, 3)
+    inside = ~(terminated | truncated)[:-1]
+    next_values[:-1][inside] = values[1:][inside]  # the state a step leads to is the one the next begins in
+    gamma = float(rng.uniform(0.85, 0.95))
+    return rewards, values, next_values, terminated, truncated, gamma, float(rng.uniform(0.4, 0.7))
+
+
+advantages = Check("advantages", minutes=12, inputs=steps, tolerance=TOLERANCE)
+
+
+@advantages.property("With lambda = 0 an advantage should be the residual: r + gamma V(next) - V, and nothing else.")
+def lambda_zero_is_the_residual(student: AdvantageFunction, rng: Generator) -> bool:
+    rewards, values, next_values, terminated, truncated, gamma, _ = steps(rng)
+    residual = rewards + gamma * next_values * ~terminated - values
+    return close(student(rewards, values, next_values, terminated, truncated, gamma, 0.0), residual)
+
+
+@advantages.property("With lambda = 1 advantage plus value should obey the recursion of returns inside an episode.")
+def lambda_one_is_the_return(student: AdvantageFunction, rng: Generator) -> bool:
+    rewards, values, next_values, terminated, truncated, gamma, _ = steps(rng)
+    found = values + student(rewards, values, next_values, terminated, truncated, gamma, 1.0)
+    inside = ~(terminated | truncated)[:-1]
+    return close(found[:-1][inside], (rewards[:-1] + gamma * found[1:])[inside])
+
+
+@advantages.property("What happens in the next episode should not change the advantages of the one before it.")
+def episodes_do_not_leak(student: AdvantageFunction, rng: Generator) -> bool:
+    rewards, values, next_values, terminated, truncated, gamma, lam = steps(rng)
+    for e in range(3):
+        t = first((terminated | truncated)[:, e])
+        later = rewards.clone()
+        later[t + 1 :, e] += 10
+        before = student(rewards, values, next_values, terminated, truncated, gamma, lam)
+        after = student(later, values, next_values, terminated, truncated, gamma, lam)
+        if not close(before[: t + 1, e], after[: t + 1, e]):
+            return False
+    return True
+
+
+@advantages.property("One step of one environment, neither ended nor cut: r + gamma V(next) - V, whatever lambda is.")
+def a_single_step(student: AdvantageFunction, rng: Generator) -> bool:
+    reward, value, after = normal(rng, 3, 1, 1).unbind()
+    none = torch.zeros(1, 1, dtype=torch.bool)
+    return close(student(reward, value, after, none, none, 0.9, 0.7), reward + 0.9 * after - value)
+
+
+def sum_of_residuals(residuals: Tensor, decay: Tensor) -> Tensor:
+    """From the end back: residual plus decay [T, E] times what comes later."""
+    found, later = torch.zeros_like(residuals), torch.zeros_like(residuals[0])
+    for t in reversed(range(len(residuals))):
+        later = residuals[t] + decay[t] * later
+        found[t] = later
+    return found
+
+
+def going_on(over: Tensor, cut: Tensor) -> Tensor:
+    """1 where the episode goes on, else 0; in float64: a number times a bool tensor would be float32."""
+    return (~(over | cut)).double()
+
+
+def residuals_of(rewards: Tensor, values: Tensor, next_values: Tensor, terminated: Tensor, gamma: float) -> Tensor:
+    """The right ones."""
+    return rewards + gamma * next_values * ~terminated - values
+
+
+@advantages.mistake(
+    "termination",
+    "Your residual bootstraps through a termination; tempting, because next_values has a number there. After the end "
+    "there is nothing to come: the residual of that step is its reward less the value.",
+)
+def residual_through_a_termination(
+    rewards: Tensor, values: Tensor, next_values: Tensor, over: Tensor, cut: Tensor, gamma: float, lam: float
+) -> Tensor:
+    return sum_of_residuals(rewards + gamma * next_values - values, gamma * lam * going_on(over, cut))
+
+
+@advantages.mistake(
+    "termination",
+    "At a time limit your residual has no value for what comes next; tempting, because one flag, done, is what many "
+    "environments give. Then every last step of a good episode looks like a disaster. Only a termination ends it all.",
+)
+def residual_without_a_value_at_a_limit(
+    rewards: Tensor, values: Tensor, next_values: Tensor, over: Tensor, cut: Tensor, gamma: float, lam: float
+) -> Tensor:
+    inside = going_on(over, cut)
+    return sum_of_residuals(rewards + gamma * next_values * inside - values, gamma * lam * inside)
+
+
+@advantages.mistake(
+    "termination",
+    "You take the next row of `values` for the state that a step led to; tempting, because inside an episode they are "
+    "the same. At a time limit the next row is the first state of another episode: next_values has the right one.",
+)
+def values_of_the_next_episode(
+    rewards: Tensor, values: Tensor, next_values: Tensor, over: Tensor, cut: Tensor, gamma: float, lam: float
+) -> Tensor:
+    shifted = torch.cat([values[1:], next_values[-1:]])
+    return sum_of_residuals(residuals_of(rewards, values, shifted, over, gamma), gamma * lam * going_on(over, cut))
+
+
+@advantages.mistake(
+    "termination",
+    "Your sum runs on into the next episode after a time limit; tempting, because the step was given its value, as if "
+    "the episode went on. It goes on where nobody looks: a cut stops the sum as an end does.",
+)
+def sums_across_a_limit(
+    rewards: Tensor, values: Tensor, next_values: Tensor, over: Tensor, _cut: Tensor, gamma: float, lam: float
+) -> Tensor:
+    return sum_of_residuals(residuals_of(rewards, values, next_values, over, gamma), gamma * lam * going_on(over, over))
+
+
+@advantages.mistake(
+    "termination",
+    "Your sum never stops at an end; tempting, because the residuals are right and the rest is one recursion. The "
+    "next row may belong to another episode: later residuals count only while the same episode goes on.",
+)
+def sums_across_every_end(
+    rewards: Tensor, values: Tensor, next_values: Tensor, over: Tensor, _cut: Tensor, gamma: float, lam: float
+) -> Tensor:
+    residuals = residuals_of(rewards, values, next_values, over, gamma)
+    return sum_of_residuals(residuals, torch.full_like(residuals, gamma * lam))
+
+
+@advantages.mistake(
+    "concept",
+    "Gamma and lambda have changed places in the residual; tempting, because they stand side by side in the sum. "
+    "The residual compares V with one step more of the same return, and that return is discounted by gamma.",
+)
+def lambda_in_the_residual(
+    rewards: Tensor, values: Tensor, next_values: Tensor, over: Tensor, cut: Tensor, gamma: float, lam: float
+) -> Tensor:
+    return sum_of_residuals(residuals_of(rewards, values, next_values, over, lam), gamma * lam * going_on(over, cut))
+
+
+@advantages.mistake(
+    "concept",
+    "Later residuals decay by lambda alone; tempting, because gamma is in the residual already. A residual k steps "
+    "later is worth gamma^k today, as a reward is, and lambda^k says how far we trust it: both.",
+)
+def decays_by_lambda_alone(
+    rewards: Tensor, values: Tensor, next_values: Tensor, over: Tensor, cut: Tensor, gamma: float, lam: float
+) -> Tensor:
+    return sum_of_residuals(residuals_of(rewards, values, next_values, over, gamma), lam * going_on(over, cut))
+
+
+@advantages.mistake(
+    "concept",
+    "Lambda has no effect: later residuals decay by gamma alone; tempting, because discounted sums always look so. "
+    "That is lambda = 1, the return less the value, with all its noise.",
+)
+def forgets_lambda(
+    rewards: Tensor, values: Tensor, next_values: Tensor, over: Tensor, cut: Tensor, gamma: float, _lam: float
+) -> Tensor:
+    return sum_of_residuals(residuals_of(rewards, values, next_values, over, gamma), gamma * going_on(over, cut))
+
+
+@advantages.mistake(
+    "order",
+    "You carry residuals forward in time, so an action is judged by what came before it; tempting, because loops "
+    "count upward. Start in the last row and go back.",
+)
+def carries_residuals_forward(
+    rewards: Tensor, values: Tensor, next_values: Tensor, over: Tensor, cut: Tensor, gamma: float, lam: float
+) -> Tensor:
+    residuals, found = residuals_of(rewards, values, next_values, over, gamma), torch.zeros_like(rewards)
+    past = torch.zeros_like(rewards[0])
+    for t in range(len(rewards)):
+        found[t] = residuals[t] + gamma * lam * past
+        past = torch.where(over[t] | cut[t], 0.0, found[t])
+    return found
+
+
+@advantages.mistake(
+    "concept",
+    "You do not subtract V: these are estimates of Q; tempting, because returns need no subtraction. An advantage says "
+    "how much better than usual; without the baseline the noise is that of whole returns.",
+)
+def forgets_the_baseline(
+    rewards: Tensor, values: Tensor, next_values: Tensor, over: Tensor, cut: Tensor, gamma: float, lam: float
+) -> Tensor:
+    residuals = residuals_of(rewards, values, next_values, over, gamma)
+    return values + sum_of_residuals(residuals, gamma * lam * going_on(over, cut))
+
+
+@advantages.mistake(
+    "concept",
+    "You standardize the estimates; tempting, because an update is given standardized ones. That comes one line later: "
+    "the value function is fitted to advantages plus values, and needs them in the units of the rewards.",
+)
+def standardises(
+    rewards: Tensor, values: Tensor, next_values: Tensor, over: Tensor, cut: Tensor, gamma: float, lam: float
+) -> Tensor:
+    residuals = residuals_of(rewards, values, next_values, over, gamma)
+    found = sum_of_residuals(residuals, gamma * lam * going_on(over, cut))
+    return (found - found.mean()) / found.std()
+
+
+@advantages.mistake(
+    "constant",
+    "You multiply the sum by 1 - lambda; tempting, because the n-step estimates have such weights. In terms of "
+    "residuals these weights have been added up already, and the factor is gone: at lambda = 1 nothing would be left.",
+)
+def weighs_twice(
+    rewards: Tensor, values: Tensor, next_values: Tensor, over: Tensor, cut: Tensor, gamma: float, lam: float
+) -> Tensor:
+    residuals = residuals_of(rewards, values, next_values, over, gamma)
+    return (1 - lam) * sum_of_residuals(residuals, gamma * lam * going_on(over, cut))
+
+
+# ---- one_iteration ---------------------------------------------------------------------------------------------------
+
+Normalise = Callable[[Tensor], Tensor]
+Collect = Callable[[Tensor, Normalise], Tensor]
+Update = Callable[[Tensor, Tensor], Tensor]
+Iteration = Callable[[Tensor, RunningMoments, Collect, Update], tuple[Tensor, RunningMoments]]
+
+
+def between_two_iterations(rng: Generator) -> tuple[Tensor, RunningMoments, Collect, Update]:
+    """Theta [3], statistics of thirty earlier observations, a policy's walk through raw observations, an update."""
+    statistics = RunningMoments.empty(3).including(2 * normal(rng, 30, 3) + 1)
+    noise, start = normal(rng, 12, 3), normal(rng, 3)
+
+    def collect(theta: Tensor, normalise: Normalise) -> Tensor:
+        raw, rows = 5 * start, []
+        for wind in noise:
+            rows.append(raw)
+            raw = raw + wind + torch.tanh(theta * normalise(raw))
+        return torch.stack(rows)
+
+    def update(theta: Tensor, obs: Tensor) -> Tensor:
+        return theta + torch.tanh(obs.double()).square().mean(0)
+
+    return normal(rng, 3), statistics, collect, update
+
+
+one_iteration = Check("one_iteration", minutes=6, inputs=between_two_iterations)
+
+
+@one_iteration.property("The policy should act on observations that are normalized by the statistics as they stand.")
+def acts_on_normalised_observations(student: Iteration, rng: Generator) -> bool:
+    theta, statistics, collect, update = between_two_iterations(rng)
+    given: list[Tensor] = []
+
+    def watched(theta: Tensor, normalise: Normalise) -> Tensor:
+        given.append(normalise(torch.full((2, 3), 1.5, dtype=torch.float64)))
+        return collect(theta, normalise)
+
+    student(theta, statistics, watched, update)
+    return len(given) == 1 and close(given[0], statistics.normalise(torch.full((2, 3), 1.5, dtype=torch.float64)))
+
+
+@one_iteration.property("The update should be given the very numbers that the policy saw while it collected.")
+def updates_on_what_was_seen(student: Iteration, rng: Generator) -> bool:
+    theta, statistics, collect, update = between_two_iterations(rng)
+    learned_from: list[Tensor] = []
+
+    def watched(theta: Tensor, obs: Tensor) -> Tensor:
+        learned_from.append(obs)
+        return update(theta, obs)
+
+    student(theta, statistics, collect, watched)
+    return len(learned_from) == 1 and close(learned_from[0], statistics.normalise(collect(theta, statistics.normalise)))
+
+
+@one_iteration.property("The statistics that come back should know the old observations and the new ones.")
+def statistics_grow(student: Iteration, rng: Generator) -> bool:
+    theta, statistics, collect, update = between_two_iterations(rng)
+    _, after = student(theta, statistics, collect, update)
+    return close(after.mean, statistics.including(collect(theta, statistics.normalise)).mean)
+
+
+@one_iteration.mistake(
+    "order",
+    "You renew the statistics before the update; tempting, because fresh ones are better. The update then sees numbers "
+    "that the policy never saw, and its ratios do not start at 1. Update first, renew afterward.",
+)
+def renews_before_the_update(
+    theta: Tensor, statistics: RunningMoments, collect: Collect, update: Update
+) -> tuple[Tensor, RunningMoments]:
+    raw_obs = collect(theta, statistics.normalise)
+    statistics = statistics.including(raw_obs)
+    return update(theta, statistics.normalise(raw_obs)), statistics
+
+
+@one_iteration.mistake(
+    "concept",
+    "The statistics never change; tempting, because they must not move. Not between collecting and updating; from one "
+    "iteration to the next they have to, or the policy squints at places that it first reaches late. Hand back what "
+    "`including` returns: it leaves the old moments as they were.",
+)
+def never_renews(
+    theta: Tensor, statistics: RunningMoments, collect: Collect, update: Update
+) -> tuple[Tensor, RunningMoments]:
+    return update(theta, statistics.normalise(collect(theta, statistics.normalise))), statistics
+
+
+@one_iteration.mistake(
+    "conditioning",
+    "You hand raw observations to the update; tempting, because they are what collect returns. The policy acted on "
+    "normalized ones: its probabilities at raw ones are those of another policy.",
+)
+def updates_on_raw_observations(
+    theta: Tensor, statistics: RunningMoments, collect: Collect, update: Update
+) -> tuple[Tensor, RunningMoments]:
+    raw_obs = collect(theta, statistics.normalise)
+    return update(theta, raw_obs), statistics.including(raw_obs)
+
+
+@one_iteration.mistake(
+    "conditioning",
+    "You normalize the batch by its own mean and variance; tempting, because that is what one does to data in a table. "
+    "While the batch was collected nobody knew them: the policy saw the older statistics, and so must the update.",
+)
+def normalises_by_the_batch(
+    theta: Tensor, statistics: RunningMoments, collect: Collect, update: Update
+) -> tuple[Tensor, RunningMoments]:
+    raw_obs = collect(theta, statistics.normalise)
+    own = RunningMoments.empty(raw_obs.shape[-1]).including(raw_obs)
+    return update(theta, own.normalise(raw_obs)), statistics.including(raw_obs)
+
+
+@one_iteration.mistake(
+    "concept",
+    "You put normalized observations into the statistics; tempting, because these are the ones at hand. Then the "
+    "statistics learn that everything has mean 0 and variance 1, and forget the units of the world: include raw ones.",
+)
+def includes_normalised_observations(
+    theta: Tensor, statistics: RunningMoments, collect: Collect, update: Update
+) -> tuple[Tensor, RunningMoments]:
+    obs = statistics.normalise(collect(theta, statistics.normalise))
+    return update(theta, obs), statistics.including(obs)
+
+
+@one_iteration.mistake(
+    "concept",
+    "You replace the statistics by those of the new batch; tempting, because the newest policy matters most. They then "
+    "jump with the luck of every batch, and each jump is a change of policy that no trust region holds back.",
+)
+def forgets_what_was_seen(
+    theta: Tensor, statistics: RunningMoments, collect: Collect, update: Update
+) -> tuple[Tensor, RunningMoments]:
+    raw_obs = collect(theta, statistics.normalise)
+    fresh = RunningMoments.empty(raw_obs.shape[-1]).including(raw_obs)
+    return update(theta, statistics.normalise(raw_obs)), fresh
+
+
+@one_iteration.mistake(
+    "concept",
+    "Your policy collects on raw observations and learns on normalized ones; tempting, because normalising looks like "
+    "a matter of learning. The policy is the network with its normalization: both belong to acting, too.",
+)
+def acts_on_raw_observations(
+    theta: Tensor, statistics: RunningMoments, collect: Collect, update: Update
+) -> tuple[Tensor, RunningMoments]:
+    raw_obs = collect(theta, lambda raw: raw)
+    return update(theta, statistics.normalise(raw_obs)), statistics.including(raw_obs)
