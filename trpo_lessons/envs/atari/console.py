@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import ale_py
@@ -44,12 +45,12 @@ class Console:
         """Lives left; 0 throughout in games that have none."""
         return self._running().lives()
 
-    def load(self, seed: int) -> None:
-        """Insert the cartridge. The seed is that of the emulator's generator, which decides on sticky actions."""
+    def load(self) -> None:
+        """Insert the cartridge: what was played before leaves no trace, which a reset alone does not promise."""
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
         self._ale = ale_py.ALEInterface()
-        self._ale.setInt("random_seed", seed)
-        self._ale.setFloat("repeat_action_probability", self._settings.sticky_actions)
+        self._ale.setInt("random_seed", 0)  # not that any of these games would draw a number
+        self._ale.setFloat("repeat_action_probability", 0.0)  # see vector
         self._ale.loadROM(self._rom)
         self._has_played = False
 
@@ -68,8 +69,8 @@ class Console:
         self._frames[:] = 0
         self._frames[-1] = self._resize(self._screen)
 
-    def step(self, action: int) -> tuple[float, bool]:
-        """Hold one of the emulator's 18 actions for four frames, or until the game is over: (score, game over).
+    def step(self, actions: Sequence[int]) -> tuple[float, bool]:
+        """Play four frames, each with one of the emulator's 18 actions, or until the game is over: (score, game over).
 
         A sprite that is drawn in every second frame only is in one of the last two, whence their maximum. The frame in
         which a game ends is not looked at, as in `ale_py`'s own vector environment.
@@ -78,7 +79,7 @@ class Console:
         score = 0.0
         self._has_played = True
         looked_earlier = game_over = False
-        for frame in range(FRAME_SKIP):
+        for frame, action in enumerate(actions):
             score += ale.act(action)
             game_over = ale.game_over()
             if game_over:
@@ -106,7 +107,7 @@ class Console:
         """
         state = ale_py.ALEState(unpack_emulator(self._emulator))
         if self._ale is None:
-            self.load(seed=0)
+            self.load()
         if not self._has_played:
             self._running().act(NOOP)
             self._has_played = True

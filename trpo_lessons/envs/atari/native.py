@@ -16,10 +16,11 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from trpo_lessons.envs.atari.settings import FRAME_SKIP, MAX_EPISODE_STEPS, STACK, AtariSettings, Controls, rom_path
-from trpo_lessons.envs.atari.vector import MAX_SEED, lives_told, worker_count
+from trpo_lessons.envs.atari.vector import lives_told, worker_count
 from trpo_lessons.envs.base import Bools, Floats, checked_actions, refuse_options
 from trpo_lessons.envs.random_state import Seed, make_generators
 
+MAX_SEED = 2**31  # of the library; ours may have 63 bits
 NEVER = 2**30  # frames
 
 
@@ -27,6 +28,7 @@ class NativeAtariVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):
     """E games with the observations, rewards, resets and infos of `AtariVectorEnv`, played by threads.
 
     The frames that a game starts with are drawn by the library; `start_frames` [E] says how many the games have had.
+    So are the frames in which actions stick; without either, the same actions give the same game, to the bit.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}  # noqa: RUF012 (Gymnasium's own idiom)
@@ -90,7 +92,6 @@ class NativeAtariVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):
         refuse_options(self.task, options)
         generators = self._first_generators if seed is None else make_generators(self.num_envs, seed)
         self._first_generators = None
-        # One of our seeds may have 63 bits, one of the emulator's has 31.
         seeds = None if generators is None else np.array([generator.integers(MAX_SEED) for generator in generators])
         obs, infos = self._games.reset(seed=seeds)
         self._note_starts(infos, np.ones(self.num_envs, dtype=np.bool_))

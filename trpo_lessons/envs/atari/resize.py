@@ -21,16 +21,18 @@ class AreaResize:
     def __init__(self, height: int, width: int) -> None:
         self._rows = area_weights(SCREEN_HEIGHT, height)
         self._columns = area_weights(SCREEN_WIDTH, width)
-        self._same_size = (height, width) == (SCREEN_HEIGHT, SCREEN_WIDTH)
-        # OpenCV has a way of its own for the half size, with integers: there one half is always rounded up.
+        self._factor = np.float32(1.0)
+        # OpenCV has ways of its own for sizes that divide the screen's: it adds up whole numbers and divides once, and
+        # at half the size one half is always rounded up, not to the even number.
+        if SCREEN_HEIGHT % height == SCREEN_WIDTH % width == 0:
+            self._rows.data[:] = self._columns.data[:] = 1.0
+            self._factor = np.float32(height * width / (SCREEN_HEIGHT * SCREEN_WIDTH))
         self._half_size = (2 * height, 2 * width) == (SCREEN_HEIGHT, SCREEN_WIDTH)
 
     def __call__(self, screen: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """[210, 160] -> [height, width], in a new array."""
-        if self._same_size:
-            return screen.copy()
         narrow = self._columns @ screen.T.astype(np.float32)  # [width, 210]
-        means = self._rows @ np.ascontiguousarray(narrow.T)  # [height, width]
+        means = (self._rows @ np.ascontiguousarray(narrow.T)) * self._factor  # [height, width]
         rounded: NDArray[np.uint8] = (np.floor(means + 0.5) if self._half_size else np.rint(means)).astype(np.uint8)
         return rounded
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,11 +13,9 @@ from numpy.typing import NDArray
 
 from trpo_lessons.envs.atari import workers
 from trpo_lessons.envs.atari.console import unpack_emulator
-from trpo_lessons.envs.atari.settings import MAX_EPISODE_STEPS, AtariSettings, Controls, rom_path
+from trpo_lessons.envs.atari.settings import FRAME_SKIP, MAX_EPISODE_STEPS, NOOP, AtariSettings, Controls, rom_path
 from trpo_lessons.envs.base import Bools, Floats, RestorableVectorEnv, State
 from trpo_lessons.envs.random_state import Seed
-
-MAX_SEED = 2**31  # of the emulator
 
 
 class AtariVectorEnv(RestorableVectorEnv):
@@ -51,13 +50,15 @@ class AtariVectorEnv(RestorableVectorEnv):
             seed=seed,
         )
         self._workers = workers.Workers(game, rom, self.settings, num_envs, worker_count(threads, num_envs))
+        self._close_workers = weakref.finalize(self, self._workers.close)  # also when nobody calls close
         self._shared = self._workers.arrays
-        self._is_seeded = False  # whether the emulators got a seed from the generators as they are
+        self._held = np.full(num_envs, NOOP, dtype=np.int64)  # the emulator's action in the last frame
+        self._is_loaded = False
 
     def reset(self, *, seed: Seed = None, options: dict[str, Any] | None = None) -> tuple[NDArray[Any], dict[str, Any]]:
         """As `RestorableVectorEnv.reset`. With a seed, every cartridge is inserted anew: 0.1 s a game."""
         if seed is not None:
-            self._is_seeded = False
+            self._is_loaded = False
         return super().reset(seed=seed, options=options)
 
     def step(self, actions: NDArray[Any]) -> tuple[NDArray[Any], Floats, Bools, Bools, dict[str, Any]]:
@@ -79,13 +80,13 @@ class AtariVectorEnv(RestorableVectorEnv):
         self._needs_reset = needs_reset
 
     def _physics(self) -> State:
-        return {name: self._shared[name] for name in ("frames", "screen", "emulator", "lives")}
+        return {name: self._shared[name] for name in ("frames", "screen", "emulator", "lives")} | {"held": self._held}
 
     def _reset_rows(self, rows: NDArray[np.intp]) -> None:
-        if not self._is_seeded:
-            self._shared["seeds"][:] = [generator.integers(MAX_SEED) for generator in self._generators]
+        if not self._is_loaded:
             self._order(workers.LOAD)
-            self._is_seeded = True
+            self._is_loaded = True
+        self._held[rows] = NOOP
         self._shared["no_ops"][rows] = self._draw_starts(rows)
         self._order(workers.RESET, rows)
 
@@ -93,9 +94,22 @@ class AtariVectorEnv(RestorableVectorEnv):
         return [self.settings.frames_before_start(self._generators[row]) for row in rows]
 
     def _advance(self, actions: NDArray[Any]) -> tuple[NDArray[Any], Floats, Bools]:
-        self._shared["actions"][:] = self._controls.emulator_actions(actions)
+        self._hold(self._controls.emulator_actions(actions))
         self._order(workers.STEP)
         return self._observe(), self._shared["rewards"].copy(), self._shared["game_over"].copy()
+
+    def _hold(self, actions: NDArray[np.int64]) -> None:
+        """Which action each of the next four frames has: that of the agent, or, if it sticks, that of the frame before.
+
+        The emulator could do this by itself, but which action it holds is not in its saved state.
+        """
+        sticks = np.zeros((self.num_envs, FRAME_SKIP), dtype=np.bool_)
+        if self.settings.sticky_actions:
+            draws = np.stack([generator.random(FRAME_SKIP) for generator in self._generators])
+            sticks = draws < self.settings.sticky_actions
+        for frame in range(FRAME_SKIP):
+            self._held[:] = np.where(sticks[:, frame], self._held, actions)
+            self._shared["actions"][:, frame] = self._held
 
     def _observe(self) -> NDArray[Any]:
         return self._shared["frames"].copy()
@@ -111,9 +125,10 @@ class AtariVectorEnv(RestorableVectorEnv):
         self, state: Mapping[str, NDArray[Any]], rows: Sequence[int] | NDArray[np.intp] | None = None
     ) -> NDArray[Any]:
         """As `RestorableVectorEnv.restore_state`."""
+        self._workers.settle()
         obs = super().restore_state(state, rows)
         self._order(workers.RESTORE, None if rows is None else np.asarray(rows, dtype=np.intp))
-        self._is_seeded = True
+        self._is_loaded = True
         return obs
 
     def _check_state(self, state: Mapping[str, NDArray[Any]], live: State) -> None:
@@ -123,8 +138,7 @@ class AtariVectorEnv(RestorableVectorEnv):
 
     def close_extras(self, **_kwargs: Any) -> None:
         """End the processes."""
-        if hasattr(self, "_workers"):
-            self._workers.close()
+        self._close_workers()
 
 
 def worker_count(threads: int | None, num_envs: int) -> int:

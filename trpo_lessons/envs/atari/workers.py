@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trpo_lessons.envs.atari.console import EMULATOR_BYTES, Console
-from trpo_lessons.envs.atari.settings import SCREEN_HEIGHT, SCREEN_WIDTH, STACK, AtariSettings
+from trpo_lessons.envs.atari.settings import FRAME_SKIP, SCREEN_HEIGHT, SCREEN_WIDTH, STACK, AtariSettings
 
 LOAD, RESET, STEP, SAVE, RESTORE, PICTURE = b"L", b"R", b"S", b"V", b"B", b"P"
 DONE, FAILED = b".", b"!"
@@ -57,8 +57,7 @@ def fields(settings: AtariSettings) -> dict[str, Field]:
         "lives": Field((), np.int64),
         "rewards": Field((), np.float64),
         "game_over": Field((), np.bool_),
-        "actions": Field((), np.int64),
-        "seeds": Field((), np.int64),
+        "actions": Field((FRAME_SKIP,), np.int64),
         "no_ops": Field((), np.int64),
         "chosen": Field((), np.bool_),
         "message": Field((MESSAGE_BYTES,), np.uint8),
@@ -111,7 +110,7 @@ class Workers:
 
     def order(self, order: bytes, rows: Sequence[int] | NDArray[np.intp] | None = None) -> None:
         """Have an order carried out for these games, or for all, and wait until it is done. Raises WorkerError."""
-        self._wait()
+        self.settle()
         self.arrays["chosen"][:] = rows is None
         if rows is not None:
             self.arrays["chosen"][rows] = True
@@ -119,9 +118,10 @@ class Workers:
             if self.arrays["chosen"][worker.rows].any():
                 self._owing.append(worker)
                 worker.send(order)
-        self._wait()
+        self.settle()
 
-    def _wait(self) -> None:
+    def settle(self) -> None:
+        """Wait until nobody writes into the arrays, if an order was interrupted. Raises WorkerError if it failed."""
         problems = []
         while self._owing:
             answer = self._owing[0].answer()
@@ -134,7 +134,7 @@ class Workers:
             raise WorkerError(f"{self._game} cannot go on: {problems[0]}")
 
     def close(self) -> None:
-        """End the processes."""
+        """End the processes, if they have not ended."""
         for worker in self._workers:
             worker.socket.close()
         for worker in self._workers:
@@ -218,7 +218,7 @@ class Player:
             for row in rows
         }
         self._orders: dict[bytes, Callable[[int, Console], None]] = {
-            LOAD: lambda row, console: console.load(int(arrays["seeds"][row])),
+            LOAD: lambda _row, console: console.load(),
             RESET: self._reset,
             STEP: self._step,
             SAVE: lambda _row, console: console.save(),
@@ -243,7 +243,9 @@ class Player:
         self._arrays["lives"][row] = console.lives
 
     def _step(self, row: int, console: Console) -> None:
-        self._arrays["rewards"][row], self._arrays["game_over"][row] = console.step(int(self._arrays["actions"][row]))
+        self._arrays["rewards"][row], self._arrays["game_over"][row] = console.step(
+            self._arrays["actions"][row].tolist()
+        )
         self._arrays["lives"][row] = console.lives
 
     def _show(self, row: int, console: Console) -> None:

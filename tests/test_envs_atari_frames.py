@@ -1,0 +1,70 @@
+"""Frames stored once give back every observation."""
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+
+from trpo_lessons.envs.atari import make_atari
+from trpo_lessons.envs.atari.frames import FrameRecorder
+
+
+@functools.cache
+def recorded(num_steps=60, num_envs=3, before=10):
+    """Observations of a game with a start every 14 steps or so, and the same from the recorder: [T, E, 4, H, W]."""
+    env = make_atari("breakout", num_envs, seed=0, threads=1, native=True)
+    env.max_episode_steps = 14
+    obs, _ = env.reset()
+    generator = np.random.default_rng(0)
+    started = np.ones(num_envs, dtype=bool)
+    recorder = FrameRecorder(num_steps, num_envs, obs.shape[2:])
+    all_obs = []
+    for t in range(-before, num_steps):
+        if t >= 0:
+            recorder.record(torch.from_numpy(obs), torch.from_numpy(started))
+            all_obs.append(obs)
+        action = generator.integers([3, 3, 2], size=(num_envs, 3))
+        obs, _, terminated, truncated, _ = env.step(action)
+        started = terminated | truncated
+    env.close()
+    return torch.from_numpy(np.stack(all_obs)), recorder.finish()
+
+
+@pytest.mark.parametrize("before", [0, 1, 13, 14, 15])  # steps before the first: a game starts there, or soon after
+def test_every_observation_comes_back(before):
+    obs, stacks = recorded(before=before)
+    by_game = obs.transpose(0, 1).flatten(0, 1)
+    assert stacks.shape == by_game.shape
+    assert len(stacks) == 180
+    torch.testing.assert_close(stacks.tensor(), by_game, rtol=0, atol=0)
+    assert (stacks.shown < 4).any()
+
+
+def test_slices_and_picks():
+    obs, stacks = recorded()
+    by_game = obs.transpose(0, 1).flatten(0, 1)
+    for index in (slice(10, 90), slice(3, None, 7), torch.tensor([5, 170, 5])):
+        torch.testing.assert_close(stacks[index].tensor(), by_game[index], rtol=0, atol=0)
+    torch.testing.assert_close(stacks[20:100][::3].tensor(), by_game[20:100][::3], rtol=0, atol=0)
+    torch.testing.assert_close(stacks[7:9].to("cpu").tensor(), by_game[7:9], rtol=0, atol=0)
+    assert len(stacks[0:0].tensor()) == 0
+
+
+def test_a_frame_is_stored_once():
+    obs, stacks = recorded()
+    assert stacks.frames.shape == (63, 3, 52, 40)
+    assert stacks.frames.dtype == torch.uint8
+    assert stacks.frames.numel() < 0.27 * obs.numel()
+    assert stacks[::2].frames.data_ptr() == stacks.frames.data_ptr()
+
+
+def test_what_was_recorded_must_fill_the_room_for_it():
+    recorder = FrameRecorder(2, 1, (5, 6))
+    obs, started = torch.zeros(1, 4, 5, 6, dtype=torch.uint8), torch.tensor([True])
+    recorder.record(obs, started)
+    with pytest.raises(ValueError, match="1 steps were recorded, but room was made for 2"):
+        recorder.finish()
+    recorder.record(obs, started)
+    with pytest.raises(IndexError):
+        recorder.record(obs, started)
