@@ -24,9 +24,9 @@ from trpo_lessons.training.loop import PHASES, Trainer
 
 TINY = {"num_envs": 5, "steps_per_iteration": 100}
 ROUNDS = (
-    Round(ceiling=100.0, environment=90.0, training=50.0, gradient=2.0, fisher_product=2.2, peer=10.0),
-    Round(ceiling=1000.0, environment=800.0, training=700.0, gradient=1.0, fisher_product=1.3, peer=70.0),
-    Round(ceiling=10.0, environment=9.6, training=6.0, gradient=4.0, fisher_product=4.0, peer=0.5),
+    Round(ceiling=100.0, environment=90.0, training=50.0, vine=80.0, gradient=2.0, fisher_product=2.2, peer=10.0),
+    Round(ceiling=1000.0, environment=800.0, training=700.0, vine=700.0, gradient=1.0, fisher_product=1.3, peer=70.0),
+    Round(ceiling=10.0, environment=9.6, training=6.0, vine=9.0, gradient=4.0, fisher_product=4.0, peer=0.5),
 )
 
 
@@ -75,6 +75,7 @@ def test_ratios_are_quotients_of_what_stands_in_the_same_round() -> None:
     expected = {
         "environment_of_ceiling": (0.9, 0.8, 0.96),
         "training_of_ceiling": (0.5, 0.7, 0.6),
+        "vine_of_ceiling": (0.8, 0.7, 0.9),
         "fisher_product_in_gradients": (1.1, 1.3, 1.0),
         "training_to_sb3_contrib": (5.0, 10.0, 12.0),
     }
@@ -92,6 +93,7 @@ def test_the_table_says_the_same_as_the_facts() -> None:
     assert "ceiling 100 steps/s mujoco.rollout, open loop" in text
     assert "environment alone 90 steps/s 0.90 [0.85, 0.93] of the ceiling" in text
     assert "training 50 steps/s 0.60 [0.55, 0.65] of the ceiling" in text
+    assert "vine sampling 80 steps/s 0.80 [0.75, 0.85] of the ceiling" in text
     assert "training is 10.0 [7.5, 11.0] times as fast" in text
     assert "A Fisher product takes 1.10 [1.05, 1.20] gradients." in text
     assert "simulating 53%" in text
@@ -106,7 +108,7 @@ def test_without_sb3_contrib_its_ratio_is_left_out_and_the_reason_told() -> None
     assert table.as_facts(alone)["no_sb3_contrib"] == "sb3-contrib is not installed"
     assert "not measured: sb3-contrib is not installed\n" in table.as_text(alone)
     assert "sb3" not in table.as_line(1, dataclasses.replace(ROUNDS[0], peer=None))
-    assert table.as_line(1, ROUNDS[0]).endswith("environment 0.90, training 0.50 of it, 5.0 times sb3-contrib")
+    assert table.as_line(1, ROUNDS[0]).endswith("training 0.50, vine sampling 0.80 of it, 5.0 times sb3-contrib")
 
 
 # ---- measuring ------------------------------------------------------------------------------------------------------

@@ -29,9 +29,10 @@ from trpo_lessons.kl import fisher_vector_product
 from trpo_lessons.policies import Policy
 from trpo_lessons.single_path import SinglePath, for_environment, sample_single_path
 from trpo_lessons.surrogate import Batch, surrogate_gradient
-from trpo_lessons.training import TrainConfig
+from trpo_lessons.training import TrainConfig, preset
 from trpo_lessons.training.loop import PHASES, Trainer, standardised
 from trpo_lessons.training.run_folder import RunFolder
+from trpo_lessons.training.vine_sampler import VineSampler
 
 CEILING_COPIES = 256  # enough to keep every thread busy
 BURST = 20  # control steps in a row: long after, robots whose episode would have ended lie on the ground
@@ -47,13 +48,16 @@ Burst = Callable[[], tuple[int, float]]  # -> simulator steps, seconds
 class Round:
     """What was measured side by side.
 
-    ceiling, environment, training, peer  simulator steps a second; peer is None where sb3-contrib was not measured
-    gradient, fisher_product              seconds
+    ceiling, environment, training, vine, peer  simulator steps a second: of vine those of trunk and branches, with the
+                                                policy that chooses their actions; peer is None where sb3-contrib was
+                                                not measured
+    gradient, fisher_product                    seconds
     """
 
     ceiling: float
     environment: float
     training: float
+    vine: float
     gradient: float
     fisher_product: float
     peer: float | None
@@ -111,8 +115,9 @@ def measure(config: TrainConfig, seconds: float, report: Callable[[Round], None]
         peer, no_peer = _peer(config.task, stack)
         training = _Training(config, stack, warm_up=seconds / 5)
         simulator = _Simulator(training.trainer, stack)
+        vine = _Vine(training.trainer, stack)
         while len(rounds) < MIN_ROUNDS or time.perf_counter() < end:
-            rounds.append(_round(training, simulator, peer, moment))
+            rounds.append(_round(training, simulator, vine, peer, moment))
             report(rounds[-1])
     return Speed(config, tuple(rounds), training.seconds, training.phases, no_peer)
 
@@ -124,7 +129,7 @@ def _peer(task: str, stack: ExitStack) -> tuple[PeerProcess | None, str]:
         return None, str(error)
 
 
-def _round(training: _Training, simulator: _Simulator, peer: PeerProcess | None, moment: float) -> Round:
+def _round(training: _Training, simulator: _Simulator, vine: _Vine, peer: PeerProcess | None, moment: float) -> Round:
     trainer = training.trainer
     simulator.go_to_where(trainer)
     gradient, product = seconds_of_products(trainer.policy, trainer.theta, training.batch, training.products, moment)
@@ -132,6 +137,7 @@ def _round(training: _Training, simulator: _Simulator, peer: PeerProcess | None,
         ceiling=_speed(simulator.open_loop, moment),
         environment=_speed(simulator.environment, moment),
         training=_speed(training.iterate, moment),
+        vine=_speed(vine.sample, moment),
         gradient=gradient,
         fisher_product=product,
         peer=peer.steps_per_second() if peer else None,
@@ -177,6 +183,23 @@ class _Training:
         for phase in PHASES:
             self.phases[phase] += row[f"seconds_{phase}"]
         return self.trainer.config.steps_per_iteration, seconds
+
+
+class _Vine:
+    """Vine sampling as its class preset has it, under the policy that is being trained."""
+
+    def __init__(self, trainer: Trainer, stack: ExitStack) -> None:
+        config = trainer.config
+        usual = preset(config.task, sampling="vine", threads=config.threads, **config.task_settings)
+        self._trainer, self._sampler = trainer, VineSampler(usual, torch.Generator().manual_seed(0))
+        stack.callback(self._sampler.close)
+
+    def sample(self) -> tuple[int, float]:
+        """One trunk, from where the one before has ended, and its branches: simulator steps, seconds."""
+        trainer = self._trainer
+        start = time.perf_counter()
+        vine = self._sampler.sample(trainer.policy, trainer.theta.cpu(), trainer.statistics, trainer.value)
+        return vine.num_steps, time.perf_counter() - start
 
 
 class _Simulator:

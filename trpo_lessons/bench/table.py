@@ -14,6 +14,7 @@ from trpo_lessons.training.run_folder import environment_facts
 RATIOS: dict[str, Callable[[Round], float]] = {
     "environment_of_ceiling": lambda r: r.environment / r.ceiling,
     "training_of_ceiling": lambda r: r.training / r.ceiling,
+    "vine_of_ceiling": lambda r: r.vine / r.ceiling,
     "fisher_product_in_gradients": lambda r: r.fisher_product / r.gradient,
 }
 TO_PEER: Callable[[Round], float] = lambda r: r.training / (r.peer or np.nan)  # noqa: E731 (as the others)
@@ -62,6 +63,7 @@ def as_text(speed: Speed) -> str:
         _line("ceiling", _steps(speed, lambda r: r.ceiling), "mujoco.rollout, open loop"),
         _line("environment alone", _steps(speed, lambda r: r.environment), _ratio(speed, "environment_of_ceiling")),
         _line("training", _steps(speed, lambda r: r.training), _ratio(speed, "training_of_ceiling")),
+        _line("vine sampling", _steps(speed, lambda r: r.vine), _ratio(speed, "vine_of_ceiling")),
     ]
     if speed.no_peer:
         lines.append(_line("sb3-contrib", "", f"not measured: {speed.no_peer}"))
@@ -80,8 +82,8 @@ def as_text(speed: Speed) -> str:
 def as_line(number: int, each: Round) -> str:
     """One round, while people wait for the others."""
     peer = f", {TO_PEER(each):.1f} times sb3-contrib" if each.peer else ""
-    environment, training, _ = (ratio(each) for ratio in RATIOS.values())
-    shares = f"environment {environment:.2f}, training {training:.2f} of it"
+    environment, training, vine, _ = (ratio(each) for ratio in RATIOS.values())
+    shares = f"environment {environment:.2f}, training {training:.2f}, vine sampling {vine:.2f} of it"
     return f"round {number}: ceiling {each.ceiling:,.0f} steps/s, {shares}{peer}"
 
 

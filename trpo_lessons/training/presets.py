@@ -29,8 +29,10 @@ _SMOKE: dict[str, Any] = {
 _CLASS: dict[str, dict[str, Any]] = {
     "cartpole": {"iterations": 40, "steps_per_iteration": 2048, "num_envs": 32},
     "barto-cartpole": {"iterations": 60, "steps_per_iteration": 2048, "num_envs": 32},
-    # The value function fits as well with an eighth of the states in its products, and no longer keeps the policy waiting.
-    "hopper": {"value_stride": 8},
+    # With gamma .99, a hopper that leaps ahead and falls after 400 steps is nearly as good as one that goes on: what
+    # comes after the next hundred steps hardly counts. Half of the seeds ended so. The value function fits as well with
+    # an eighth of the states in its products, and no longer keeps the policy waiting.
+    "hopper": {"gamma": 0.995, "value_stride": 8},
     # The last three follow few robots for long. Where episodes go on for a thousand steps, the states of many short
     # stretches were reached by many policies, most of them older than the one that learns from them.
     #
