@@ -1,4 +1,4 @@
-"""A finite MDP as a simulator, so that an estimator can be held against what it should converge to (lesson 07)."""
+"""A finite MDP as a simulator, so that an estimator can be held against what it should converge to (lessons 06, 07)."""
 
 from __future__ import annotations
 
