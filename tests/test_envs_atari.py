@@ -185,6 +185,22 @@ def test_the_native_one_cannot_be_saved_and_says_so():
     own.close()
 
 
+def test_a_reset_that_is_refused_leaves_the_games_as_they_were():
+    """Whichever way they go on: to the next game, too, which starts as it would have started."""
+    env, twin = (make_atari("seaquest", 2, seed=3, threads=1) for _ in range(2))
+    for each in (env, twin):
+        each.max_episode_steps = 5
+        each.reset()
+        each.step(np.ones((2, 3), int))
+    for bad in ({"seed": -1}, {"seed": [1, 2, 3]}, {"options": {"speed": 1}}, {"seed": 1, "options": {"speed": 1}}):
+        with pytest.raises(ValueError, match=r"seed|takes no reset options"):
+            env.reset(**bad)
+    for action in joystick_actions(2, 12):
+        np.testing.assert_array_equal(env.step(action)[0], twin.step(action)[0])
+    env.close()
+    twin.close()
+
+
 # ---- what a learner is told ------------------------------------------------------------------------------------------
 
 
@@ -274,6 +290,12 @@ def test_the_joystick_is_the_emulator_s():
             for fire in (False, True):
                 assert codes[x + 1, 1 - y, int(fire)] == AtariEnv.map_action_idx(x, y, fire).value
     assert sorted(codes.ravel()) == list(range(18))
+
+
+def test_the_tasks_are_the_seven_games_of_the_paper():
+    assert tuple(envs.GAMES) == GAMES
+    assert len(GAMES) == 7
+    assert all(task.frees_interpreter for task in envs.GAMES.values())
 
 
 def test_action_spaces():

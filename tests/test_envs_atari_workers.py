@@ -161,7 +161,10 @@ def test_a_script_without_a_main_guard_is_not_run_again(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "ready\n", "")
 
 
-def test_shared_arrays_are_seen_from_both_sides():
+@pytest.mark.parametrize("memory", [True, False])
+def test_shared_arrays_are_seen_from_both_sides(monkeypatch, memory):
+    if not memory:  # as on macOS, where a temporary file takes its place
+        monkeypatch.delattr(os, "memfd_create", raising=False)
     fields = {"a": workers.Field((3,), np.uint8), "b": workers.Field((), np.float64)}
     ours = workers.SharedArrays(5, fields)
     theirs = workers.SharedArrays(5, fields, os.dup(ours.file))

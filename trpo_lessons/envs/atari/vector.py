@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from trpo_lessons.envs.atari import workers
 from trpo_lessons.envs.atari.console import unpack_emulator
 from trpo_lessons.envs.atari.settings import FRAME_SKIP, MAX_EPISODE_STEPS, NOOP, AtariSettings, Controls, rom_path
-from trpo_lessons.envs.base import Bools, Floats, RestorableVectorEnv, State
-from trpo_lessons.envs.random_state import Seed
+from trpo_lessons.envs.base import Bools, Floats, RestorableVectorEnv, State, refuse_options
+from trpo_lessons.envs.random_state import Seed, one_seed_each
 
 
 class AtariVectorEnv(RestorableVectorEnv):
@@ -57,7 +57,9 @@ class AtariVectorEnv(RestorableVectorEnv):
 
     def reset(self, *, seed: Seed = None, options: dict[str, Any] | None = None) -> tuple[NDArray[Any], dict[str, Any]]:
         """As `RestorableVectorEnv.reset`. With a seed, every cartridge is inserted anew: 0.1 s a game."""
+        refuse_options(self.task, options)
         if seed is not None:
+            one_seed_each(self.num_envs, seed)  # refuses bad ones while the games still can go on
             self._is_loaded = False
         return super().reset(seed=seed, options=options)
 

@@ -183,7 +183,7 @@ def _start(rom: Path, settings: AtariSettings, num_envs: int, rows: list[int], m
             [sys.executable, "-c", program, *map(str, files), json.dumps(task)],
             stdin=subprocess.DEVNULL,
             pass_fds=files,
-            start_new_session=True,  # Ctrl-C in a terminal is for the owner
+            process_group=0,  # so that Ctrl-C in a terminal is for the owner alone
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
         )
     return _Worker(rows, process, ours)
