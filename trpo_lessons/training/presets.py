@@ -39,7 +39,7 @@ _CLASS: dict[str, dict[str, Any]] = {
     # Swimming pays off over hundreds of steps: gamma .99 scores about 41, .9999 about 360.
     "swimmer": {"gamma": 0.9999, "num_envs": 4},
     # Two legs take more updates to learn than one, each from fewer steps.
-    "walker": {"iterations": 488, "steps_per_iteration": 2048, "num_envs": 8, "lam": 0.97},
+    "walker": {"iterations": 488, "steps_per_iteration": 2048, "num_envs": 8},
     # Its Fisher matrix is badly conditioned: ten iterations on a quarter of the batch leave most of the residual. It
     # cannot fall, so larger steps do no harm.
     "halfcheetah": {"num_envs": 8, "delta": 0.02, "cg_iterations": 20, "fisher_stride": 2},
