@@ -188,8 +188,7 @@ class _Recorder:
         self._rows: dict[str, list[Tensor]] = {name: [] for name in self.COLUMNS}
         self._distributions: list[Distribution] = []
         self._final_obs: list[np.ndarray] = []
-        self._returns: list[float] = []
-        self._lengths: list[int] = []
+        self._episodes: list[tuple[float, int]] = []  # return and length
 
     def record(
         self,
@@ -209,9 +208,8 @@ class _Recorder:
         self._distributions.append(distribution)
         self._final_obs += [np.array(infos["final_obs"][e]) for e in np.flatnonzero(truncated)]
         if "episode" in infos:
-            ended = infos["_episode"]
-            self._returns += infos["episode"]["r"][ended].tolist()
-            self._lengths += infos["episode"]["l"][ended].tolist()
+            ended, episode = infos["_episode"], infos["episode"]
+            self._episodes += zip(episode["r"][ended].tolist(), episode["l"][ended].tolist(), strict=True)
 
     def finish(self, next_obs: Tensor) -> SinglePath:
         columns = {name: torch.stack(rows) for name, rows in self._rows.items()}
@@ -223,8 +221,8 @@ class _Recorder:
             **columns,
             final_obs=final_obs,
             next_obs=next_obs,
-            episode_returns=tuple(self._returns),
-            episode_lengths=tuple(self._lengths),
+            episode_returns=tuple(r for r, _ in self._episodes),
+            episode_lengths=tuple(length for _, length in self._episodes),
             seconds=self.seconds,
         )
 
