@@ -1,0 +1,387 @@
+"""What lesson 07 shows, computed a second time by other means; and the measurement that its section 6 rests on."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from trpo_lessons import mdp
+from trpo_lessons.bench import gradient_variance as gv
+from trpo_lessons.kl import fisher_matrix
+from trpo_lessons.policies import CategoricalHead, linear_policy
+from trpo_lessons.surrogate import Batch, surrogate_gradient
+from trpo_lessons.teaching.checks import lesson_07 as checks
+from trpo_lessons.teaching.explorers import lesson_07 as lesson
+from trpo_lessons.teaching.hopper_vine import Fan, ahead_of_the_mean, draw_fans, draw_vine
+from trpo_lessons.vine import all_actions_surrogate, self_normalised_surrogate
+
+WORLD, PI, W = lesson.problem()
+S, A = lesson.NUM_STATES, lesson.NUM_ACTIONS
+
+
+# ---- the exact sums of the explorer
+
+
+def test_overlaps_are_what_equal_uniforms_draw_together() -> None:
+    rng = np.random.default_rng(0)
+    one, other = rng.dirichlet(np.ones(3), size=2), rng.dirichlet(np.ones(4), size=2)
+    uniforms = torch.from_numpy((np.arange(200_000) + 0.5) / 200_000)
+    for row in range(2):
+        x, y = (mdp.draw(torch.from_numpy(p[row]).expand(len(uniforms), -1), uniforms) for p in (one, other))
+        counted = torch.bincount(x * 4 + y, minlength=12).view(3, 4) / len(uniforms)
+        np.testing.assert_allclose(lesson.overlaps(one, other)[row], counted, atol=1e-4)
+
+
+def test_mean_returns_are_q_of_limited_length() -> None:
+    V = np.zeros(S)
+    for length in range(1, 41):
+        Q = WORLD.r.numpy() + WORLD.gamma * WORLD.P.numpy() @ V
+        V = (PI * Q).sum(1)
+        if length in lesson.LENGTHS:
+            np.testing.assert_allclose(lesson.moments(length).mean, Q, atol=1e-12)
+    assert np.abs(Q - mdp.evaluate_policy(WORLD, PI).Q.numpy()).max() < 0.95**40 / 0.05
+
+
+def simulated_returns(s: int, length: int, draws: int, seed: int) -> Tensor:
+    """Returns [draws, A] of branches from s, one with each first action, all with the same uniforms."""
+    uniforms = torch.from_numpy(np.random.default_rng(seed).random((2 * length, draws)))
+    columns = []
+    for first in range(A):
+        state, total = torch.full((draws,), s), torch.zeros(draws, dtype=torch.float64)
+        for t in range(length):
+            pi = torch.from_numpy(PI)[state]
+            action = torch.full((draws,), first) if t == 0 else mdp.draw(pi, uniforms[2 * t])
+            total += WORLD.gamma**t * WORLD.r[state, action]
+            state = mdp.draw(WORLD.P[state, action], uniforms[2 * t + 1])
+        columns.append(total)
+    return torch.stack(columns, dim=1)
+
+
+@pytest.mark.parametrize("s", [1, 4])
+def test_products_of_branches_with_common_numbers_are_those_of_a_simulation(s: int) -> None:
+    draws, found = 100_000, lesson.moments(8)
+    returns = simulated_returns(s, 8, draws, seed=s)
+    products = returns[:, :, None] * returns[:, None, :]
+    errors = products.std(0) / math.sqrt(draws)
+    assert (torch.from_numpy(found.common[s]) - products.mean(0)).abs().le(4 * errors + 1e-12).all()
+    np.testing.assert_array_equal(found.second, np.diagonal(found.common, axis1=1, axis2=2))
+    own = np.outer(found.mean[s], found.mean[s])
+    assert found.common[s][0, 1] > own[0, 1] + 4 * float(errors[0, 1]), "the branches have much in common"
+
+
+@pytest.mark.parametrize("first_actions", lesson.FIRST_ACTIONS)
+@pytest.mark.parametrize("numbers", [lesson.COMMON, lesson.OWN])
+def test_mean_and_variance_of_a_gradient_are_those_of_a_simulation(first_actions: str, numbers: str) -> None:
+    rng, draws, length = np.random.default_rng(5), 60_000, 5
+    rows, squares = np.zeros((S, A)), []
+    for s in range(S):
+        K = lesson.num_branches(first_actions)
+        common = simulated_returns(s, length, draws, seed=10 + s).numpy()
+        if first_actions == lesson.EACH_ONCE:
+            actions, weights = np.tile(np.arange(A), (draws, 1)), np.tile(PI[s], (draws, 1))
+        else:
+            actions, weights = (rng.random((draws, K)) >= PI[s, 0]).astype(int), np.full((draws, K), 1 / K)
+        if numbers == lesson.COMMON:
+            Q = np.take_along_axis(common, actions, axis=1)
+        else:
+            separate = np.stack([simulated_returns(s, length, draws, 100 * s + 10 * k + 7).numpy() for k in range(K)])
+            Q = np.take_along_axis(separate, actions.T[..., None], axis=2)[..., 0].T
+        scores = np.eye(A)[actions] - PI[s]  # [draws, K, A]
+        terms = np.einsum("nk,nk,nka->na", weights, Q - (weights * Q).sum(1, keepdims=True), scores)
+        rows[s], _ = W[s] * terms.mean(0), squares.append(W[s] * (terms**2).sum(1).mean())
+    mean, variance = lesson.gradient_of_one_state(first_actions, length, numbers)
+    np.testing.assert_allclose(mean, rows, atol=0.02 * np.abs(rows).max())
+    assert variance == pytest.approx(sum(squares) - (rows**2).sum(), rel=0.05)
+
+
+def test_means_are_the_factor_times_the_gradient_with_q_of_limited_length() -> None:
+    Q = lesson.moments(8).mean
+    expected = W[:, None] * PI * (Q - (PI * Q).sum(1, keepdims=True))
+    for name in lesson.FIRST_ACTIONS:
+        K = lesson.num_branches(name)
+        factor = 1.0 if name == lesson.EACH_ONCE else (K - 1) / K
+        for numbers in (lesson.COMMON, lesson.OWN):
+            mean, _ = lesson.gradient_of_one_state(name, 8, numbers)
+            np.testing.assert_allclose(mean, factor * expected, atol=1e-13)
+
+
+def test_the_true_gradient_is_that_of_autodiff() -> None:
+    logits = torch.from_numpy(np.log(PI)).requires_grad_()
+    Q = mdp.evaluate_policy(WORLD, PI).Q
+    (gradient,) = torch.autograd.grad((torch.from_numpy(W)[:, None] * logits.softmax(1) * Q).sum(), logits)
+    np.testing.assert_allclose(lesson.true_gradient(), gradient.numpy(), atol=1e-14)
+    chain = np.einsum("sa,sat->st", PI, WORLD.P.numpy())
+    np.testing.assert_allclose(W @ chain, W, atol=1e-13)
+
+
+def test_cost_and_error_behave_as_the_lesson_says() -> None:
+    here = lesson.compute_trade("4 drawn", 12, 100, lesson.COMMON)
+    assert here.cost == 100 * (8 + 48)
+    assert 1.9 < (here.other.noise / here.here.noise) ** 2 < 2.2, "about twice as many steps without common numbers"
+    for row in here.by_length.values():
+        assert lesson.LENGTHS[row.argmin()] in (5, 8)
+        assert row[0] == pytest.approx(1)
+    large = lesson.compute_trade(lesson.EACH_ONCE, 8, 3000, lesson.COMMON)
+    assert large.here.bias > 2 * large.here.noise
+    best = [lesson.compute_trade(lesson.EACH_ONCE, 8, n, lesson.COMMON).by_length[lesson.EACH_ONCE] for n in (30, 3000)]
+    assert best[0].argmin() < best[1].argmin(), "more steps, longer rollouts"
+    assert lesson.errors("4 drawn", 12, 400, lesson.OWN).noise == pytest.approx(here.other.noise / 2)
+    for numbers in (lesson.COMMON, lesson.OWN):
+        drawn, each = (lesson.errors(name, 12, 100, numbers).noise for name in ("2 drawn", lesson.EACH_ONCE))
+        assert each < 0.7 * drawn
+
+
+# ---- noise and signal
+
+
+def made_up(batches: int, seed: int, factor: float = 1.0, turned: float = 0.0) -> gv.Gradients:
+    """Gradients with mean `factor` * (3, 0, ..., 0), turned into the second coordinate, and a variance of 2 in each."""
+    rng = np.random.default_rng(seed)
+    mean = np.zeros(20)
+    mean[:2] = 3 * math.cos(turned), 3 * math.sin(turned)
+    return gv.Gradients(torch.from_numpy(factor * (mean + math.sqrt(2) * rng.normal(size=(batches, 20)))), 500.0)
+
+
+def test_noise_is_what_it_was_made_with() -> None:
+    reference = made_up(400, 1)
+    found = gv.noise(made_up(300, 2), reference)
+    assert found.steps == pytest.approx(500 * 20 * 2 / 9, rel=0.1)
+    low, high = found.interval()
+    assert low < 500 * 20 * 2 / 9 < high
+    assert high / low < 1.4
+    assert found.aligned == pytest.approx(1, abs=0.02)
+    tripled = gv.noise(made_up(300, 2, factor=3.0), reference)
+    assert tripled.steps == pytest.approx(found.steps), "a factor changes nothing"
+    ratio, low, high = tripled.times(found)
+    assert (ratio, low, high) == pytest.approx((1, 1, 1))
+
+
+def test_a_noisy_reference_does_not_flatter_or_punish() -> None:
+    steps = [gv.noise(made_up(300, seed), made_up(8, 50 + seed)).steps for seed in range(20)]
+    error = np.std(steps, ddof=1) / math.sqrt(20)
+    assert abs(np.mean(steps) - 500 * 20 * 2 / 9) < 4 * error
+
+
+def test_a_gradient_that_points_elsewhere_is_found_out() -> None:
+    found = gv.noise(made_up(300, 2, turned=math.pi / 4), made_up(400, 1))
+    assert found.aligned == pytest.approx(math.cos(math.pi / 4), abs=0.03)
+    assert found.steps == pytest.approx(500 * 20 * 2 / (9 / 2), rel=0.15)
+    nothing = gv.noise(gv.Gradients(-made_up(50, 2).rows, 500.0), made_up(400, 1))
+    assert nothing.aligned == 0
+    assert nothing.steps >= 1e12
+
+
+def test_the_natural_ruler_measures_with_the_damped_fisher_matrix() -> None:
+    subject = gv.load_subject("cartpole")
+    ruler = gv.natural_ruler(subject, num_states=256)
+    env, raw_obs, generator = gv.long_run(subject, 9)
+    obs = gv.follow(subject, env, raw_obs, 16, generator).obs.transpose(0, 1).flatten(0, 1)
+    A = fisher_matrix(subject.policy, subject.theta.double(), obs.double())
+    g = torch.from_numpy(np.random.default_rng(0).normal(size=(2, len(A))))
+    expected = g @ torch.linalg.solve(A + gv.DAMPING * torch.eye(len(A)), g.T)
+    rows = ruler(g)
+    torch.testing.assert_close(rows @ rows.T, expected, rtol=1e-6, atol=1e-8)
+
+
+# ---- the two schemes
+
+
+def test_batches_of_a_single_path_are_pieces_of_one_run() -> None:
+    subject = gv.load_subject("cartpole")
+    many, one = (gv.single_path_gradients(subject, batches, 320 // batches, seed=4) for batches in (10, 1))
+    assert many.keys() == {gv.RETURNS, gv.MEAN_OFF, gv.VALUE_OFF, gv.GAE}
+    for name in (gv.RETURNS, gv.VALUE_OFF, gv.GAE):
+        torch.testing.assert_close(many[name].rows.mean(0), one[name].rows[0], rtol=1e-4, atol=1e-5)
+        assert many[name].steps == 32 * gv.NUM_ENVS
+    assert (many[gv.MEAN_OFF].rows - many[gv.RETURNS].rows).abs().max() > 0.01
+
+
+def test_a_vine_pays_for_trunk_and_branches_and_keeps_to_its_budget() -> None:
+    subject, settings = gv.load_subject("cartpole"), gv.VineSettings(2, 12)
+    found = list(itertools.islice(gv.vines(subject, settings, 1024, seed=3), 4))
+    paid = [vine.trunk.num_steps + int(vine.lengths.sum()) for vine in found]
+    gradients = gv.vine_gradients(subject, settings, 4, 1024, seed=3)
+    assert gradients.steps == pytest.approx(np.mean(paid))
+    assert all(abs(steps - 1024) < 0.2 * 1024 for steps in paid)
+    surrogates = [
+        surrogate_gradient(subject.policy, subject.theta, v.rollout_set, all_actions_surrogate) for v in found
+    ]
+    torch.testing.assert_close(gradients.rows, torch.stack(surrogates).double())
+    following = itertools.pairwise(found)
+    assert all(torch.equal(one.trunk.next_obs, two.trunk.raw_obs[0]) for one, two in following), "one run goes on"
+    hopper = gv.load_subject("hopper")
+    [vine] = itertools.islice(gv.vines(hopper, gv.VineSettings(3, 2, common=False), 300, seed=3), 1)
+    assert vine.rollout_set.actions.shape[1:] == (3, 3)
+    gv_gradient = gv.vine_gradients(hopper, gv.VineSettings(3, 2, common=False), 1, 300, seed=3).rows[0]
+    expected = surrogate_gradient(hopper.policy, hopper.theta, vine.rollout_set, self_normalised_surrogate)
+    torch.testing.assert_close(gv_gradient, expected.double())
+
+
+def test_settings_have_names() -> None:
+    assert gv.VineSettings(2, 30).name == "K 2, length 30"
+    assert gv.VineSettings(4, 10, common=False, value_at_cut=True).name == (
+        "K 4, length 10, V at the cut, own random numbers"
+    )
+
+
+@pytest.mark.parametrize("name", list(gv.TRAINING))
+def test_every_subject_can_be_loaded_and_acts(name: str) -> None:
+    subject = gv.load_subject(name)
+    env = subject.env(3, seed=0)
+    obs, _ = env.reset()
+    assert subject.pi_old(obs).sample(torch.Generator().manual_seed(0)).shape[0] == 3
+    assert not subject.pi_old(obs).parameters[0].requires_grad
+    assert subject.value(subject.statistics.normalise(torch.as_tensor(obs))).isfinite().all()
+    assert subject.gamma == (0.995 if name == "hopping" else 0.99)
+
+
+# ---- the recording
+
+
+@cache
+def natural(task: str, name: str) -> dict[str, Any]:
+    row: dict[str, Any] = gv.recorded(task)["estimators"][name]["natural"]
+    return row
+
+
+def steps(task: str, name: str) -> float:
+    return float(natural(task, name)["steps"])
+
+
+@pytest.mark.parametrize("task", ["cartpole", "hopper"])
+def test_the_recording_says_how_it_was_made(task: str) -> None:
+    kept = gv.recorded(task)
+    assert kept["command"] == f"python -m trpo_lessons.bench.gradient_variance measure {task}"
+    assert kept["batches"] == gv.BATCHES[task]
+    assert kept["batch_steps"] == gv.BATCH_STEPS[task]
+    assert kept["gamma"] == gv.load_subject(task).gamma
+    assert kept["training"] == {key: list(v) if isinstance(v, tuple) else v for key, v in gv.TRAINING[task].items()}
+    assert kept["seeds"] == gv.SEED
+    assert kept["versions"].keys() == {"torch", "numpy", "gymnasium", "mujoco"}
+    expected = {f"vine: {each.name}" for each in gv.VINES[task]}
+    assert {name for name in kept["estimators"] if name.startswith("vine")} == expected
+    for row in kept["estimators"].values():
+        for kind in ("natural", "parameters"):
+            low, high = row[kind]["interval"]
+            assert 0 < low < row[kind]["steps"] < high
+    for name, row in kept["estimators"].items():  # batches cost what they should; a vine of few states is rounded
+        if "500" not in name and "length 100" not in name:
+            assert row["steps_per_batch"] == pytest.approx(kept["batch_steps"], rel=0.06), name
+    halves = gv.recorded_reference(task).rows
+    assert halves.shape == (2, gv.load_subject(task).policy.num_parameters)
+    assert torch.cosine_similarity(*halves, dim=0) > 0.8
+
+
+def test_what_the_lesson_says_of_the_recording_is_so() -> None:
+    path, cart, hop = "single path: ", "cartpole", "hopper"
+    low, high = natural(hop, "vine: K 4, length 100")["times_returns"][1:]
+    assert (round(low, 2), round(high, 2)) == (0.12, 0.32)
+    assert natural(hop, "vine: K 4, length 100")["times_returns"][0] == pytest.approx(0.2, abs=0.005)
+    ratio, low, high = natural(cart, "vine: K 2, length 500")["times_returns"]
+    assert (round(ratio), round(low, 1), round(high, 1)) == (4, 2.3, 7.6)
+    level = natural(hop, path + gv.MEAN_OFF)["interval"], natural(hop, "vine: K 4, length 100")["interval"]
+    assert level[0][0] < level[1][1]
+    assert level[1][0] < level[0][1], "drawn level"
+    short = {cart: "vine: K 2, length 10, V at the cut", hop: "vine: K 4, length 10, V at the cut"}
+    for task, times in ((cart, 2.6), (hop, 5.2)):
+        assert steps(task, short[task]) / steps(task, path + gv.GAE) == pytest.approx(times, abs=0.05)
+        assert natural(task, path + gv.GAE)["interval"][1] < natural(task, short[task])["interval"][0]
+        best = min(steps(task, name) for name in gv.recorded(task)["estimators"] if name.startswith("vine"))
+        assert best == steps(task, short[task]), "the best vines here"
+    assert 45 < steps(hop, path + gv.RETURNS) / steps(hop, path + gv.VALUE_OFF) < 50
+    own = ", own random numbers"
+    assert 6 < steps(hop, "vine: K 4, length 100" + own) / steps(hop, "vine: K 4, length 100") < 6.5
+    assert 1.8 < steps(hop, short[hop] + own) / steps(hop, short[hop]) < 2.1
+    assert natural(cart, "vine: K 2, length 30")["aligned_interval"][1] < 0.98
+    assert natural(cart, "vine: K 2, length 30")["aligned"] == pytest.approx(0.93, abs=0.005)
+    assert natural(hop, short[hop])["aligned"] == pytest.approx(0.96, abs=0.005)
+
+
+def test_a_short_measurement_has_every_row_of_the_recorded_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gv, "BOOTSTRAPS", 20)
+    monkeypatch.setitem(gv.VINES, "cartpole", [gv.VineSettings(2, 4), gv.VineSettings(2, 4, value_at_cut=True)])
+    facts, halves = gv.measure("cartpole", 4)
+    kept = gv.recorded("cartpole")
+    assert facts.keys() == kept.keys()
+    assert len(facts["estimators"]) == 6
+    assert all(row.keys() == {"steps_per_batch", "natural", "parameters"} for row in facts["estimators"].values())
+    assert halves.shape == (2, gv.load_subject("cartpole").policy.num_parameters)
+
+
+def test_tasks_without_a_measurement_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["gradient_variance", "measure", "swimmer"])
+    with pytest.raises(SystemExit) as stopped:
+        gv.main()
+    assert stopped.value.code == 2
+    assert "gradients are measured on cartpole and hopper and hopping" in capsys.readouterr().err
+
+
+# ---- pictures and exercises
+
+
+def fan(lengths: tuple[int, ...], seed: int = 0) -> Fan:
+    rng = np.random.default_rng(seed)
+    steps_of = [0.05 * rng.random((length, 6)) for length in lengths]
+    paths = [np.array([0, 1.2, 0, 0, 0, 0]) + np.vstack([np.zeros(6), each.cumsum(0)]) for each in steps_of]
+    return Fan(paths, rng.normal(size=len(lengths)))
+
+
+def test_distances_are_in_centimeters_from_the_mean_of_those_that_go_on() -> None:
+    flat = [np.zeros((length, 6)) for length in (3, 3, 2)]
+    for path, x in zip(flat, (0.01, 0.03, 0.05), strict=True):
+        path[1:, 0] = x
+    first, second, third = ahead_of_the_mean(Fan(flat, np.zeros(3)))
+    np.testing.assert_allclose(first, [0, -2, -1], atol=1e-12)
+    np.testing.assert_allclose(second, [0, 0, 1], atol=1e-12)
+    np.testing.assert_allclose(third, [0, 2], atol=1e-12)
+
+
+def test_the_figure_holds_trunk_states_and_branches() -> None:
+    figure, fans = plt.figure(), [fan((4, 3)), fan((5, 5), seed=1)]
+    trunk = np.cumsum(np.full((9, 6), 0.1), axis=0)
+    draw_vine(figure, gv.load_subject("hopping").env(1, 0).model, trunk, fans)
+    axes = figure.axes[0]
+    lines = [collection for collection in axes.collections if len(collection.get_paths()) == 2]
+    drawn = [path.vertices for collection in lines for path in collection.get_paths()]
+    expected = [path[:, [0, 1]] for each in fans for path in each.paths]
+    assert all(any(np.array_equal(one, other) for other in drawn) for one in expected)
+    curves = [line.get_xydata() for line in axes.lines]
+    assert any(np.array_equal(curve, trunk[:, [0, 1]]) for curve in curves)
+    figure = plt.figure()
+    draw_fans(figure, {"one": fans[0], "other": fans[1]})
+    assert [len(axes.lines) for axes in figure.axes] == [2, 2]
+    assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
+    plt.close("all")
+
+
+def test_solutions_are_what_the_package_does() -> None:
+    rng = np.random.default_rng(0)
+    log_pi, log_pi_old, log_q, q_values = checks.rollout_set(rng)
+    terms = checks.self_normalised.reference(log_pi, log_pi_old, log_q, q_values)
+    weights = torch.softmax(log_pi - log_q, dim=1)
+    torch.testing.assert_close(terms, (weights * q_values).sum(1))
+    assert checks.affordable_states.reference(1_016_000, 16_000, 4, 100) == 2500, "the paper's hopper"
+
+
+def test_the_surrogate_that_single_paths_are_measured_with_is_equation_15() -> None:
+    # At theta_old, one state with every action once and weight pi: the gradients of (15) and (16) are the same.
+    policy = linear_policy(1, CategoricalHead(3))
+    theta, obs = torch.from_numpy(np.random.default_rng(1).normal(size=6)), torch.ones(3, 1, dtype=torch.float64)
+    log_pi = policy(theta, obs[:1]).log_probs[0]  # type: ignore[attr-defined]
+    Q = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)
+    batch = Batch(obs, torch.arange(3), Q, log_pi)
+    weighted = replace(batch, advantages=3 * log_pi.exp() * Q)
+    at = theta.clone().requires_grad_()
+    (expected,) = torch.autograd.grad((policy(at, obs[:1]).log_probs[0].exp() * Q).sum(), at)  # type: ignore[attr-defined]
+    torch.testing.assert_close(surrogate_gradient(policy, theta, weighted), expected)

@@ -1,0 +1,651 @@
+"""Checks of lesson 07, The vine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from numpy.random import Generator
+from torch import Tensor
+
+from trpo_lessons.teaching.checks import Check
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+
+def close(one: Any, other: Any) -> bool:
+    """Equal up to rounding."""
+    return bool(np.allclose(np.asarray(one), np.asarray(other), rtol=1e-9, atol=1e-9))
+
+
+# ---- choose_states ---------------------------------------------------------------------------------------------------
+
+Chooser = Callable[[Integers, Floats], Integers]
+
+
+def trajectories_and_numbers(rng: Generator) -> tuple[Integers, Floats]:
+    """Lengths [E] of a few trajectories, one much longer than the others, and 60 numbers in [0, 1)."""
+    lengths = rng.integers(2, 9, size=int(rng.integers(3, 6)))
+    lengths[int(rng.integers(len(lengths)))] += 20
+    return lengths, rng.random(60)
+
+
+choose_states = Check("choose_states", minutes=7, inputs=trajectories_and_numbers)
+
+
+@choose_states.property(
+    "Every (trajectory, step) should be a step that was taken: 0 <= step < length of its trajectory."
+)
+def steps_exist(student: Chooser, rng: Generator) -> bool:
+    lengths, uniforms = trajectories_and_numbers(rng)
+    trajectory, step = np.asarray(student(lengths, uniforms)).T
+    return bool((trajectory >= 0).all() and (step >= 0).all() and (step < lengths[trajectory]).all())
+
+
+@choose_states.property(
+    "Numbers spread evenly over [0, 1), as many as the trunk has steps, should choose every step exactly once."
+)
+def each_step_once(student: Chooser, rng: Generator) -> bool:
+    lengths, _ = trajectories_and_numbers(rng)
+    evenly = (np.arange(lengths.sum()) + 0.5) / lengths.sum()
+    return len(np.unique(student(lengths, evenly), axis=0)) == int(lengths.sum())
+
+
+@choose_states.property("With a single trajectory of 10 steps, the number 0.25 should choose step 2, and 0.99 step 9.")
+def one_trajectory(student: Chooser, _rng: Generator) -> bool:
+    return close(student(np.array([10]), np.array([0.25, 0.99])), [[0, 2], [0, 9]])
+
+
+@choose_states.mistake(
+    "concept",
+    "You choose a trajectory first, and then one of its steps; tempting, because the trunk is a list of trajectories. "
+    "But then a step of a short trajectory is chosen more often than one of a long trajectory: where the robot falls "
+    "early would count more. Number all steps of the trunk, and choose among these.",
+)
+def trajectory_first(lengths: Integers, uniforms: Floats) -> Integers:
+    scaled = uniforms * len(lengths)
+    trajectory = scaled.astype(np.int64)
+    step = ((scaled - trajectory) * lengths[trajectory]).astype(np.int64)
+    return np.stack([trajectory, step], axis=1)
+
+
+@choose_states.mistake(
+    "concept",
+    "You treat the trunk as a rectangle, every trajectory as long as the longest, and move what lies beyond an end "
+    "back to the last step; tempting, because arrays are rectangles. So the last state before a fall is chosen far too "
+    "often. Number only the steps that were taken.",
+)
+def padded_to_a_rectangle(lengths: Integers, uniforms: Floats) -> Integers:
+    longest = int(lengths.max())
+    trajectory, step = np.divmod((uniforms * len(lengths) * longest).astype(np.int64), longest)
+    return np.stack([trajectory, np.minimum(step, lengths[trajectory] - 1)], axis=1)
+
+
+@choose_states.mistake(
+    "concept",
+    "You cut every trajectory to the length of the shortest; tempting, because then they fit into an array. What "
+    "happens late in a long trajectory would never get a branch, and that is where a policy that has learned "
+    "something spends its time.",
+)
+def cut_to_the_shortest(lengths: Integers, uniforms: Floats) -> Integers:
+    shortest = int(lengths.min())
+    return np.stack(np.divmod((uniforms * len(lengths) * shortest).astype(np.int64), shortest), axis=1)
+
+
+@choose_states.mistake(
+    "indexing",
+    "You never choose the last step of the trunk; tempting, because indices end at the number of steps minus one. The "
+    "number is below 1 already: multiply it by the number of steps itself, and cut off the fraction.",
+)
+def never_the_last(lengths: Integers, uniforms: Floats) -> Integers:
+    which = (uniforms * (lengths.sum() - 1)).astype(np.int64)
+    ends = np.cumsum(lengths)
+    trajectory = np.searchsorted(ends, which, side="right")
+    return np.stack([trajectory, which - (ends - lengths)[trajectory]], axis=1)
+
+
+@choose_states.mistake(
+    "order",
+    "Your columns are the other way round, step before trajectory; tempting, because arrays of samples begin with "
+    "time. The docstring asks for (trajectory, step).",
+)
+def columns_swapped(lengths: Integers, uniforms: Floats) -> Integers:
+    chosen: Integers = choose_states.reference(lengths, uniforms)
+    return chosen[:, ::-1].copy()
+
+
+@choose_states.mistake(
+    "indexing",
+    "You number the steps moment by moment, the first steps of all trajectories before the second ones; tempting, "
+    "because the trajectories are simulated side by side. All steps are as likely as they should be, but the text "
+    "numbers one trajectory after the other, and the same numbers have to choose the same states.",
+)
+def numbered_moment_by_moment(lengths: Integers, uniforms: Floats) -> Integers:
+    steps = [(e, t) for t in range(int(lengths.max())) for e, length in enumerate(lengths) if t < length]
+    return np.array(steps)[(uniforms * len(steps)).astype(np.int64)]
+
+
+# ---- branch_value ----------------------------------------------------------------------------------------------------
+
+Step = Callable[[Floats, int, float], tuple[Floats, float, bool]]
+Actor = Callable[[Floats, float], int]
+Value = Callable[[Floats], float]
+BranchFunction = Callable[[Step, Floats, int, Actor, Floats, float, Value], float]
+
+
+def small_world(rng: Generator) -> tuple[Step, Floats, int, Actor, Floats, float, Value]:
+    """A world with a position and a fuse that burns down, and all that a branch in it needs."""
+    drift, pull, worth = (float(x) for x in rng.uniform(0.3, 0.9, size=3))
+
+    def step(state: Floats, action: int, luck: float) -> tuple[Floats, float, bool]:
+        position, fuse = state
+        position, fuse = drift * position + pull * (action - 1) + luck, fuse - 1
+        return np.array([position, fuse]), float(position + 0.3 * action), bool(fuse <= 0)
+
+    def policy(state: Floats, number: float) -> int:
+        return int(np.floor(3 * number + 2 * state[0])) % 3
+
+    def value(state: Floats) -> float:
+        return float(1 + worth * state[0])
+
+    length = int(rng.integers(5, 9))
+    state = np.array([float(rng.normal()), 100.0])
+    return step, state, int(rng.integers(3)), policy, rng.random((length, 2)), float(rng.uniform(0.6, 0.9)), value
+
+
+def cut_and_ended(function: BranchFunction, step: Step, state: Floats, *others: Any) -> tuple[float, ...]:
+    """The branch as it is; one that ends after three steps; and one that ends with the last step of the rollout."""
+    noise = others[2]
+    fuses = (state[1], 3.0, float(len(noise)))
+    return tuple(function(step, np.array([state[0], fuse]), *others) for fuse in fuses)
+
+
+branch_value = Check("branch_value", minutes=12, inputs=small_world, behavior=cut_and_ended)
+
+
+@branch_value.property("A branch of one step should be worth its first reward, undiscounted, plus gamma times V there.")
+def one_step(student: BranchFunction, rng: Generator) -> bool:
+    step, state, first_action, policy, noise, gamma, value = small_world(rng)
+    then, reward, _ = step(state, first_action, noise[0, 1])
+    found = student(step, state, first_action, policy, noise[:1], gamma, value)
+    return close(found, reward + gamma * value(then))
+
+
+@branch_value.property("With gamma = 0 nothing but the reward of the first action should count.")
+def nothing_but_the_first_reward(student: BranchFunction, rng: Generator) -> bool:
+    step, state, first_action, policy, noise, _, value = small_world(rng)
+    return close(
+        student(step, state, first_action, policy, noise, 0.0, value), step(state, first_action, noise[0, 1])[1]
+    )
+
+
+@branch_value.property("After a termination nothing should be added any more, neither rewards nor V.")
+def ends_where_the_episode_ends(student: BranchFunction, rng: Generator) -> bool:
+    step, state, first_action, policy, noise, gamma, value = small_world(rng)
+    state = np.array([state[0], 2.0])
+    alone = [noise[:2], noise]
+    found = [student(step, state, first_action, policy, each, gamma, value) for each in alone]
+    return close(found[0], found[1]) and close(
+        student(step, state, first_action, policy, noise, gamma, lambda _state: 1000.0), found[1]
+    )
+
+
+@branch_value.property("A constant V of 1 should add gamma to the number of steps taken, where the branch was cut.")
+def value_is_discounted_to_the_start(student: BranchFunction, rng: Generator) -> bool:
+    step, state, first_action, policy, noise, gamma, _ = small_world(rng)
+    with_one = student(step, state, first_action, policy, noise, gamma, lambda _state: 1.0)
+    with_none = student(step, state, first_action, policy, noise, gamma, lambda _state: 0.0)
+    return close(with_one - with_none, gamma ** len(noise))
+
+
+def roll(
+    step: Step,
+    state: Floats,
+    first_action: int,
+    policy: Actor,
+    noise: Floats,
+    gamma: float,
+    value: Value,
+    *,
+    force: str = "first",
+    discount_from: int = 0,
+    stop: bool = True,
+    rest: str = "cut",
+    power: int = 0,
+    skip: int = 0,
+    stale: bool = False,
+    late: bool = False,
+) -> float:
+    """A branch with one thing done in another way; the mistakes below say which."""
+    total, t, terminated, before = 0.0, 0, False, state
+    for t, (number, luck) in enumerate(noise, start=1):
+        seen = before if stale else state
+        forced = {"first": t == 1, "never": False, "always": True}[force]
+        action = first_action if forced else policy(seen, noise[t - 2, 0] if late else number)
+        before = state
+        state, reward, ended = step(state, action, luck)
+        total += gamma ** (t - 1 + discount_from) * reward if t > skip else 0.0
+        terminated = terminated or ended
+        if terminated and stop:
+            break
+    if rest == "nothing" or (terminated and rest == "cut"):
+        return total
+    return total + gamma ** {0: t, 1: t - 1, 2: 0}[power] * value(state)
+
+
+@branch_value.mistake(
+    "concept",
+    "The policy chooses the first action too; tempting, because it is in charge everywhere else. Then all branches of "
+    "a state estimate V, and none of them Q of its own first action: that one is given.",
+)
+def lets_the_policy_begin(*arguments: Any) -> float:
+    return roll(*arguments, force="never")
+
+
+@branch_value.mistake(
+    "concept",
+    "You repeat the first action to the end; tempting, because the branch is named after it. Q(s, a) is the worth of "
+    "doing a ONCE and following the policy from then on.",
+)
+def repeats_the_first_action(*arguments: Any) -> float:
+    return roll(*arguments, force="always")
+
+
+@branch_value.mistake(
+    "indexing",
+    "You leave out the reward of the first action; tempting, because the branch seems to begin after it. It is the "
+    "one reward that depends on the first action for certain.",
+)
+def forgets_the_first_reward(*arguments: Any) -> float:
+    return roll(*arguments, skip=1)
+
+
+@branch_value.mistake(
+    "order",
+    "You discount the first reward; tempting, because it comes after a step. The sum begins with gamma to the power "
+    "of 0; the value at the cut, after n rewards, has gamma to the power of n.",
+)
+def discounts_the_first_reward(*arguments: Any) -> float:
+    return roll(*arguments, discount_from=1)
+
+
+@branch_value.mistake(
+    "termination",
+    "You add V after a termination; tempting, because the rollout is over there as well. But it was not cut: the "
+    "episode ended, nothing follows, and nothing is to be added.",
+)
+def values_what_has_ended(*arguments: Any) -> float:
+    return roll(*arguments, rest="always")
+
+
+@branch_value.mistake(
+    "termination",
+    "You go on after a termination; tempting, because the noise has more rows. What is simulated then is another "
+    "episode, or nothing at all: return when `terminated` says so.",
+)
+def plays_on_after_the_end(*arguments: Any) -> float:
+    return roll(*arguments, stop=False)
+
+
+@branch_value.mistake(
+    "concept",
+    "You add V at the cut without discounting it; tempting, because V is a discounted sum already. It is one seen "
+    "from the cut; the branch is valued where it begins, n steps earlier.",
+)
+def forgets_to_discount_the_value(*arguments: Any) -> float:
+    return roll(*arguments, power=2)
+
+
+@branch_value.mistake(
+    "indexing",
+    "Your value at the cut is discounted one step too little; tempting, because the last reward has gamma to the "
+    "power of n - 1. V comes after that reward: n steps from the beginning.",
+)
+def discounts_the_value_one_step_less(*arguments: Any) -> float:
+    return roll(*arguments, power=1)
+
+
+@branch_value.mistake(
+    "concept",
+    "You leave V out where the branch was cut; tempting, because the paper does, and its Q is that of a limited "
+    "length. Here the caller hands you a value function; one that returns 0 gives the paper's estimate.",
+)
+def leaves_the_value_out(*arguments: Any) -> float:
+    return roll(*arguments, rest="nothing")
+
+
+@branch_value.mistake(
+    "order",
+    "The policy sees the state before last; tempting to write by choosing the action before the state is brought up "
+    "to date. It has to react to the state that the last step led to.",
+)
+def acts_on_an_old_state(*arguments: Any) -> float:
+    return roll(*arguments, stale=True)
+
+
+@branch_value.mistake(
+    "indexing",
+    "The policy uses the number of the row before; tempting, because the action is chosen as soon as the last step is "
+    "over. Row t holds what step t needs, the policy's number and the world's luck; the number of row 0 stays unused.",
+)
+def uses_the_row_before(*arguments: Any) -> float:
+    return roll(*arguments, late=True)
+
+
+# ---- random_numbers --------------------------------------------------------------------------------------------------
+
+Fresh = Callable[..., Floats]
+Dealer = Callable[[Fresh, int, int, int], tuple[Floats, Floats]]
+
+
+def sizes_and_source(rng: Generator) -> tuple[Fresh, int, int, int]:
+    """A source of fresh random numbers, N, K and the length of rollouts; all sizes differ."""
+    num_states, num_branches, length = (int(n) for n in 2 + rng.permutation(4)[:3])
+    return lambda *shape: rng.random(shape), num_states, num_branches, length
+
+
+def who_shares(dealer: Dealer, fresh: Fresh, *sizes: int) -> tuple[Floats, Floats]:
+    """Which numbers are equal to which: among the first ones and with the later ones."""
+    first, later = dealer(fresh, *sizes)
+    every = np.concatenate([first.ravel(), later.ravel()])
+    same = (every[:, None] == every[None, :]).astype(np.float64)
+    return same[: first.size], same[first.size :]
+
+
+random_numbers = Check("random_numbers", minutes=8, inputs=sizes_and_source, behavior=who_shares, unique=False)
+
+
+@random_numbers.property("All numbers should come from `fresh`.")
+def come_from_fresh(student: Dealer, rng: Generator) -> bool:
+    fresh, *sizes = sizes_and_source(rng)
+    given: list[Floats] = []
+
+    def listed(*shape: int) -> Floats:
+        given.append(fresh(*shape))
+        return given[-1]
+
+    first, later = student(listed, *sizes)
+    everything = np.concatenate([np.ravel(each) for each in given])
+    return bool(np.isin(first, everything).all() and np.isin(later, everything).all())
+
+
+@random_numbers.property("Every branch should have a number of its own for its first action: all N * K differ.")
+def first_numbers_differ(student: Dealer, rng: Generator) -> bool:
+    first, _ = student(*sizes_and_source(rng))
+    return len(np.unique(first)) == first.size
+
+
+@random_numbers.property("In every later step, the branches of one state should all use the same number.")
+def branches_of_a_state_share(student: Dealer, rng: Generator) -> bool:
+    _, later = student(*sizes_and_source(rng))
+    return bool((later == later[:, :, :1]).all())
+
+
+@random_numbers.property("Apart from that, no number should be used twice: not by two states, and not in two steps.")
+def nothing_else_is_shared(student: Dealer, rng: Generator) -> bool:
+    first, later = student(*sizes_and_source(rng))
+    return len(np.unique(np.concatenate([first.ravel(), later[:, :, 0].ravel()]))) == first.size + later[:, :, 0].size
+
+
+@random_numbers.mistake(
+    "concept",
+    "You share the numbers of the first actions as well; tempting, because the branches should have everything else "
+    "in common. But the policy turns the same number into the same action: all K branches coincide, and there is "
+    "nothing left to compare.",
+)
+def shares_first_actions_too(fresh: Fresh, num_states: int, num_branches: int, length: int) -> tuple[Floats, Floats]:
+    first = np.repeat(fresh(num_states, 1), num_branches, axis=1)
+    return first, np.repeat(fresh(length, num_states, 1), num_branches, axis=2)
+
+
+@random_numbers.mistake(
+    "concept",
+    "You give every branch numbers of its own; tempting, because samples should be independent. Unbiased it is, but "
+    "what counts is the difference between branches of a state, and there common luck cancels.",
+)
+def shares_nothing(fresh: Fresh, num_states: int, num_branches: int, length: int) -> tuple[Floats, Floats]:
+    return fresh(num_states, num_branches), fresh(length, num_states, num_branches)
+
+
+@random_numbers.mistake(
+    "concept",
+    "You use the same numbers in every state; tempting, because then all is common. Within a state luck should "
+    "cancel; across states it should average out, and it cannot if every state has the same luck.",
+)
+def shares_across_states_too(fresh: Fresh, num_states: int, num_branches: int, length: int) -> tuple[Floats, Floats]:
+    later = np.tile(fresh(length, 1, 1), (1, num_states, num_branches))
+    return fresh(num_states, num_branches), later
+
+
+@random_numbers.mistake(
+    "order",
+    "You share across states what should be shared across branches; tempting, because two axes are easily taken for "
+    "each other. `later` is [length, N, K]: a state's branches lie along the last axis.",
+)
+def shares_along_the_wrong_axis(fresh: Fresh, num_states: int, num_branches: int, length: int) -> tuple[Floats, Floats]:
+    later = np.repeat(fresh(length, 1, num_branches), num_states, axis=1)
+    return fresh(num_states, num_branches), later
+
+
+@random_numbers.mistake(
+    "concept",
+    "You use one number for all steps of a rollout; tempting, because it is common to the branches, as it should be. "
+    "A policy with the same luck in every step is another policy: steps need fresh numbers.",
+)
+def repeats_over_time(fresh: Fresh, num_states: int, num_branches: int, length: int) -> tuple[Floats, Floats]:
+    later = np.tile(fresh(1, num_states, 1), (length, 1, num_branches))
+    return fresh(num_states, num_branches), later
+
+
+@random_numbers.mistake(
+    "concept",
+    "You use the numbers of the first actions again in the first of the later steps; tempting, because a stream has "
+    "one beginning. Then the second action of a branch knows the first, and the branches of a state have different "
+    "luck there.",
+)
+def uses_first_numbers_again(fresh: Fresh, num_states: int, num_branches: int, length: int) -> tuple[Floats, Floats]:
+    first = fresh(num_states, num_branches)
+    later = np.repeat(fresh(length, num_states, 1), num_branches, axis=2)
+    return first, np.concatenate([first[None], later[1:]])
+
+
+# ---- self_normalised -------------------------------------------------------------------------------------------------
+
+Terms = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def rollout_set(rng: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Log probabilities [N, K] of first actions under pi, pi_old and q, and Q-values [N, K]; N is not K."""
+    num_states = int(rng.integers(2, 6))
+    shape = (num_states, num_states + int(rng.integers(1, 3)))
+    log_pi, log_pi_old, log_q = (torch.from_numpy(np.log(rng.uniform(0.05, 0.9, size=shape))) for _ in range(3))
+    return log_pi, log_pi_old, log_q, torch.from_numpy(2 + rng.normal(size=shape))
+
+
+def terms_and_slope(function: Terms, log_pi: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
+    """The terms, and the gradient of a mixture of them in log_pi."""
+    at = log_pi.clone().requires_grad_()
+    terms = function(at, *others)
+    mixed = (terms * torch.linspace(1, 2, len(terms), dtype=torch.float64)).sum()
+    if not mixed.requires_grad:
+        return terms.detach(), torch.zeros_like(log_pi)
+    (slope,) = torch.autograd.grad(mixed, at)
+    return terms.detach(), slope
+
+
+self_normalised = Check("self_normalised", minutes=8, inputs=rollout_set, behavior=terms_and_slope)
+
+
+@self_normalised.property("If all K Q-values of a state are the same, the term of that state should be that value.")
+def constant_values_come_back(student: Terms, rng: Generator) -> bool:
+    log_pi, log_pi_old, log_q, q_values = rollout_set(rng)
+    return close(student(log_pi, log_pi_old, log_q, q_values[:, :1].expand_as(q_values).clone()), q_values[:, 0])
+
+
+@self_normalised.property("A term should lie between the smallest and the largest Q-value of its state: it is a mean.")
+def terms_are_means(student: Terms, rng: Generator) -> bool:
+    log_pi, log_pi_old, log_q, q_values = rollout_set(rng)
+    terms = student(log_pi, log_pi_old, log_q, q_values)
+    return bool((terms > q_values.min(1).values - 1e-9).all() and (terms < q_values.max(1).values + 1e-9).all())
+
+
+@self_normalised.property(
+    "With uniform q and every action once, the term should be the sum of pi times Q: equation 16. Which two of the "
+    "three log probabilities does that leave?"
+)
+def agrees_with_equation_16(student: Terms, rng: Generator) -> bool:
+    log_pi, log_pi_old, log_q, q_values = rollout_set(rng)
+    log_pi = torch.log_softmax(log_pi, dim=1)
+    uniform = torch.full_like(log_q, -float(np.log(log_q.shape[1])))
+    return close(student(log_pi, log_pi_old, uniform, q_values), (log_pi.exp() * q_values).sum(1))
+
+
+@self_normalised.property("Where log_pi changes, the terms should change with it, so that their gradient is not zero.")
+def has_a_gradient(student: Terms, rng: Generator) -> bool:
+    _, slope = terms_and_slope(student, *rollout_set(rng))
+    return bool(slope.abs().max() > 1e-9)
+
+
+@self_normalised.mistake(
+    "concept",
+    "You divide by K; tempting, because a mean divides by the count. The sum of the weights is K only on average: "
+    "dividing by the sum itself is what makes a constant in the Q-values harmless.",
+)
+def divides_by_the_count(log_pi: Tensor, _log_pi_old: Tensor, log_q: Tensor, q_values: Tensor) -> Tensor:
+    return ((log_pi - log_q).exp() * q_values).mean(1)
+
+
+@self_normalised.mistake(
+    "concept",
+    "Your weights are pi over pi_old; tempting, because equation 17 is printed like that. It means q = pi_old. These "
+    "actions came from another q, and importance weights divide by whatever drew the sample.",
+)
+def as_printed(log_pi: Tensor, log_pi_old: Tensor, _log_q: Tensor, q_values: Tensor) -> Tensor:
+    weights = (log_pi - log_pi_old).exp()
+    return (weights * q_values).sum(1) / weights.sum(1)
+
+
+@self_normalised.mistake(
+    "order",
+    "Your weights are upside down, q over pi; tempting, because q is what we have samples of. A sample counts more "
+    "if pi likes it more than q did.",
+)
+def turns_weights_over(log_pi: Tensor, _log_pi_old: Tensor, log_q: Tensor, q_values: Tensor) -> Tensor:
+    return (torch.softmax(log_q - log_pi, dim=1) * q_values).sum(1)
+
+
+@self_normalised.mistake(
+    "concept",
+    "Your weights are pi alone; tempting, because equation 16 has just pi. There every action occurs once; drawn "
+    "actions occur as often as q draws them, and dividing by q takes that back.",
+)
+def forgets_q(log_pi: Tensor, _log_pi_old: Tensor, _log_q: Tensor, q_values: Tensor) -> Tensor:
+    return (torch.softmax(log_pi, dim=1) * q_values).sum(1)
+
+
+@self_normalised.mistake(
+    "indexing",
+    "You divide by a sum over states; tempting, because axis 0 comes first. Each state has its own sum, over its K "
+    "branches: axis 1.",
+)
+def normalises_over_states(log_pi: Tensor, _log_pi_old: Tensor, log_q: Tensor, q_values: Tensor) -> Tensor:
+    return (torch.softmax(log_pi - log_q, dim=0) * q_values).sum(1)
+
+
+@self_normalised.mistake(
+    "detachment",
+    "You hold the sum of the weights fixed; tempting, because it looks like a normalising constant. It depends on "
+    "theta. Its gradient is what takes the mean Q of each state off, so that only differences count.",
+)
+def holds_the_sum_fixed(log_pi: Tensor, _log_pi_old: Tensor, log_q: Tensor, q_values: Tensor) -> Tensor:
+    weights = (log_pi - log_q).exp()
+    return (weights * q_values).sum(1) / weights.sum(1).detach()
+
+
+@self_normalised.mistake(
+    "numerics",
+    "You average the log ratios instead of the ratios; tempting, because logarithms are what you were given. Weights "
+    "are ratios of probabilities: exp of the difference.",
+)
+def weights_are_logarithms(log_pi: Tensor, _log_pi_old: Tensor, log_q: Tensor, q_values: Tensor) -> Tensor:
+    weights = log_pi - log_q
+    return (weights * q_values).sum(1) / weights.sum(1)
+
+
+# ---- affordable_states -----------------------------------------------------------------------------------------------
+
+Planner = Callable[[int, int, int, int], int]
+
+
+def plan(rng: Generator) -> tuple[int, int, int, int]:
+    """A budget, the steps of the trunk, K, and the length of a rollout."""
+    return (
+        int(rng.integers(30_000, 60_000)),
+        int(rng.integers(3_000, 9_000)),
+        int(rng.integers(3, 9)),
+        int(rng.integers(11, 60)),
+    )
+
+
+affordable_states = Check("affordable_states", minutes=4, inputs=plan)
+
+
+@affordable_states.property("A budget that trunk and 7 states use up to the last step should allow exactly 7 states.")
+def to_the_last_step(student: Planner, rng: Generator) -> bool:
+    _, trunk_steps, num_branches, length = plan(rng)
+    return student(trunk_steps + 7 * num_branches * length, trunk_steps, num_branches, length) == 7
+
+
+@affordable_states.property("One step less than 7 states need should allow 6: a state without all branches is none.")
+def whole_states_only(student: Planner, rng: Generator) -> bool:
+    _, trunk_steps, num_branches, length = plan(rng)
+    return student(trunk_steps + 7 * num_branches * length - 1, trunk_steps, num_branches, length) == 6
+
+
+@affordable_states.mistake(
+    "concept",
+    "You forgot the trunk; tempting, because no Q-value comes from it. Its steps are simulated all the same, and a "
+    "comparison at equal steps that leaves them out flatters the vine.",
+)
+def forgets_the_trunk(budget: int, _trunk_steps: int, num_branches: int, length: int) -> int:
+    return budget // (num_branches * length)
+
+
+@affordable_states.mistake(
+    "concept",
+    "You pay for one rollout in each state; tempting, because its K branches share their random numbers. They share "
+    "luck, not steps: each goes its own way and has to be simulated.",
+)
+def pays_once_for_a_state(budget: int, trunk_steps: int, _num_branches: int, length: int) -> int:
+    return (budget - trunk_steps) // length
+
+
+@affordable_states.mistake(
+    "concept",
+    "You count the trunk as one of the K branches; tempting, because it passes through the state. Its action there is "
+    "not one of the K that were drawn, and it goes on with other random numbers: K branches are K new rollouts.",
+)
+def takes_the_trunk_for_a_branch(budget: int, trunk_steps: int, num_branches: int, length: int) -> int:
+    return (budget - trunk_steps) // ((num_branches - 1) * length)
+
+
+@affordable_states.mistake(
+    "concept",
+    "You pay for the whole trunk again in every state; tempting, because each state needs one to lie on. All states "
+    "lie on the same trunk: it is paid for once.",
+)
+def pays_for_the_trunk_again(budget: int, trunk_steps: int, num_branches: int, length: int) -> int:
+    return budget // (trunk_steps + num_branches * length)
+
+
+@affordable_states.mistake(
+    "indexing",
+    "You round up; tempting, because a little is left over. What is left does not pay for a whole state any more, and "
+    "the budget would be overdrawn.",
+)
+def rounds_up(budget: int, trunk_steps: int, num_branches: int, length: int) -> int:
+    return -((trunk_steps - budget) // (num_branches * length))
