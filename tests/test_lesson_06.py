@@ -219,6 +219,14 @@ def test_what_the_lesson_says_about_lambda_is_so() -> None:
     assert share[lesson.UPRIGHT + 1] < 0.2 < 1.1 < share[lesson.UPRIGHT + 4], "the middle loses, the end is too large"
 
 
+@pytest.mark.parametrize("know", [0.0, 0.5, 1.0])
+def test_error_bars_are_numbers_even_where_an_estimate_never_varies(know: float) -> None:
+    for lam in lesson.LAMBDAS:
+        slide = lesson.compute_slide(lam, know, 100)
+        assert np.isfinite(slide.spread).all()
+        assert ("bias at zero" in lesson.alt_of_slide(slide)) == (know == 1)
+
+
 @pytest.mark.parametrize("lam", lesson.LAMBDAS[:-1])
 def test_the_bias_is_proportional_to_the_error_of_v(lam: float) -> None:
     whole, half = lesson.lambda_error(0.0, lam), lesson.lambda_error(0.5, lam)
@@ -337,6 +345,60 @@ def loop_forms() -> dict[str, object]:
 @pytest.mark.parametrize("name", ["returns", "less_baseline", "advantages"])
 def test_right_answers_in_other_words_pass(name: str) -> None:
     assert line_of(getattr(checks, name), loop_forms()[name]) == "passed"
+
+
+def test_another_try_with_the_same_return_is_another_try() -> None:
+    def by_return(worth, states):
+        alike = [worth[(states == s) & (worth != w)] for w, s in zip(worth, states, strict=True)]
+        return worth - torch.stack([others.mean() for others in alike])
+
+    def by_torch_std(worth, states):
+        alike = [worth[states == s] for s in states]
+        return torch.stack([(w - each.mean()) / each.std() for w, each in zip(worth, alike, strict=True)])
+
+    def less_the_best_other(worth, states):
+        places = torch.arange(len(worth))
+        return worth - torch.stack([worth[(states == s) & (places != n)].max() for n, s in enumerate(states)])
+
+    assert "compare positions, not returns" in line_of(checks.less_baseline, by_return)
+    assert "divide by the spread within each state" in line_of(checks.less_baseline, by_torch_std)
+    assert "should each lose 1 / (n - 1)" in line_of(checks.less_baseline, less_the_best_other)
+
+
+def test_flags_of_another_row_and_of_another_environment_are_named() -> None:
+    def ends_all(rewards, values, next_values, terminated, truncated, gamma, lam):
+        found = rewards + gamma * next_values * ~terminated - values
+        for t in range(len(rewards) - 2, -1, -1):
+            if not (terminated[t] | truncated[t]).any():
+                found[t] += gamma * lam * found[t + 1]
+        return found
+
+    def next_rows_flags(rewards, next_values, terminated, truncated, gamma):
+        found, future, last = torch.zeros_like(rewards), next_values[-1], len(rewards) - 1
+        for t in reversed(range(len(rewards))):
+            if t < last and truncated[t + 1]:
+                future = next_values[t]
+            if t < last and terminated[t + 1]:
+                future = 0 * future
+            future = rewards[t] + gamma * future
+            found[t] = future
+        return found
+
+    assert "An end in one environment ends the sums of all" in line_of(checks.advantages, ends_all)
+    assert "the flags of the next row" in line_of(checks.returns, next_rows_flags)
+
+
+def test_an_iteration_hands_back_what_it_learned_and_collects_once() -> None:
+    def keeps_theta(theta, statistics, collect, update):
+        _, after = solutions.one_iteration(theta, statistics, collect, update)
+        return theta, after
+
+    def collects_for_the_statistics(theta, statistics, collect, update):
+        theta, _ = solutions.one_iteration(theta, statistics, collect, update)
+        return theta, statistics.including(collect(theta, statistics.normalise))
+
+    assert "should be the one that `update` returned" in line_of(checks.one_iteration, keeps_theta)
+    assert "once each" in line_of(checks.one_iteration, collects_for_the_statistics)
 
 
 # ---- the runs --------------------------------------------------------------------------------------------------------

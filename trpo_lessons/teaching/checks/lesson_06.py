@@ -228,16 +228,39 @@ def does_not_discount_the_value(
     return from_the_end(follows)(rewards, undiscounted, terminated, truncated, gamma)
 
 
+def one_row_up(flags: Tensor) -> Tensor:
+    """What stands in the next row, [T] or [T, E]; nothing in the last."""
+    return torch.cat([flags[1:], torch.zeros_like(flags[:1])])
+
+
+@returns.mistake(
+    "indexing",
+    "You look for an end in the flags of the next row; tempting, because some programs keep a flag with the state that "
+    "it led to. Here the flags of row t say what happened after step t: they stand beside its reward.",
+)
+def reads_the_flags_of_the_next_row(
+    rewards: Tensor, next_values: Tensor, terminated: Tensor, truncated: Tensor, gamma: float
+) -> Tensor:
+    return from_the_end(follows)(rewards, next_values, one_row_up(terminated), one_row_up(truncated), gamma)
+
+
 # ---- less_baseline ---------------------------------------------------------------------------------------------------
 
 BaselineFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 def tries(rng: Generator) -> tuple[Tensor, Tensor]:
-    """Returns [N] of tries that began in one of three states [N]; every state has been tried two times or more."""
+    """Returns [N] of tries that began in one of three states [N]; every state has been tried two times or more.
+
+    Two tries from the first state had the same return: another try is another try, however it went.
+    """
     counts = rng.integers(2, 6, size=3)
+    counts[0] += 1
     states = torch.from_numpy(rng.permutation([s for s in range(3) for _ in range(counts[s])]))
-    return 3 * normal(rng, 3)[states] + normal(rng, len(states)) + 5, states
+    worth = 3 * normal(rng, 3)[states] + normal(rng, len(states)) + 5
+    one, other = torch.nonzero(states == 0).flatten()[:2].tolist()
+    worth[other] = worth[one]
+    return worth, states
 
 
 less_baseline = Check("less_baseline", minutes=8, inputs=tries)
@@ -260,6 +283,17 @@ def own_return_is_not_in_the_baseline(student: BaselineFunction, rng: Generator)
     worth, states = tries(rng)
     rise = student(changed(worth, 0, float(worth[0]) + 1), states) - student(worth, states)
     return close(rise[0], 1.0)
+
+
+@less_baseline.property(
+    "If one return is larger by 1, the n - 1 other tries from its state should each lose 1 / (n - 1), and no try from "
+    "another state should notice."
+)
+def others_count_alike(student: BaselineFunction, rng: Generator) -> bool:
+    worth, states = tries(rng)
+    rise = (student(changed(worth, 0, float(worth[0]) + 1), states) - student(worth, states))[1:]
+    alike = states[1:] == states[0]
+    return close(rise, -alike.double() / alike.sum())
 
 
 @less_baseline.mistake(
@@ -298,9 +332,10 @@ def adds_the_baseline(worth: Tensor, states: Tensor) -> Tensor:
 )
 def standardises_each_state(worth: Tensor, states: Tensor) -> Tensor:
     alike = (states[:, None] == states[None, :]).to(worth)
-    mean = alike @ worth / alike.sum(1)
-    spread = (alike @ worth.square() / alike.sum(1) - mean.square()).clamp(min=1e-12).sqrt()
-    return (worth - mean) / spread
+    count = alike.sum(1)
+    mean = alike @ worth / count
+    variance = (alike @ worth.square() - count * mean.square()) / (count - 1)  # what torch's std takes the root of
+    return (worth - mean) / variance.clamp(min=1e-12).sqrt()
 
 
 @less_baseline.mistake(
@@ -321,6 +356,50 @@ def returns_the_baseline(worth: Tensor, states: Tensor) -> Tensor:
 def divides_by_too_many(worth: Tensor, states: Tensor) -> Tensor:
     alike = (states[:, None] == states[None, :]).to(worth)
     return worth - (alike @ worth - worth) / alike.sum(1)
+
+
+def less_the_others(worth: Tensor, states: Tensor) -> Tensor:
+    """What is right."""
+    others = (states[:, None] == states[None, :]).to(worth) - torch.eye(len(worth)).to(worth)
+    return worth - others @ worth / others.sum(1)
+
+
+@less_baseline.mistake(
+    "sign",
+    "You subtract the return from the baseline; tempting, because both orders measure the same distance. An update "
+    "raises what is positive: it would learn to do what went worse than usual.",
+)
+def baseline_less_the_return(worth: Tensor, states: Tensor) -> Tensor:
+    return -less_the_others(worth, states)
+
+
+@less_baseline.mistake(
+    "concept",
+    "You divide by a standard deviation as well; tempting, because an update is given standardized advantages. That is "
+    "another step, for the whole batch at once; here only the baseline is asked for.",
+)
+def standardises_the_batch(worth: Tensor, states: Tensor) -> Tensor:
+    found = less_the_others(worth, states)
+    return found / found.std()
+
+
+@less_baseline.mistake(
+    "order",
+    "Your numbers are right, but they stand state by state; tempting, because that is how they were found. Entry n "
+    "belongs to try n: put every number back where its return stood.",
+)
+def stands_state_by_state(worth: Tensor, states: Tensor) -> Tensor:
+    return less_the_others(worth, states)[states.argsort(stable=True)]
+
+
+@less_baseline.mistake(
+    "concept",
+    "You leave out every try whose return equals this one's; tempting, because that leaves out the try itself. Another "
+    "try can have the same return, and then it counts: compare positions, not returns.",
+)
+def leaves_out_equal_returns(worth: Tensor, states: Tensor) -> Tensor:
+    others = ((states[:, None] == states[None, :]) & (worth[:, None] != worth[None, :])).to(worth)
+    return worth - others @ worth / others.sum(1)
 
 
 # ---- advantages ------------------------------------------------------------------------------------------------------
@@ -542,6 +621,53 @@ def weighs_twice(
     return (1 - lam) * sum_of_residuals(residuals, gamma * lam * going_on(over, cut))
 
 
+@advantages.mistake(
+    "concept",
+    "You stop at the first residual, whatever lambda is; tempting, because it looks like an advantage, and with an "
+    "exact V it would be one. Later residuals count as well, each with gamma lambda more: that is lambda = 0.",
+)
+def stops_at_one_residual(
+    rewards: Tensor, values: Tensor, next_values: Tensor, over: Tensor, _cut: Tensor, gamma: float, _lam: float
+) -> Tensor:
+    return residuals_of(rewards, values, next_values, over, gamma)
+
+
+@advantages.mistake(
+    "indexing",
+    "An end in one environment ends the sums of all; tempting, because `if` asks for one answer and `any` gives it. "
+    "The columns are strangers to each other: decide for each, with torch.where or a column of zeros and ones.",
+)
+def one_end_ends_all(
+    rewards: Tensor, values: Tensor, next_values: Tensor, over: Tensor, cut: Tensor, gamma: float, lam: float
+) -> Tensor:
+    residuals, ends = residuals_of(rewards, values, next_values, over, gamma), (over | cut).any(1, keepdim=True)
+    return sum_of_residuals(residuals, gamma * lam * (~ends).double().expand_as(residuals))
+
+
+@advantages.mistake(
+    "indexing",
+    "You look for an end in the flags of the next row; tempting, because some programs keep a flag with the state that "
+    "it led to. Here the flags of row t say what happened after step t: they stand beside its reward.",
+)
+def flags_of_the_next_row(
+    rewards: Tensor, values: Tensor, next_values: Tensor, over: Tensor, cut: Tensor, gamma: float, lam: float
+) -> Tensor:
+    over, cut = one_row_up(over), one_row_up(cut)
+    return sum_of_residuals(residuals_of(rewards, values, next_values, over, gamma), gamma * lam * going_on(over, cut))
+
+
+@advantages.mistake(
+    "order",
+    "Your numbers are right, but in the order in which you found them: the last row comes first. It is tempting to "
+    "append while walking back; then the list has to be turned around.",
+)
+def last_row_first(
+    rewards: Tensor, values: Tensor, next_values: Tensor, over: Tensor, cut: Tensor, gamma: float, lam: float
+) -> Tensor:
+    residuals = residuals_of(rewards, values, next_values, over, gamma)
+    return sum_of_residuals(residuals, gamma * lam * going_on(over, cut)).flip(0)
+
+
 # ---- one_iteration ---------------------------------------------------------------------------------------------------
 
 Normalise = Callable[[Tensor], Tensor]
@@ -571,6 +697,34 @@ def between_two_iterations(rng: Generator) -> tuple[Tensor, RunningMoments, Coll
 one_iteration = Check("one_iteration", minutes=6, inputs=between_two_iterations)
 
 
+@one_iteration.property(
+    "One iteration follows the policy once and updates once: call `collect` and then `update`, once each. What the new "
+    "policy does is for the next iteration to see."
+)
+def collects_once_and_updates_once(student: Iteration, rng: Generator) -> bool:
+    theta, statistics, collect, update = between_two_iterations(rng)
+    called: list[str] = []
+
+    def watched_collect(theta: Tensor, normalise: Normalise) -> Tensor:
+        called.append("collect")
+        return collect(theta, normalise)
+
+    def watched_update(theta: Tensor, obs: Tensor) -> Tensor:
+        called.append("update")
+        return update(theta, obs)
+
+    student(theta, statistics, watched_collect, watched_update)
+    return called == ["collect", "update"]
+
+
+@one_iteration.property("The theta that comes back should be the one that `update` returned.")
+def the_new_theta_comes_back(student: Iteration, rng: Generator) -> bool:
+    theta, statistics, collect, _ = between_two_iterations(rng)
+    updated = normal(rng, 3)
+    after, _ = student(theta, statistics, collect, lambda _theta, _obs: updated.clone())
+    return close(after, updated)
+
+
 @one_iteration.property("The policy should act on observations that are normalized by the statistics as they stand.")
 def acts_on_normalised_observations(student: Iteration, rng: Generator) -> bool:
     theta, statistics, collect, update = between_two_iterations(rng)
@@ -581,7 +735,7 @@ def acts_on_normalised_observations(student: Iteration, rng: Generator) -> bool:
         return collect(theta, normalise)
 
     student(theta, statistics, watched, update)
-    return len(given) == 1 and close(given[0], statistics.normalise(torch.full((2, 3), 1.5, dtype=torch.float64)))
+    return close(given[0], statistics.normalise(torch.full((2, 3), 1.5, dtype=torch.float64)))
 
 
 @one_iteration.property("The update should be given the very numbers that the policy saw while it collected.")
@@ -594,7 +748,7 @@ def updates_on_what_was_seen(student: Iteration, rng: Generator) -> bool:
         return update(theta, obs)
 
     student(theta, statistics, collect, watched)
-    return len(learned_from) == 1 and close(learned_from[0], statistics.normalise(collect(theta, statistics.normalise)))
+    return close(learned_from[0], statistics.normalise(collect(theta, statistics.normalise)))
 
 
 @one_iteration.property("The statistics that come back should know the old observations and the new ones.")

@@ -276,7 +276,8 @@ def compute_slide(lam: float, know: float, samples: int) -> Slide:
     mean, square = (x[:FALLEN] for x in estimate_moments(mdp, pi, np.array(value_guess(know)), lam))
     A = evaluate_policy(mdp, pi).A.numpy()[:FALLEN]
     expected_count = samples * visits(mdp, pi)[:FALLEN, None] * pi.numpy()[:FALLEN]
-    spread = np.sqrt(((square - mean**2) / expected_count).sum(1))
+    # With lambda = 0 some estimates are the same every time, and rounding may leave a variance below zero.
+    spread = np.sqrt((np.maximum(square - mean**2, 0) / expected_count).sum(1))
     errors = tuple(lambda_error(know, each) for each in LAMBDAS)
     return Slide(lam, know, samples, A[:, 1] - A[:, 0], mean[:, 1] - mean[:, 0], spread, errors)
 
@@ -323,9 +324,10 @@ def draw_slide(numbers: Slide, figure: FigureBase) -> None:
 
 def alt_of_slide(numbers: Slide) -> str:
     """What the picture shows."""
+    bias = "bias falling" if max(error.bias for error in numbers.errors) > 1e-9 else "bias at zero"
     return (
         f"Above, what pushing right is worth more than pushing left on each lean, exact and estimated with error bars. "
-        f"Below, bias falling and noise rising with lambda; together they are least at {numbers.best:g}, and "
+        f"Below, {bias} and noise rising with lambda; together they are least at {numbers.best:g}, and "
         f"{text(100 * numbers.here.total(numbers.samples))} % at {numbers.lam:g}."
     )
 
