@@ -306,6 +306,18 @@ def test_what_the_lesson_says_of_the_recording_is_so() -> None:
     assert natural(hop, short[hop])["aligned"] == pytest.approx(0.96, abs=0.005)
 
 
+def test_for_the_hopper_that_hops_it_is_a_draw() -> None:
+    task, vine = "hopping", "vine: K 4, length 10, V at the cut"
+    assert gv.recorded(task)["batches"] == gv.BATCHES[task]
+    assert steps(task, f"single path: {gv.GAE}") == pytest.approx(88_000, abs=500)
+    assert steps(task, vine) == pytest.approx(120_000, abs=5_000)
+    gae, branches = (natural(task, name)["interval"] for name in (f"single path: {gv.GAE}", vine))
+    assert gae[0] < branches[0] < gae[1] < branches[1], "the intervals overlap widely"
+    assert 6 < steps(task, vine + ", own random numbers") / steps(task, vine) < 7
+    assert 7 < steps(task, f"single path: {gv.VALUE_OFF}") / steps(task, f"single path: {gv.GAE}") < 8
+    assert steps(task, f"single path: {gv.RETURNS}") > 4e6
+
+
 def test_a_short_measurement_has_every_row_of_the_recorded_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gv, "BOOTSTRAPS", 20)
     monkeypatch.setitem(gv.VINES, "cartpole", [gv.VineSettings(2, 4), gv.VineSettings(2, 4, value_at_cut=True)])

@@ -49,7 +49,7 @@ def draw_vine(figure: Figure, model: mujoco.MjModel, trunk: Floats, fans: Sequen
     axes.plot(trunk[:, X], trunk[:, Z], color=BLACK, linestyle="-", linewidth=2.4, zorder=2, label="trunk")
     axes.plot([], [], "o", color=VERMILION, label="rollout set")
     axes.plot([], [], color=color.to_rgba(everything.mean()), linestyle="-", label="branches")
-    axes.set(xlabel="x, m", ylabel="height, m", ylim=(-0.1, 1.75), aspect="equal")
+    axes.set(xlabel="x, m", ylabel="height, m", ylim=(-0.1, 1.95), aspect="equal")
     axes.legend(loc="upper left", fontsize=9, ncols=3)
     figure.colorbar(color, ax=axes, label="Q of the branch", shrink=0.7)
 
