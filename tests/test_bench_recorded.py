@@ -19,6 +19,7 @@ from trpo_lessons.bench.sb3_peer import TASKS
 from trpo_lessons.training.run_folder import RunError
 
 ZOO = Path(compare.ZOO)
+WHOSE = ["class_preset", "sb3_contrib"]
 SCORES = st.lists(st.integers(-1000, 5000).map(float), min_size=2, max_size=6)
 
 
@@ -107,7 +108,7 @@ def test_one_seed_says_nothing_about_the_spread() -> None:
         compare.compare("hopper", [1.0], [1.0, 2.0])
 
 
-@pytest.mark.parametrize("of_whom", ["class_preset", "sb3_contrib"])
+@pytest.mark.parametrize("of_whom", WHOSE)
 @pytest.mark.parametrize("task", TASKS)
 def test_recorded_scores_are_means_of_recorded_episodes(of_whom: str, task: str) -> None:
     folders = sorted((ZOO / of_whom).glob(f"{task}-seed*"))
@@ -120,3 +121,10 @@ def test_recorded_scores_are_means_of_recorded_episodes(of_whom: str, task: str)
         assert summary["mean_return"] == pytest.approx(np.mean(returns), rel=1e-5)
         assert folder.name == f"{task}-seed{summary['seed']}"
         assert 999_000 <= summary["total_steps"] <= 1_000_000
+
+
+def test_readme_shows_the_recorded_scores() -> None:
+    readme = (ZOO.parents[1] / "README.md").read_text()
+    for task, environment in TASKS.items():
+        columns = [", ".join(f"{x:.0f}" for x in compare.scores(ZOO / whose, task)) for whose in WHOSE]
+        assert f"| {environment} | {' | '.join(columns)} |" in readme
