@@ -39,7 +39,7 @@ def test_its_fisher_product_in_single_precision_against_double(screens, policy):
     direction = torch.randn(theta.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 
     def product(dtype, chunk_size=None):
-        states = States(obs.to(dtype) / 255)
+        states = States(obs.to(dtype))
         return fisher_vector_product(policy, theta.to(dtype), states, chunk_size)(direction.to(dtype)).double()
 
     exact = product(torch.float64)

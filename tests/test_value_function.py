@@ -15,6 +15,7 @@ from torch import Tensor
 from trpo_lessons import advantages
 from trpo_lessons.advantages import ValueFunction, explained_variance
 from trpo_lessons.conjugate_gradient import Solution
+from trpo_lessons.surrogate import States
 
 
 def a_problem(seed: int = 0, mean: float = 0.0, std: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -162,7 +163,8 @@ def test_a_step_never_makes_the_fit_worse() -> None:
     errors = []
     for _ in range(30):
         errors.append((value(obs) - returns).square().mean().item())
-        value._theta = value._gauss_newton_step(obs, ((returns - 20) / 3).float(), damping=1e-6, stride=8)
+        problem = advantages._Fit(States(obs), ((returns - 20) / 3).float())
+        value._theta = value._gauss_newton_step(problem, damping=1e-6, stride=8)
     # The targets above are in the units of the first fit, so that only the steps move the error.
     assert all(after <= before * (1 + 1e-5) for before, after in itertools.pairwise(errors))
     assert errors[-1] < 0.05 * errors[0]

@@ -10,14 +10,16 @@ time limit, or simply the end of our sampling) the future exists and nobody has 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from trpo_lessons.conjugate_gradient import conjugate_gradient
-from trpo_lessons.kl import gauss_newton_product
+from trpo_lessons.kl import MatrixVectorProduct, gauss_newton_product, mean_product
 from trpo_lessons.line_search import backtracking_line_search
-from trpo_lessons.policies import FlatNetwork, mlp
+from trpo_lessons.policies import FlatNetwork, layers_for
+from trpo_lessons.surrogate import Columns, Samples, States, chunks, mean_over
 
 
 def discounted_returns(
@@ -68,6 +70,18 @@ def explained_variance(predictions: Tensor, targets: Tensor) -> float:
     return (1 - (targets.double() - predictions.double()).var() / variance).item() if variance > 0 else float("nan")
 
 
+@dataclass(frozen=True)
+class _Fit(Columns):
+    """States, and what V should say in each of them, [N]."""
+
+    states: Samples
+    targets: Tensor
+
+    @property
+    def obs(self) -> Tensor:
+        return self.states.obs
+
+
 class ValueFunction:
     """V(s): a tanh network fitted to returns by Gauss-Newton steps.
 
@@ -85,35 +99,47 @@ class ValueFunction:
 
     def __init__(
         self,
-        obs_dim: int,
+        obs_shape: int | Sequence[int],
         hidden: Sequence[int] = (64, 64),
         generator: torch.Generator | None = None,
         device: str = "cpu",
     ) -> None:
-        self._network = FlatNetwork(mlp([obs_dim, *hidden, 1]))
-        self._last_width = (obs_dim, *hidden)[-1]
+        """obs_shape: the length of observation vectors, or that of images (channels, height, width)."""
+        layers = layers_for((obs_shape,) if isinstance(obs_shape, int) else obs_shape, hidden, 1)
+        self._network = FlatNetwork(layers)
+        self._last_width = layers[-1].shapes[0][1]
         self._theta = self._network.initial_theta(0.01, generator).to(device)
         self._moments = torch.zeros(3, dtype=torch.float64)  # running sums of weight, return and squared return
 
     def __call__(self, obs: Tensor) -> Tensor:
-        """V of each state, [N], for `obs` [N, obs_dim]; in units of the return, without gradient, on obs' device."""
+        """V of each state, [N], for `obs` [N, *obs_shape]; in units of the return, without gradient, on obs' device."""
         mean, std = self._units()
         with torch.no_grad():
             return (self._outputs(self._theta, obs.to(self._theta.device)) * std + mean).to(obs.device)
 
-    def fit(self, obs: Tensor, returns: Tensor, steps: int = 2, damping: float = 0.01, stride: int = 2) -> None:
-        """Least squares of V on `returns` [N] over `obs` [N, obs_dim], by `steps` Gauss-Newton steps.
+    def fit(
+        self,
+        obs: Tensor | Samples,
+        returns: Tensor,
+        steps: int = 2,
+        damping: float = 0.01,
+        stride: int = 2,
+        chunk_size: int | None = None,
+    ) -> None:
+        """Least squares of V on `returns` [N] over `obs` [N, *obs_shape], by `steps` Gauss-Newton steps.
 
-        `stride` thins the states for the products J^T J v alone, as `fisher_stride` does for the policy.
+        `stride` thins the states for the products J^T J v alone, as `fisher_stride` does for the policy, and
+        `chunk_size` bounds how many are processed at once. Samples must be on the device of the value function.
         Raises ValueError when an input is not finite, before anything has changed.
         """
-        if not (obs.isfinite().all() and returns.isfinite().all()):
+        states = States(obs.to(self._theta.device)) if isinstance(obs, Tensor) else obs
+        if not (returns.isfinite().all() and all(part.obs.isfinite().all() for part in chunks(states, chunk_size))):
             raise ValueError("cannot fit a value function to observations or returns that are not finite")
         self._change_units(returns)
         mean, std = self._units()
-        obs, targets = obs.to(self._theta.device), ((returns - mean) / std).to(self._theta)
+        targets = ((returns - mean) / std).to(self._theta)
         for _ in range(steps):
-            self._theta = self._gauss_newton_step(obs, targets, damping, stride)
+            self._theta = self._gauss_newton_step(_Fit(states, targets), damping, stride, chunk_size)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that the next call and the next fit depend on, as named tensors."""
@@ -131,22 +157,31 @@ class ValueFunction:
     def _outputs(self, theta: Tensor, obs: Tensor) -> Tensor:
         return self._network(theta, obs).squeeze(-1)
 
-    def _gauss_newton_step(self, obs: Tensor, targets: Tensor, damping: float, stride: int) -> Tensor:
+    def _gauss_newton_step(self, samples: _Fit, damping: float, stride: int, chunk_size: int | None = None) -> Tensor:
         """Theta after one step, or as it was when no part of the step lowers the error."""
 
-        def loss(theta: Tensor) -> Tensor:
-            return 0.5 * (self._outputs(theta, obs) - targets).square().mean()
+        def loss(theta: Tensor, chunk: _Fit) -> Tensor:
+            return 0.5 * (self._outputs(theta, chunk.obs) - chunk.targets).square().sum()
 
-        theta = self._theta.clone().requires_grad_()
-        before = loss(theta)
-        (gradient,) = torch.autograd.grad(before, theta)
-        thinned = obs[::stride]
-        product = gauss_newton_product(theta, (self._outputs(theta, thinned),))
-        step = conjugate_gradient(lambda v: product(v) / len(thinned) + damping * v, -gradient).x
+        def gradient_and_loss(chunk: _Fit) -> Tensor:
+            at = self._theta.clone().requires_grad_()
+            error = loss(at, chunk)
+            return torch.cat([*torch.autograd.grad(error, at), error.detach()[None]]).double()
+
+        def product(chunk: _Fit) -> MatrixVectorProduct:
+            at = self._theta.clone().requires_grad_()
+            return gauss_newton_product(at, (self._outputs(at, chunk.obs),))
+
+        def loss_after(fraction: float) -> float:
+            theta = self._theta + fraction * step
+            return mean_over(samples, lambda chunk: loss(theta, chunk), chunk_size).item()
+
+        found = mean_over(samples, gradient_and_loss, chunk_size)
+        gradient, before = found[:-1].to(self._theta.dtype), found[-1].item()
+        curvature = mean_product(product, samples[::stride], chunk_size)
+        step = conjugate_gradient(lambda v: curvature(v) + damping * v, -gradient).x
         with torch.no_grad():
-            search = backtracking_line_search(
-                lambda fraction: loss(self._theta + fraction * step).item(), lambda after: after < before.item()
-            )
+            search = backtracking_line_search(loss_after, lambda after: after < before)
         return self._theta + search.fraction * step if search.accepted else self._theta  # 0 * inf is not 0
 
     def _units(self) -> tuple[float, float]:

@@ -33,7 +33,7 @@ def mean_kl(
     """Mean of KL(old || new) over the states (equation 13), in nats."""
 
     def sum_of_kl(chunk: Samples) -> Tensor:
-        return policy(theta_old, chunk.obs).kl(policy(theta_new, chunk.obs)).double().sum()
+        return kl_in_each(policy, theta_old, theta_new, chunk.obs).double().sum()
 
     with torch.no_grad():
         return mean_over(states, sum_of_kl, chunk_size).item()
@@ -44,10 +44,13 @@ def max_kl(
 ) -> float:
     """Largest KL(old || new) among the states (equation 12, over sampled states instead of all), in nats."""
     with torch.no_grad():
-        parts = [
-            policy(theta_old, chunk.obs).kl(policy(theta_new, chunk.obs)).max() for chunk in chunks(states, chunk_size)
-        ]
+        parts = [kl_in_each(policy, theta_old, theta_new, chunk.obs).max() for chunk in chunks(states, chunk_size)]
     return torch.stack(parts).max().item()
+
+
+def kl_in_each(policy: Policy, theta_old: Tensor, theta_new: Tensor, obs: Tensor) -> Tensor:
+    """KL(old || new) in each state, [N], in nats."""
+    return policy(theta_old, obs).kl(policy(theta_new, obs))
 
 
 def fisher_vector_product(
@@ -64,7 +67,7 @@ def fisher_vector_product(
         distribution = policy(at, chunk.obs)
         return gauss_newton_product(at, distribution.parameters, distribution.detach().fisher_metric)
 
-    return _mean_product(product, states, chunk_size)
+    return mean_product(product, states, chunk_size)
 
 
 def empirical_fisher_vector_product(
@@ -80,7 +83,7 @@ def empirical_fisher_vector_product(
         log_prob = policy(at, chunk.obs).log_prob(chunk.actions)
         return gauss_newton_product(at, (log_prob,))
 
-    return _mean_product(product, states, chunk_size)
+    return mean_product(product, states, chunk_size)
 
 
 def fisher_matrix(policy: Policy, theta: Tensor, obs: Tensor) -> Tensor:
@@ -114,7 +117,7 @@ def gauss_newton_product(
     return product
 
 
-def _mean_product(
+def mean_product(
     product: Callable[[SamplesT], MatrixVectorProduct], states: SamplesT, chunk_size: int | None
 ) -> MatrixVectorProduct:
     """The mean over states of per-chunk products; a single chunk keeps its graph from one product to the next."""

@@ -188,7 +188,13 @@ class Policy:
         return torch.cat([self._network.initial_theta(0.01, generator), self.head.initial_free()])
 
 
+def _scaled(pixels: Tensor) -> Tensor:
+    # The order of the colours in memory changes no number, and halves what convolutions cost on a processor.
+    return pixels.to(torch.promote_types(pixels.dtype, torch.float32), memory_format=torch.channels_last) / 255
+
+
 TANH = Layer(torch.tanh)
+PIXELS = Layer(_scaled)  # bytes, or numbers from 0 to 255, to numbers from 0 to 1
 FLATTEN = Layer(partial(torch.flatten, start_dim=1))
 
 
@@ -208,6 +214,26 @@ def mlp(sizes: Sequence[int]) -> list[Layer]:
     return [x for layer in layers for x in (TANH, layer)][1:]
 
 
+def convolutional(obs_shape: Sequence[int], hidden: Sequence[int], outputs: int) -> list[Layer]:
+    """The paper's Atari network for images `obs_shape` (channels, height, width): figure 3 and Table 3.
+
+    Two convolutions with 16 filters, 4 x 4, stride 2, then tanh layers of the given widths. Images are bytes, or
+    numbers from 0 to 255. Raises ValueError where they are too small.
+    """
+    channels, height, width = obs_shape
+    for _ in range(2):
+        height, width = (height - 4) // 2 + 1, (width - 4) // 2 + 1
+    if height < 1 or width < 1:
+        raise ValueError(f"images of {obs_shape[1]} x {obs_shape[2]} are too small for two 4 x 4 convolutions")
+    convolutions = [PIXELS, convolution(channels, 16, 4, 2), TANH, convolution(16, 16, 4, 2), TANH, FLATTEN]
+    return convolutions + mlp([16 * height * width, *hidden, outputs])
+
+
+def layers_for(obs_shape: Sequence[int], hidden: Sequence[int], outputs: int) -> list[Layer]:
+    """The network that suits observations: vectors (length,), or images (channels, height, width)."""
+    return convolutional(obs_shape, hidden, outputs) if len(obs_shape) == 3 else mlp([*obs_shape, *hidden, outputs])
+
+
 def linear_policy(obs_dim: int, head: Head) -> Policy:
     """A policy whose parameters are linear in the observation, such as the paper's six-parameter cart-pole."""
     return Policy(mlp([obs_dim, head.num_inputs]), head)
@@ -218,16 +244,9 @@ def mlp_policy(obs_dim: int, head: Head, hidden: Sequence[int] = (64, 64)) -> Po
     return Policy(mlp([obs_dim, *hidden, head.num_inputs]), head)
 
 
-def convolutional_policy(obs_shape: tuple[int, int, int], head: Head, hidden: int = 20) -> Policy:
-    """The paper's Atari network for images `obs_shape` (channels, height, width): figure 3 and Table 3.
+def convolutional_policy(obs_shape: Sequence[int], head: Head, hidden: int = 20) -> Policy:
+    """The paper's Atari policy for images `obs_shape` (channels, height, width).
 
-    Two convolutions with 16 filters, 4 x 4, stride 2, then one hidden layer. With 4 x 52 x 40 images and a joystick
-    head of 3 + 3 + 2 logits it has the paper's 33,500 parameters.
+    With 4 x 52 x 40 images and a joystick head of 3 + 3 + 2 logits it has the paper's 33,500 parameters.
     """
-    channels, height, width = obs_shape
-    for _ in range(2):
-        height, width = (height - 4) // 2 + 1, (width - 4) // 2 + 1
-    if height < 1 or width < 1:
-        raise ValueError(f"images of {obs_shape[1]} x {obs_shape[2]} are too small for two 4 x 4 convolutions")
-    convolutions = [convolution(channels, 16, 4, 2), TANH, convolution(16, 16, 4, 2), TANH, FLATTEN]
-    return Policy([*convolutions, linear(16 * height * width, hidden), TANH, linear(hidden, head.num_inputs)], head)
+    return Policy(convolutional(obs_shape, [hidden], head.num_inputs), head)

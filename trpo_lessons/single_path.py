@@ -103,6 +103,16 @@ class SinglePath:
         broken = [name for name, column in columns.items() if not column.isfinite().all()]
         return f"{broken[0]} is not finite" if broken else ""
 
+    def values(
+        self, statistics: RunningMoments, value: Callable[[Tensor], Tensor], _chunk_size: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """See `values_along`."""
+        return values_along(self, statistics, value)
+
+    def statistics_after(self, statistics: RunningMoments) -> RunningMoments:
+        """The statistics for the next iteration: those of everything seen so far and of this path."""
+        return statistics.including(self.raw_obs.flatten(0, 1))
+
     def batch(self, advantages: Tensor) -> Batch:
         """The batch for an update, given `advantages` [T, E].
 
@@ -125,12 +135,18 @@ def values_along(
     The state a step led to is the next row's, except where an episode was truncated (there it is the final observation,
     before the reset) and in the last row. After a termination the entry has no meaning, and gae ignores it.
     """
-    num_rows, num_envs = path.rewards.shape
-    values = value(path.obs.flatten(0, 1)).view(num_rows, num_envs)
-    after_last = value(statistics.normalise(path.next_obs))
+    values = value(path.obs.flatten(0, 1)).view(path.rewards.shape)
+    after_last, after_cut = (value(statistics.normalise(obs)) for obs in (path.next_obs, path.final_obs))
+    return values, values_after(values, after_last, after_cut, path.truncated)
+
+
+def values_after(values: Tensor, after_last: Tensor, after_cut: Tensor, truncated: Tensor) -> Tensor:
+    """V of the state that each step led to, [T, E], from V of the states before the steps, after the last row [E], and
+    after each truncated step.
+    """
     next_values = torch.cat([values[1:], after_last[None]])
-    next_values[path.truncated] = value(statistics.normalise(path.final_obs))
-    return values, next_values
+    next_values[truncated] = after_cut
+    return next_values
 
 
 def sample_single_path(
@@ -148,7 +164,21 @@ def sample_single_path(
     that every step is a real transition. Continuous actions are clipped to the action space on their way to the
     environment, never in the record: the probability that counts is that of the action drawn.
     """
-    recorder = _Recorder()
+    recorder = PathRecorder()
+    return recorder.finish(follow(env, policy, theta, statistics, raw_obs, num_steps, generator, recorder))
+
+
+def follow(
+    env: VectorEnv,
+    policy: Policy,
+    theta: Tensor,
+    statistics: RunningMoments,
+    raw_obs: Tensor,
+    num_steps: int,
+    generator: torch.Generator,
+    recorder: PathRecorder,
+) -> Tensor:
+    """As `sample_single_path`, but what becomes of it is up to `recorder`; the raw observations to go on from."""
     policy_now = policy.at(theta)
     for _ in range(num_steps):
         start = time.perf_counter()
@@ -162,8 +192,8 @@ def sample_single_path(
         recorder.seconds["acting"] += acted - start
         recorder.seconds["simulating"] += time.perf_counter() - acted
         recorder.record(raw_obs, obs, distribution, actions, rewards, terminated, truncated, infos)
-        raw_obs = torch.as_tensor(next_obs, dtype=torch.float64).clone()
-    return recorder.finish(raw_obs)
+        raw_obs = torch.as_tensor(next_obs, dtype=raw_obs.dtype).clone()
+    return raw_obs
 
 
 def for_environment(actions: Tensor, space: gym.Space[Any]) -> np.ndarray:
@@ -178,10 +208,10 @@ def for_environment(actions: Tensor, space: gym.Space[Any]) -> np.ndarray:
     return np.asarray(actions)
 
 
-class _Recorder:
+class PathRecorder:
     """Collects the rows of a SinglePath."""
 
-    COLUMNS = ("raw_obs", "obs", "actions", "rewards", "terminated", "truncated")
+    COLUMNS: tuple[str, ...] = ("raw_obs", "obs", "actions", "rewards", "terminated", "truncated")
 
     def __init__(self) -> None:
         self.seconds = {"acting": 0.0, "simulating": 0.0}
@@ -201,10 +231,13 @@ class _Recorder:
         truncated: np.ndarray,
         infos: Mapping[str, Any],
     ) -> None:
+        """One step in every environment: what was seen and done, and what came of it."""
         # Copies: the environment may use its arrays again for the next step.
         outcome = (np.array(rewards, dtype=np.float64), np.array(terminated), np.array(truncated))
-        for name, row in zip(self.COLUMNS, (raw_obs, obs, actions, *map(torch.from_numpy, outcome)), strict=True):
-            self._rows[name].append(row)
+        row = (raw_obs, obs, actions, *map(torch.from_numpy, outcome))
+        for name, column in zip(PathRecorder.COLUMNS, row, strict=True):
+            if name in self._rows:
+                self._rows[name].append(column)
         self._distributions.append(distribution)
         self._final_obs += [np.array(infos["final_obs"][e]) for e in np.flatnonzero(truncated)]
         if "episode" in infos:
@@ -212,19 +245,24 @@ class _Recorder:
             self._episodes += zip(episode["r"][ended].tolist(), episode["l"][ended].tolist(), strict=True)
 
     def finish(self, next_obs: Tensor) -> SinglePath:
-        columns = {name: torch.stack(rows) for name, rows in self._rows.items()}
+        """The path, given the raw observations [E, obs_dim] after its last step."""
+        columns: dict[str, Any] = {name: torch.stack(rows) for name, rows in self._rows.items()}
+        return SinglePath(**columns, **self._rest(columns["actions"], next_obs))
+
+    def _rest(self, actions: Tensor, next_obs: Tensor) -> dict[str, Any]:
+        """What a path has beside the columns; `actions` as recorded."""
         start = time.perf_counter()
-        columns["log_q"] = _stacked(self._distributions).log_prob(columns["actions"])
+        log_q = _stacked(self._distributions).log_prob(actions)
         self.seconds["acting"] += time.perf_counter() - start
-        final_obs = torch.tensor(np.array(self._final_obs), dtype=torch.float64).reshape(-1, next_obs.shape[-1])
-        return SinglePath(
-            **columns,
-            final_obs=final_obs,
-            next_obs=next_obs,
-            episode_returns=tuple(r for r, _ in self._episodes),
-            episode_lengths=tuple(length for _, length in self._episodes),
-            seconds=self.seconds,
-        )
+        final_obs = np.array(self._final_obs).reshape(-1, *next_obs.shape[1:])
+        return {
+            "log_q": log_q,
+            "final_obs": torch.as_tensor(final_obs, dtype=next_obs.dtype),
+            "next_obs": next_obs,
+            "episode_returns": tuple(r for r, _ in self._episodes),
+            "episode_lengths": tuple(length for _, length in self._episodes),
+            "seconds": self.seconds,
+        }
 
 
 def _stacked(rows: Sequence[Distribution]) -> Distribution:

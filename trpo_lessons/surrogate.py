@@ -38,13 +38,8 @@ Surrogate = Callable[[Policy, Tensor, Any], Tensor]
 
 
 @dataclass(frozen=True)
-class States:
-    """States alone, which is all that KL and Fisher matrix ask for: `obs` [N, *obs_shape], already normalised.
-
-    What else is known about the states, a subclass adds as further tensors with leading axis N.
-    """
-
-    obs: Tensor
+class Columns:
+    """What is known about N samples: fields of length N, sliced side by side."""
 
     def __post_init__(self) -> None:
         lengths = {field.name: len(getattr(self, field.name)) for field in fields(self)}
@@ -52,7 +47,7 @@ class States:
             raise ValueError(f"a batch needs the same number of samples in every field, got {lengths}")
 
     def __len__(self) -> int:
-        return len(self.obs)
+        return len(getattr(self, fields(self)[0].name))
 
     def __getitem__(self, index: slice) -> Self:
         return type(self)(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
@@ -60,6 +55,16 @@ class States:
     def to(self, device: str) -> Self:
         """The same samples on another device."""
         return type(self)(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+
+@dataclass(frozen=True)
+class States(Columns):
+    """States alone, which is all that KL and Fisher matrix ask for: `obs` [N, *obs_shape], already normalised.
+
+    What else is known about the states, a subclass adds as further tensors with leading axis N.
+    """
+
+    obs: Tensor
 
 
 @dataclass(frozen=True)

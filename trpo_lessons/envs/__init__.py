@@ -72,18 +72,6 @@ def _robot_task(name: str, summary: str, *settings: str) -> Task:
     return Task(summary, partial(_robot, name), settings=("control_cost", *settings), frees_interpreter=True)
 
 
-TASKS: Mapping[str, Task] = MappingProxyType(
-    {
-        "cartpole": Task("CartPole-v1: balance a pole by pushing its cart left or right", _cartpole),
-        "barto-cartpole": Task("the paper's cart-pole: Barto et al. (1983), continuous force", _barto_cartpole),
-        "swimmer": _robot_task("swimmer", "Swimmer-v5: three links that swim in a viscous fluid"),
-        "hopper": _robot_task("hopper", "Hopper-v5: one leg that hops"),
-        "walker": _robot_task("walker", "Walker2d-v5: two legs that walk", "impact_cost"),
-        "halfcheetah": _robot_task("halfcheetah", "HalfCheetah-v5: two legs that run and cannot fall for good"),
-    }
-)
-
-# Not among the TASKS yet: `make` builds them, but nothing can train on pictures.
 GAMES: Mapping[str, Task] = MappingProxyType(
     {
         "beam_rider": _game_task("beam_rider", "Beam Rider: shoot saucers from above a grid of beams"),
@@ -93,6 +81,18 @@ GAMES: Mapping[str, Task] = MappingProxyType(
         "qbert": _game_task("qbert", "Q*bert: hop over a pyramid and colour it"),
         "seaquest": _game_task("seaquest", "Seaquest: bring divers up before the air runs out"),
         "space_invaders": _game_task("space_invaders", "Space Invaders: shoot rows of invaders as they come down"),
+    }
+)
+
+TASKS: Mapping[str, Task] = MappingProxyType(
+    {
+        "cartpole": Task("CartPole-v1: balance a pole by pushing its cart left or right", _cartpole),
+        "barto-cartpole": Task("the paper's cart-pole: Barto et al. (1983), continuous force", _barto_cartpole),
+        "swimmer": _robot_task("swimmer", "Swimmer-v5: three links that swim in a viscous fluid"),
+        "hopper": _robot_task("hopper", "Hopper-v5: one leg that hops"),
+        "walker": _robot_task("walker", "Walker2d-v5: two legs that walk", "impact_cost"),
+        "halfcheetah": _robot_task("halfcheetah", "HalfCheetah-v5: two legs that run and cannot fall for good"),
+        **GAMES,
     }
 )
 
@@ -110,15 +110,13 @@ def make(
 
     Raises UnknownTask, or ValueError for a setting that the task does not have or a value out of range.
     """
-    tasks = {**TASKS, **GAMES}
-    if task not in tasks:
-        check_task(task)
-    known = tasks[task].settings if task in tasks else ()
+    check_task(task)
+    known = TASKS[task].settings if task in TASKS else ()
     unknown = sorted(settings.keys() - set(known))
     if unknown:
         raise ValueError(f"{task} has no setting {unknown[0]!r}; its settings: {', '.join(known) or 'none'}")
-    if task in tasks:
-        return tasks[task].build(num_envs, seed, threads, **settings)
+    if task in TASKS:
+        return TASKS[task].build(num_envs, seed, threads, **settings)
     return GymnasiumVectorEnv(task.removeprefix(PREFIX), num_envs, seed=seed)
 
 

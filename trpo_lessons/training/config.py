@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from trpo_lessons.envs import TASKS, check_task
+from trpo_lessons.envs import GAMES, TASKS, check_task
 
 
 class SettingError(ValueError):
@@ -43,9 +43,18 @@ class TrainConfig:
     vine_branches: int = 4  # in each of them; as many as a task has discrete actions means each action once
     rollout_length: int = 10
 
-    # Variants of the reward; None leaves the task's own.
+    # Variants of the task; None leaves its own. The reward:
     control_cost: float | None = None  # of the robots, for each unit of |action|²; the paper has 1e-5
     impact_cost: float | None = None  # of the walker's feet; see envs.mujoco
+    # Games; see envs.atari.settings.
+    height: int | None = None  # of a frame, in pixels
+    width: int | None = None
+    actions: str | None = None
+    sticky_actions: float | None = None
+    no_op_max: int | None = None
+    fire_reset: bool | None = None
+
+    life_loss_ends: bool = False  # of games: returns end where a life is lost; the game goes on
 
     hidden: tuple[int, ...] = (64, 64)
     initial_log_std: float = 0.0
@@ -82,6 +91,8 @@ class TrainConfig:
             )
 
     def _check_vine(self) -> None:
+        if self.task in GAMES:
+            raise SettingError(f"{self.task} has no vine yet; use sampling single-path")
         if self.task not in TASKS:
             raise SettingError(
                 f"{self.task} cannot go back to an earlier state, which the vine needs; use sampling single-path"
@@ -116,9 +127,8 @@ class TrainConfig:
 
     @property
     def task_settings(self) -> dict[str, Any]:
-        """What `envs.make` has to know beyond the task's name: the variants of the reward that are asked for."""
-        variants = {"control_cost": self.control_cost, "impact_cost": self.impact_cost}
-        return {name: cost for name, cost in variants.items() if cost is not None}
+        """What `envs.make` has to know beyond the task's name: the variants that are asked for."""
+        return {name: getattr(self, name) for name in _VARIANTS if getattr(self, name) is not None}
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain JSON values."""
@@ -165,6 +175,9 @@ def _are_widths(value: Any) -> bool:
 
 
 _WIDTHS = _Rule("a sequence of layer widths, each at least 1", _are_widths)
+_YES_OR_NO = _Rule("true or false", lambda value: isinstance(value, bool))
+_ACTIONS = _Rule("joystick, legal or minimal", lambda value: value in ("joystick", "legal", "minimal"))
+_VARIANTS = ("control_cost", "impact_cost", "height", "width", "actions", "sticky_actions", "no_op_max", "fire_reset")
 _TINY = 1e-12
 _RULES = {
     "sampling": _Rule("single-path or vine", lambda v: v in ("single-path", "vine")),
@@ -179,6 +192,13 @@ _RULES = {
     "rollout_length": _count(),
     "control_cost": _or_none(_number(0, 1e6, "a number from 0 to 1e6")),
     "impact_cost": _or_none(_number(0, 1e6, "a number from 0 to 1e6")),
+    "height": _or_none(_number(10, 210, "a whole number from 10 to 210", whole=True)),
+    "width": _or_none(_number(10, 160, "a whole number from 10 to 160", whole=True)),
+    "actions": _or_none(_ACTIONS),
+    "sticky_actions": _or_none(_number(0, 1 - _TINY, "at least 0 and below 1")),
+    "no_op_max": _or_none(_number(1, 1000, "a whole number from 1 to 1000", whole=True)),
+    "fire_reset": _or_none(_YES_OR_NO),
+    "life_loss_ends": _YES_OR_NO,
     "hidden": _WIDTHS,
     "value_hidden": _WIDTHS,
     "initial_log_std": _number(-10, 5, "between -10 and 5"),

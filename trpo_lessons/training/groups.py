@@ -44,6 +44,8 @@ class EnvironmentGroups:
     The first group draws from `generator`, the others from generators of their own, seeded by the run's seed.
     """
 
+    OBS_DTYPE = torch.float64  # of raw observations
+
     def __init__(self, config: TrainConfig, generator: torch.Generator, num_groups: int) -> None:
         self._sizes = [len(copies) for copies in np.array_split(np.arange(config.num_envs), num_groups)]
         generators = [generator] + [_seeded(config.seed, group) for group in range(1, num_groups)]
@@ -70,7 +72,7 @@ class EnvironmentGroups:
         first = 0
         for group, size in zip(self._groups, self._sizes, strict=True):
             obs, _ = group.env.reset(seed=seed + first)
-            group.raw_obs = torch.tensor(obs, dtype=torch.float64)
+            group.raw_obs = torch.tensor(obs, dtype=self.OBS_DTYPE)
             first += size
 
     def in_threads(self, follow: Callable[[Group], Result]) -> Sequence[Result]:

@@ -17,12 +17,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trpo_lessons import envs
 from trpo_lessons.advantages import ValueFunction, explained_variance, gae
-from trpo_lessons.single_path import RunningMoments, SinglePath, by_environment, values_along
+from trpo_lessons.single_path import RunningMoments, SinglePath, by_environment
+from trpo_lessons.surrogate import Samples
 from trpo_lessons.training.config import TrainConfig
+from trpo_lessons.training.game_path import GamePath
+from trpo_lessons.training.game_sampler import GameSampler
 from trpo_lessons.training.objective import Objective, branch_facts, path_objective, vine_objective
 from trpo_lessons.training.path_sampler import PathSampler
-from trpo_lessons.training.policy_for import observation_dim, policy_for
+from trpo_lessons.training.policy_for import is_picture, observation_shape, policy_for
 from trpo_lessons.training.vine_sampler import VineSampler
 from trpo_lessons.trpo import Stopwatch, UpdateReport, trpo_update
 from trpo_lessons.vine import Vine
@@ -36,16 +40,16 @@ class Trainer:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         generator = torch.Generator().manual_seed(config.seed)
-        scheme = VineSampler if config.sampling == "vine" else PathSampler
-        self.sampler: PathSampler | VineSampler = scheme(config, generator)
+        self.sampler = sampler_for(config, generator)
         env = self.sampler.envs[0]
         self.policy = policy_for(env, config)
         self.theta = self.policy.initial_theta(generator).to(config.device)
-        obs_dim = observation_dim(env.single_observation_space)
+        space = env.single_observation_space
         self.value: ValueFunction | None = None
         if config.value_hidden:
-            self.value = ValueFunction(obs_dim, config.value_hidden, generator, config.device)
-        self.statistics = RunningMoments.empty(obs_dim)
+            self.value = ValueFunction(observation_shape(space), config.value_hidden, generator, config.device)
+        # Nothing is normalised in pictures: the networks scale pixels themselves, and these statistics stay empty.
+        self.statistics = RunningMoments.empty(0 if is_picture(space) else observation_shape(space)[0])
         self.iteration = self.total_steps = 0
         self.recent: deque[tuple[float, int]] = deque(maxlen=RECENT_EPISODES)
         self._second_thread = ThreadPoolExecutor(1, thread_name_prefix="value")
@@ -70,19 +74,19 @@ class Trainer:
             facts |= branch_facts(samples)
         return self._row(path, report, facts, {**samples.seconds, **clock.seconds, **report.seconds})
 
-    def _sample(self) -> SinglePath | Vine:
+    def _sample(self) -> SinglePath | GamePath | Vine:
         theta = self.theta.cpu()
         if isinstance(self.sampler, VineSampler):
             return self.sampler.sample(self.policy, theta, self.statistics, self.value)
         return self.sampler.sample(self.policy, theta, self.statistics)
 
-    def _learn(self, samples: SinglePath | Vine, clock: Stopwatch) -> tuple[UpdateReport, dict[str, float]]:
+    def _learn(self, samples: SinglePath | GamePath | Vine, clock: Stopwatch) -> tuple[UpdateReport, dict[str, float]]:
         """Everything between two samplings: advantages, the TRPO update, the value function, the statistics."""
         config, path = self.config, _path_of(samples)
         torch.set_num_threads(self._threads_of_a_fit)
         values, next_values = torch.zeros_like(path.rewards), torch.zeros_like(path.rewards)
         if self.value:
-            values, next_values = values_along(path, self.statistics, self.value)
+            values, next_values = path.values(self.statistics, self.value, config.chunk_size)
         lam = config.lam if self.value else 1.0
         advantages = gae(path.rewards, values, next_values, path.terminated, path.truncated, config.gamma, lam)
         returns = advantages + values
@@ -96,10 +100,10 @@ class Trainer:
         }
         clock.lap("advantages")
         report = self._update(objective, by_environment(returns))
-        self.statistics = self.statistics.including(path.raw_obs.flatten(0, 1))
+        self.statistics = path.statistics_after(self.statistics)
         return report, facts
 
-    def _objective(self, samples: SinglePath | Vine, advantages: Tensor) -> Objective:
+    def _objective(self, samples: SinglePath | GamePath | Vine, advantages: Tensor) -> Objective:
         """What to maximise: the advantages along a path, or the Q-values of the branches, [T, E] or [N, K]."""
         if isinstance(samples, Vine):
             assert isinstance(self.sampler, VineSampler)
@@ -112,7 +116,7 @@ class Trainer:
         """Policy and value function side by side: neither needs the other's result. Value seconds join the report's."""
         if self.value is None:
             return self._update_policy(objective)
-        fitting = self._second_thread.submit(self._fit_value, self.value, objective.states.obs, returns)
+        fitting = self._second_thread.submit(self._fit_value, self.value, objective.states, returns)
         if self.config.threads == 1:
             wait([fitting])
         report = self._update_policy(objective)
@@ -136,11 +140,13 @@ class Trainer:
         )
         return report
 
-    def _fit_value(self, value: ValueFunction, obs: Tensor, returns: Tensor) -> float:
+    def _fit_value(self, value: ValueFunction, states: Samples, returns: Tensor) -> float:
         """Fit V, and tell how many seconds it took."""
         clock, config = Stopwatch(), self.config
         torch.set_num_threads(self._threads_of_a_fit)  # counts for the thread that calls it
-        value.fit(obs, returns, config.value_steps, config.value_damping, config.value_stride)
+        value.fit(
+            states, returns, config.value_steps, config.value_damping, config.value_stride, chunk_size=config.chunk_size
+        )
         clock.lap("value")
         return clock.seconds["value"]
 
@@ -150,7 +156,11 @@ class Trainer:
         self.sampler.close()
 
     def _row(
-        self, path: SinglePath, report: UpdateReport, facts: Mapping[str, float], seconds: Mapping[str, float]
+        self,
+        path: SinglePath | GamePath,
+        report: UpdateReport,
+        facts: Mapping[str, float],
+        seconds: Mapping[str, float],
     ) -> dict[str, Any]:
         residuals = report.residual_norms or (math.nan,)
         return {
@@ -217,7 +227,14 @@ def _refused(reason: str) -> tuple[UpdateReport, dict[str, float]]:
     return UpdateReport(math.nan, reason=reason), dict.fromkeys(_LEARNING_FACTS, math.nan)
 
 
-def _path_of(samples: SinglePath | Vine) -> SinglePath:
+def sampler_for(config: TrainConfig, generator: torch.Generator) -> PathSampler | GameSampler | VineSampler:
+    """What collects the samples of a run."""
+    if config.sampling == "vine":
+        return VineSampler(config, generator)
+    return GameSampler(config, generator) if config.task in envs.GAMES else PathSampler(config, generator)
+
+
+def _path_of(samples: SinglePath | GamePath | Vine) -> SinglePath | GamePath:
     return samples.trunk if isinstance(samples, Vine) else samples
 
 

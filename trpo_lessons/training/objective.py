@@ -9,6 +9,7 @@ from torch import Tensor
 
 from trpo_lessons.single_path import SinglePath
 from trpo_lessons.surrogate import States, Surrogate, sampled_surrogate
+from trpo_lessons.training.game_path import GamePath, GameStates
 from trpo_lessons.vine import RolloutSet, Vine
 
 
@@ -21,9 +22,9 @@ class Objective:
     states     what KL and Fisher matrix average over
     """
 
-    samples: States
+    samples: States | GameStates
     surrogate: Surrogate
-    states: States
+    states: States | GameStates
 
     def to(self, device: str) -> Objective:
         """The same on another device."""
@@ -31,7 +32,7 @@ class Objective:
         return Objective(samples, self.surrogate, samples if self.states is self.samples else self.states.to(device))
 
 
-def path_objective(path: SinglePath, advantages: Tensor) -> Objective:
+def path_objective(path: SinglePath | GamePath, advantages: Tensor) -> Objective:
     """Single path: every step of the path, with its advantage [T, E], is a sample and a state. Equation 15."""
     batch = path.batch(advantages)
     return Objective(batch, sampled_surrogate, states=batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from trpo_lessons import envs
 from trpo_lessons.policies import Policy
 from trpo_lessons.single_path import RunningMoments, SinglePath, sample_single_path
 from trpo_lessons.training.config import TrainConfig
+from trpo_lessons.training.game_path import GamePath
 from trpo_lessons.training.groups import EnvironmentGroups, Group
 
 
@@ -40,24 +42,26 @@ class PathSampler(EnvironmentGroups):
 
 def side_by_side(paths: Sequence[SinglePath]) -> SinglePath:
     """The paths of several groups as one: their environments follow each other along axis E; seconds are means."""
-    if len(paths) == 1:
-        return paths[0]
-    columns = ("raw_obs", "obs", "actions", "log_q", "rewards", "terminated", "truncated")
-    joined = {name: torch.cat([getattr(path, name) for path in paths], dim=1) for name in columns}
-    return SinglePath(
-        **joined,
-        final_obs=_final_obs(paths, joined["truncated"]),
-        next_obs=torch.cat([path.next_obs for path in paths]),
-        episode_returns=tuple(r for path in paths for r in path.episode_returns),
-        episode_lengths=tuple(n for path in paths for n in path.episode_lengths),
-        seconds={phase: sum(path.seconds[phase] for path in paths) / len(paths) for phase in paths[0].seconds},
-    )
+    return paths[0] if len(paths) == 1 else SinglePath(**joined(paths, ("raw_obs", "obs")))
 
 
-def _final_obs(paths: Sequence[SinglePath], truncated: Tensor) -> Tensor:
+def joined(paths: Sequence[SinglePath | GamePath], observations: Sequence[str]) -> dict[str, Any]:
+    """The fields of several paths as those of one; of the columns of `observations` only those that are named."""
+    columns = (*observations, "actions", "log_q", "rewards", "terminated", "truncated")
+    return {
+        **{name: torch.cat([getattr(path, name) for path in paths], dim=1) for name in columns},
+        "final_obs": _final_obs(paths),
+        "next_obs": torch.cat([path.next_obs for path in paths]),
+        "episode_returns": tuple(r for path in paths for r in path.episode_returns),
+        "episode_lengths": tuple(n for path in paths for n in path.episode_lengths),
+        "seconds": {phase: sum(path.seconds[phase] for path in paths) / len(paths) for phase in paths[0].seconds},
+    }
+
+
+def _final_obs(paths: Sequence[SinglePath | GamePath]) -> Tensor:
     """Every group lists its truncated steps in order of (t, e); so must all of them together."""
-    by_step = torch.empty(*truncated.shape, paths[0].final_obs.shape[-1], dtype=torch.float64)
     widths = [path.truncated.shape[1] for path in paths]
-    for path, part in zip(paths, torch.split(by_step, widths, dim=1), strict=True):
-        part[path.truncated] = path.final_obs
-    return by_step[truncated]
+    firsts = [sum(widths[:i]) for i in range(len(widths))]
+    per_row = torch.tensor([sum(widths), 1])
+    places = [path.truncated.nonzero() @ per_row + first for path, first in zip(paths, firsts, strict=True)]
+    return torch.cat([path.final_obs for path in paths])[torch.cat(places).argsort()]

@@ -5,26 +5,36 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.vector import VectorEnv
 
-from trpo_lessons.policies import CategoricalHead, FactoredHead, GaussianHead, Head, Policy, mlp_policy
+from trpo_lessons.policies import CategoricalHead, FactoredHead, GaussianHead, Head, Policy, layers_for
 from trpo_lessons.training.config import SettingError, TrainConfig
 
 
 def policy_for(env: VectorEnv, config: TrainConfig) -> Policy:
-    """A policy with config.hidden layers for the environment's spaces.
+    """A policy with config.hidden layers for the environment's spaces; before them, where it shows pictures, the two
+    convolutions of the paper.
 
     Raises SettingError (one line) for spaces that no policy here can handle.
     """
     head = head_for(env.single_action_space, config.initial_log_std)
-    return mlp_policy(observation_dim(env.single_observation_space), head, config.hidden)
+    return Policy(layers_for(observation_shape(env.single_observation_space), config.hidden, head.num_inputs), head)
 
 
-def observation_dim(space: gym.Space[Any]) -> int:
-    """Length of the observation vectors. Raises SettingError (one line) where observations are anything else."""
-    if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
-        raise SettingError(f"observations must be vectors of numbers, but they are from {space}")
-    return space.shape[0]
+def observation_shape(space: gym.Space[Any]) -> tuple[int, ...]:
+    """(length,) of vectors, or (frames, height, width) of pictures in bytes.
+
+    Raises SettingError (one line) where observations are anything else.
+    """
+    if isinstance(space, gym.spaces.Box) and (len(space.shape) == 1 or is_picture(space)):
+        return space.shape
+    raise SettingError(f"observations must be vectors of numbers or stacks of frames, but they are from {space}")
+
+
+def is_picture(space: gym.Space[Any]) -> bool:
+    """Whether observations are stacks of frames, in bytes."""
+    return space.dtype == np.uint8 and space.shape is not None and len(space.shape) == 3
 
 
 def head_for(space: gym.Space[Any], initial_log_std: float = 0.0) -> Head:

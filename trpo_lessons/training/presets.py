@@ -2,7 +2,7 @@
 
     smoke   for tests (seconds; it learns little)
     class   for a lesson (minutes on two CPU cores): generalized advantage estimation and a value function
-    paper   the budgets and networks of the paper's Table 2: Monte Carlo returns, no value function
+    paper   the budgets and networks of the paper's Tables 2 and 3: Monte Carlo returns, no value function
 
 A setting that is given by hand comes before that of a preset.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trpo_lessons.envs import check_task
+from trpo_lessons.envs import GAMES, check_task
 from trpo_lessons.training.config import SettingError, TrainConfig
 
 _EVERY: dict[str, dict[str, Any]] = {
@@ -26,7 +26,22 @@ _SMOKE: dict[str, Any] = {
     "value_hidden": (16,),
 }
 
+# The paper's network for pictures, with a value function that looks at them in the same way. Gradients of a chunk of
+# 1024 pictures take a few hundred megabytes.
+_CLASS_GAME: dict[str, Any] = {
+    "iterations": 2500,
+    "steps_per_iteration": 4096,
+    "num_envs": 16,
+    "hidden": (20,),
+    "value_hidden": (20,),
+    "fisher_stride": 4,  # of a batch, one chunk: its graph is kept from one product to the next
+    "value_stride": 4,
+    "chunk_size": 1024,
+    "life_loss_ends": True,
+}
+
 _CLASS: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(GAMES, _CLASS_GAME),
     "cartpole": {"iterations": 40, "steps_per_iteration": 2048, "num_envs": 32},
     "barto-cartpole": {"iterations": 60, "steps_per_iteration": 2048, "num_envs": 32},
     # With gamma .99, a hopper that leaps ahead and falls after 400 steps is nearly as good as one that goes on: what
@@ -58,7 +73,18 @@ _PAPER_HOPPER: dict[str, Any] = {
     "fisher_stride": 10,  # section 6 of the paper: a tenth of the data is enough for the Fisher matrix
     "chunk_size": 100_000,  # bounds the memory of an update; the thinned states still fit in one chunk
 }
+# Table 3. Twenty games for 5,000 steps each, a few whole games of most.
+_PAPER_GAME: dict[str, Any] = {
+    "iterations": 500,
+    "steps_per_iteration": 100_000,
+    "num_envs": 20,
+    "hidden": (20,),
+    "value_hidden": (),
+    "fisher_stride": 10,
+    "chunk_size": 1000,
+}
 _PAPER: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(GAMES, _PAPER_GAME),
     "barto-cartpole": {"iterations": 60, "steps_per_iteration": 10_000, "num_envs": 10, "value_hidden": ()},
     "swimmer": {**_PAPER_HOPPER, "steps_per_iteration": 50_000, "num_envs": 50, "hidden": (30,)},
     "hopper": _PAPER_HOPPER,

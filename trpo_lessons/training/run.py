@@ -94,7 +94,7 @@ def load_run(path: Path | str) -> Run:
     config, _ = folder.config()
     tensors, facts = folder.load_checkpoint()
     try:
-        env = envs.make(config.task, 1, threads=1)
+        env = envs.make(config.task, 1, threads=1, **config.task_settings)
     except ValueError as error:  # such as a Gymnasium environment whose simulator is not installed here
         raise RunError(f"{path}: {error}") from error
     policy = policy_for(env, config)

@@ -32,7 +32,7 @@ from trpo_lessons.envs import UnknownTask
 from trpo_lessons.training.config import SettingError, TrainConfig
 
 FORMAT = "trpo-lessons run, format 1"
-_PACKAGES = ("torch", "numpy", "gymnasium", "mujoco")
+_PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "ale-py")
 
 
 class RunError(Exception):

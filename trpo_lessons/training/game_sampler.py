@@ -1,0 +1,48 @@
+"""Single-path sampling of games, by `groups`: while one group acts, the games of the others are played."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from trpo_lessons.envs.atari.frames import FrameStacks
+from trpo_lessons.policies import Policy
+from trpo_lessons.single_path import RunningMoments, follow
+from trpo_lessons.training.config import TrainConfig
+from trpo_lessons.training.game_path import GamePath, GameRecorder
+from trpo_lessons.training.groups import EnvironmentGroups, Group
+from trpo_lessons.training.path_sampler import joined
+
+
+class GameSampler(EnvironmentGroups):
+    """Paths of `config.rows` steps in every game, each from where the one before has ended.
+
+    There is one group for each of `config.threads`, and one process that plays its games.
+    """
+
+    OBS_DTYPE = torch.uint8
+
+    def __init__(self, config: TrainConfig, generator: torch.Generator) -> None:
+        super().__init__(config, generator, min(config.threads, config.num_envs))
+        self._rows, self._life_loss_ends = config.rows, config.life_loss_ends
+
+    def sample(self, policy: Policy, theta: Tensor, statistics: RunningMoments) -> GamePath:
+        """Follow the policy for `config.rows` steps in every game, from where they are."""
+
+        def play(group: Group) -> GamePath:
+            env, generator = self.taking_turns(group.env), group.generator
+            recorder = GameRecorder(self._rows, group.raw_obs, self._life_loss_ends)
+            group.raw_obs = follow(env, policy, theta, statistics, group.raw_obs, self._rows, generator, recorder)
+            return recorder.finish_game_path(group.raw_obs)
+
+        return side_by_side(self.in_threads(play))
+
+
+def side_by_side(paths: Sequence[GamePath]) -> GamePath:
+    """The paths of several groups as one: their games follow each other; seconds are means."""
+    if len(paths) == 1:
+        return paths[0]
+    frames, shown = (torch.cat([getattr(path.frames, name) for path in paths], dim=1) for name in ("frames", "shown"))
+    return GamePath(FrameStacks(frames, shown, torch.arange(shown.numel())), **joined(paths, ()))
