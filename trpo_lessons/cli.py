@@ -114,8 +114,9 @@ def train(
 ) -> int:
     """Train a policy for TASK.
 
-    TASK is cartpole, barto-cartpole, swimmer, hopper, walker, halfcheetah, or gym:ENV_ID for any Gymnasium environment
-    with box or discrete spaces. The run folder gets config.json, progress.csv, events for TensorBoard, and a checkpoint
+    TASK is cartpole, barto-cartpole, swimmer, hopper, walker, halfcheetah; a game seen as pixels: beam_rider, breakout,
+    enduro, pong, qbert, seaquest, space_invaders; or gym:ENV_ID for any Gymnasium environment with box or discrete
+    spaces. The run folder gets config.json, progress.csv, events for TensorBoard, and a checkpoint
     after every iteration. Ctrl-C stops; trpo-lessons resume goes on. Where runs/TASK-seedN is taken, runs/TASK-seedN-2
     is used, and so on.
     """
@@ -147,16 +148,23 @@ def resume(run: Path, iterations: int | None) -> int:
 @click.option("--episodes", type=click.IntRange(min=1), default=20, show_default=True, help="How many whole episodes.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of the initial states.")
 @click.option("--time-limit", type=click.IntRange(min=1), help="Cut episodes after so many steps.")
+@click.option(
+    "--sampled/--most-likely",
+    default=None,
+    help="Which action the policy takes in every state.  [default: --sampled in games, otherwise --most-likely]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print every return, as JSON.")
-def evaluate(run: Path, episodes: int, seed: int, time_limit: int | None, as_json: bool) -> None:
+def evaluate(run: Path, episodes: int, seed: int, time_limit: int | None, sampled: bool | None, as_json: bool) -> None:
     """Score the policy in RUN, a run folder.
 
-    Plays whole episodes with the most likely action in every state.
+    Plays whole episodes, and of games whole games: scores are raw, and also given on a scale where a random player has
+    0 and a person 1.
     """
     from trpo_lessons import training
 
     loaded = training.load_run(run)
-    result = training.evaluate(loaded, episodes, seed, time_limit=time_limit)
+    deterministic = None if sampled is None else not sampled
+    result = training.evaluate(loaded, episodes, seed, deterministic=deterministic, time_limit=time_limit)
     click.echo(_evaluation_as_json(loaded, result, seed) if as_json else _evaluation_as_text(loaded, result))
 
 
@@ -233,7 +241,8 @@ def _parse_value(name: str, text: str) -> Any:
     # What is no number stays text: the setting's own rule then says what it must be.
     if name in ("hidden", "value_hidden"):
         return tuple(_parse_number(width) for width in re.split(r"[\s,]+", text.strip("()[] ,")) if width)
-    return None if text.lower() == "none" else _parse_number(text)
+    words = {"none": None, "true": True, "false": False}
+    return words[text.lower()] if text.lower() in words else _parse_number(text)
 
 
 def _parse_number(text: str) -> int | float | str:
@@ -281,13 +290,21 @@ def _end_of_training(run: Run) -> int:
 
 def _evaluation_as_text(run: Run, result: Evaluation) -> str:
     beginning = f"{run.config.task} after {run.iteration} iterations"
+    normalised = _human_normalised(run, result)
+    end = "" if normalised is None else f", human-normalised score {normalised:.3f}"
     if len(result.returns) == 1:
-        return f"{beginning}, 1 episode: return {result.mean:.1f}, length {result.lengths[0]}"
+        return f"{beginning}, 1 episode: return {result.mean:.1f}, length {result.lengths[0]}{end}"
     return (
         f"{beginning}, {len(result.returns)} episodes: return {result.mean:.1f} ± {result.standard_error:.1f} "
         f"(standard error), from {min(result.returns):.1f} to {max(result.returns):.1f}, "
-        f"mean length {sum(result.lengths) / len(result.lengths):.1f}"
+        f"mean length {sum(result.lengths) / len(result.lengths):.1f}{end}"
     )
+
+
+def _human_normalised(run: Run, result: Evaluation) -> float | None:
+    from trpo_lessons.envs.atari.scores import RANDOM_AND_HUMAN, human_normalised
+
+    return human_normalised(run.config.task, result.mean) if run.config.task in RANDOM_AND_HUMAN else None
 
 
 def _evaluation_as_json(run: Run, result: Evaluation, seed: int) -> str:
@@ -298,6 +315,7 @@ def _evaluation_as_json(run: Run, result: Evaluation, seed: int) -> str:
         "seed": seed,
         "mean_return": result.mean,
         "standard_error": result.standard_error if len(result.returns) > 1 else None,
+        "human_normalised": _human_normalised(run, result),
         "returns": result.returns,
         "lengths": result.lengths,
     }

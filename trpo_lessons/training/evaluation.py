@@ -40,9 +40,12 @@ class Evaluation:
 
 
 def evaluate(
-    run: Run, episodes: int = 20, seed: int = 0, *, deterministic: bool = True, time_limit: int | None = None
+    run: Run, episodes: int = 20, seed: int = 0, *, deterministic: bool | None = None, time_limit: int | None = None
 ) -> Evaluation:
     """Play `episodes` whole episodes side by side: the most likely action in every state, or sampled ones.
+
+    deterministic: None samples in games and takes the most likely action elsewhere. Nothing in a game is random: a
+        player who always does the same can go round in circles until the time limit, half an hour of play.
 
     Each environment plays one episode, so that short episodes are not counted more often than long ones.
 
@@ -54,6 +57,8 @@ def evaluate(
     for name, count in (("episodes", episodes), ("time_limit", time_limit)):
         if count is not None and count < 1:
             raise ValueError(f"{name} must be at least 1, got {count}")
+    if deterministic is None:
+        deterministic = run.config.task not in envs.GAMES
     env = envs.make(run.config.task, episodes, threads=run.config.threads, **run.config.task_settings)
     with closing(env):
         generator = torch.Generator().manual_seed(seed)

@@ -9,6 +9,7 @@ In reading order:
     vector      E games as an environment that saves and restores its state
     native      the same games played by `ale_py`'s own threads: faster, but what it plays cannot be saved
     frames      frames stored once, stacked when they are used
+    scores      what a random player and a person score
 
 `make_atari("pong", 16, seed=0)` is the way in.
 """

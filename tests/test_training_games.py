@@ -1,0 +1,311 @@
+"""Games train from their screens: what is learned from is what was shown, in chunks of any size, and killed or not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from processes import command
+from test_training import contents
+from torch import Tensor
+
+from trpo_lessons import envs, training
+from trpo_lessons.advantages import ValueFunction
+from trpo_lessons.envs.atari.scores import RANDOM_AND_HUMAN, human_normalised
+from trpo_lessons.kl import fisher_vector_product, max_kl, mean_kl
+from trpo_lessons.policies import Policy
+from trpo_lessons.single_path import RunningMoments
+from trpo_lessons.surrogate import Batch, surrogate_gradient, surrogate_value
+from trpo_lessons.training.game_path import GameBatch, GamePath
+from trpo_lessons.training.game_sampler import GameSampler
+from trpo_lessons.training.loop import Trainer
+from trpo_lessons.training.policy_for import policy_for
+from trpo_lessons.trpo import trpo_update
+
+TINY: dict[str, Any] = {
+    "num_envs": 3,
+    "steps_per_iteration": 48,
+    "chunk_size": 16,
+    "hidden": (5,),
+    "value_hidden": (5,),
+}
+NOTHING_SEEN = RunningMoments.empty(0)
+
+
+def tiny(game: str = "pong", **settings: Any) -> training.TrainConfig:
+    return training.preset(game, "smoke", **{**TINY, "threads": 2, **settings})
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+class Watched:
+    """A sampler whose games are cut after 14 steps, and everything that its environments returned."""
+
+    def __init__(self, game: str, **settings: Any) -> None:
+        self.config = tiny(game, **settings)
+        self.sampler = GameSampler(self.config, seeded())
+        self.policy = policy_for(self.sampler.envs[0], self.config)
+        self.theta = self.policy.initial_theta(seeded(1))
+        self.told: list[list[tuple[Any, ...]]] = [[] for _ in self.sampler.envs]
+        for env, told in zip(self.sampler.envs, self.told, strict=True):
+            env.max_episode_steps = 14
+            env.step = self._noting(env.step, told)
+
+    @staticmethod
+    def _noting(step: Any, told: list[tuple[Any, ...]]) -> Any:
+        def noting(actions: Any) -> Any:
+            told.append(step(actions))
+            return told[-1]
+
+        return noting
+
+    def sample(self) -> GamePath:
+        for told in self.told:
+            told.clear()
+        return self.sampler.sample(self.policy, self.theta, NOTHING_SEEN)
+
+    def column(self, place: int) -> Tensor:
+        """What `step` returned at this place, [T, E, ...]: the groups side by side."""
+        return torch.cat([torch.from_numpy(np.stack([row[place] for row in told])) for told in self.told], dim=1)
+
+    def info(self, name: str) -> Tensor:
+        return torch.cat([torch.from_numpy(np.stack([row[4][name] for row in told])) for told in self.told], dim=1)
+
+
+@pytest.fixture
+def breakout() -> Iterator[Watched]:
+    watched = Watched("breakout", num_envs=5, steps_per_iteration=200)
+    with closing(watched.sampler):
+        yield watched
+
+
+# ---- what is learned from -------------------------------------------------------------------------------------------
+
+
+def test_every_stack_is_the_observation_that_was_shown(breakout: Watched) -> None:
+    """Across the ends of games and the ends of batches: a batch may begin one to three steps after a game does."""
+    for _ in range(3):
+        first = torch.cat([group.raw_obs for group in breakout.sampler._groups])
+        path = breakout.sample()
+        shown = torch.cat([first[None], breakout.column(0)])
+        obs = path.batch(torch.zeros_like(path.rewards)).obs
+        assert obs.dtype == torch.uint8
+        assert torch.equal(obs, shown[:-1].transpose(0, 1).flatten(0, 1))
+        assert torch.equal(path.next_obs, shown[-1])
+        assert path.truncated.sum() > 5, "no game ended: the test saw no reset"
+
+
+def test_final_observations_are_those_before_the_reset_in_order(breakout: Watched) -> None:
+    path = breakout.sample()
+    expected = []
+    for t in range(breakout.config.rows):
+        for told in breakout.told:
+            expected += [told[t][4]["final_obs"][e] for e in np.flatnonzero(told[t][3])]
+    assert torch.equal(path.final_obs, torch.from_numpy(np.stack(expected)))
+
+
+def test_samples_are_ordered_game_by_game_like_their_observations(breakout: Watched) -> None:
+    path = breakout.sample()
+    steps = torch.arange(path.rewards.numel()).view(path.rewards.shape).float()
+    batch = path.batch(steps)
+    assert torch.equal(batch.advantages, steps.T.flatten())
+    thinned = batch[::7]
+    assert torch.equal(thinned.obs, batch.obs[::7])
+    assert torch.equal(thinned.actions, batch.actions[::7])
+    old = breakout.policy(breakout.theta, batch.obs).log_prob(batch.actions)
+    torch.testing.assert_close(batch.log_q, old, rtol=1e-5, atol=1e-6)
+
+
+def test_the_learner_sees_signs_and_the_log_sees_scores() -> None:
+    """An invader is worth 5 to 30 points."""
+    watched = Watched("space_invaders", num_envs=2, steps_per_iteration=600)
+    with closing(watched.sampler):
+        for env in watched.sampler.envs:
+            env.max_episode_steps = 290
+        path = watched.sample()
+        assert watched.column(1).max() >= 5
+        assert torch.equal(path.rewards, watched.column(1).sign())
+        assert path.episode_returns == tuple(watched.column(1)[:290].sum(0).tolist())
+        assert path.episode_lengths == (290, 290)
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_lost_life_ends_returns_only_where_asked_for_and_never_the_game(ends: bool) -> None:
+    watched = Watched("breakout", num_envs=2, steps_per_iteration=160, life_loss_ends=ends)
+    with closing(watched.sampler):
+        for env in watched.sampler.envs:
+            env.max_episode_steps = 1000
+        watched.theta = watched.theta.clone()
+        watched.theta[-1] += 3  # the button starts the ball
+        path = watched.sample()
+        lost = watched.info("life_lost")
+        assert lost.any(), "no life was lost: the test saw nothing"
+        assert torch.equal(path.terminated, watched.column(2) | lost if ends else watched.column(2))
+        assert (watched.info("lives")[1:][lost[:-1]] < 5).all(), "the game goes on with fewer lives"
+
+
+# ---- chunks ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def problem() -> tuple[Policy, Tensor, GameBatch, Batch]:
+    """A policy, theta and a batch of games; and the same batch with all stacks made beforehand."""
+    watched = Watched("breakout", num_envs=4, steps_per_iteration=200, hidden=(20,))
+    with closing(watched.sampler):
+        path = watched.sample()
+    batch = path.batch(torch.randn(path.rewards.shape, generator=seeded(2)))
+    assert isinstance(batch, GameBatch)
+    return watched.policy, watched.theta, batch, Batch(batch.obs, batch.actions, batch.advantages, batch.log_q)
+
+
+def close(chunked: Any, whole: Any) -> bool:
+    chunked, whole = torch.as_tensor(chunked).double(), torch.as_tensor(whole).double()
+    return bool((chunked - whole).norm() <= 1e-4 * whole.norm())
+
+
+@pytest.mark.parametrize("chunk_size", [1000, 64, 7])
+def test_chunked_equals_whole(chunk_size: int, problem: tuple[Policy, Tensor, GameBatch, Batch]) -> None:
+    policy, theta, batch, whole = problem
+    new = theta + 0.02 * torch.randn(theta.shape, generator=seeded(3))
+    direction = torch.randn(theta.shape, generator=seeded(4))
+    assert close(surrogate_value(policy, new, batch, chunk_size=chunk_size), surrogate_value(policy, new, whole))
+    assert close(
+        surrogate_gradient(policy, theta, batch, chunk_size=chunk_size), surrogate_gradient(policy, theta, whole)
+    )
+    for kl in (mean_kl, max_kl):
+        assert close(kl(policy, theta, new, batch, chunk_size), kl(policy, theta, new, whole))
+    product = fisher_vector_product(policy, theta, batch[::3], chunk_size)(direction)
+    assert close(product, fisher_vector_product(policy, theta, whole[::3])(direction))
+    settings = {"fisher_stride": 2, "damping": 0.1}
+    after, report = trpo_update(policy, theta, batch, chunk_size=chunk_size, **settings)
+    after_whole, report_whole = trpo_update(policy, theta, whole, **settings)
+    assert report.accepted
+    assert report.backtracks == report_whole.backtracks
+    assert close(after, after_whole)
+
+
+@pytest.mark.parametrize("chunk_size", [1000, 64, 7])
+def test_a_value_function_fitted_in_chunks_equals_one_fitted_at_once(
+    chunk_size: int, problem: tuple[Policy, Tensor, GameBatch, Batch]
+) -> None:
+    *_, batch, whole = problem
+    returns = batch.advantages.double() + batch.obs.double().mean((1, 2, 3))
+    value, twin = (ValueFunction((4, 52, 40), (20,), seeded(5)) for _ in range(2))
+    # So much damping that conjugate gradient converges: unconverged, it makes large differences of small ones.
+    value.fit(batch, returns, 2, 1.0, stride=3, chunk_size=chunk_size)
+    twin.fit(whole.obs, returns, 2, 1.0, stride=3)
+    assert close(value(whole.obs), twin(whole.obs))
+    assert (twin(whole.obs) - returns).square().mean() < 0.9 * returns.var(), "nothing was learned: nothing was tested"
+
+
+def test_values_along_a_path_of_games(breakout: Watched) -> None:
+    path = breakout.sample()
+    value = ValueFunction((4, 52, 40), (5,), seeded(5))
+    values, next_values = path.values(NOTHING_SEEN, value, 16)
+    assert close(values, value(path.batch(path.rewards).obs).view(path.rewards.shape[::-1]).T)
+    inside = ~path.truncated[:-1]
+    assert torch.equal(next_values[:-1][inside], values[1:][inside])
+    assert close(next_values[path.truncated], value(path.final_obs))
+    last = ~path.truncated[-1]
+    assert close(next_values[-1][last], value(path.next_obs)[last])
+
+
+# ---- whole runs -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("game", envs.GAMES)
+def test_every_game_trains(game: str) -> None:
+    with closing(Trainer(tiny(game))) as trainer:
+        before = trainer.theta
+        rows = [trainer.iterate() for _ in range(2)]
+        assert any(row["accepted"] for row in rows) or {row["reason"] for row in rows} == {
+            "the gradient is zero: nothing to improve"
+        }
+        assert trainer.theta.shape == before.shape
+        assert rows[-1]["total_steps"] == 96
+
+
+def test_killed_and_resumed_it_is_the_run_it_would_have_been(tmp_path: Path) -> None:
+    settings = [f"num_envs={TINY['num_envs']}", "hidden=5", "value_hidden=5", "threads=2", "sticky_actions=0.25"]
+    start = ["train", "pong", "--preset", "smoke", "--iterations", 3, "--steps-per-iteration", 48]
+    start += [f"--set={each}" for each in settings]
+    assert command(*start, "--out", tmp_path / "whole").status == 0
+    assert command(*start, "--out", tmp_path / "killed", kill_at=6).status == -9
+    assert command("resume", tmp_path / "killed").status == 0
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("games") / "run"
+    training.train(tiny("breakout", iterations=1, height=42, width=32, actions="minimal"), folder)
+    return folder
+
+
+def test_evaluation_plays_with_the_run_s_own_settings(run: Path) -> None:
+    loaded = training.load_run(run)
+    result = training.evaluate(loaded, 2, time_limit=20)
+    assert result.lengths == (20, 20)
+    assert result == training.evaluate(loaded, 2, time_limit=20, deterministic=False)
+
+
+def test_evaluate_tells_scores_of_whole_games_and_where_they_stand(run: Path) -> None:
+    outcome = command("evaluate", run, "--episodes", 2, "--json")
+    facts = json.loads(outcome.stdout)
+    assert facts["human_normalised"] == pytest.approx((facts["mean_return"] - 1.2) / (31 - 1.2))
+    assert all(score == int(score) >= 0 for score in facts["returns"])
+    assert min(facts["lengths"]) > 50, "five lives last longer"
+    text = command("evaluate", run, "--episodes", 1, "--time-limit", 20).stdout
+    assert ", human-normalised score -0.0" in text
+
+
+def test_the_human_scale_is_that_of_table_1() -> None:
+    assert RANDOM_AND_HUMAN.keys() == envs.GAMES.keys()
+    for game, (random, human) in RANDOM_AND_HUMAN.items():
+        assert human_normalised(game, random) == 0
+        assert human_normalised(game, human) == 1
+    assert human_normalised("pong", 20.9) == pytest.approx(41.3 / 17.4)
+
+
+# ---- settings -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("game", envs.GAMES)
+def test_the_paper_s_settings(game: str) -> None:
+    config = training.preset(game, "paper")
+    assert (config.steps_per_iteration, config.iterations, config.delta, config.gamma) == (100_000, 500, 0.01, 0.99)
+    assert (config.value_hidden, config.fisher_stride, config.life_loss_ends) == ((), 10, False)
+    assert config.task_settings == {}, "the environment's own settings are the paper's"
+    assert training.preset(game, "class").life_loss_ends
+
+
+def test_the_paper_preset_has_the_paper_s_33500_parameters() -> None:
+    config = training.preset("seaquest", "paper")
+    with closing(envs.make("seaquest", 1, threads=1, **config.task_settings)) as env:
+        assert policy_for(env, config).num_parameters == 33_500
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sampling": "vine"}, "pong has no vine yet; use sampling single-path"),
+        ({"height": 9}, "height must be a whole number from 10 to 210, or none, got 9"),
+        ({"actions": "all"}, "actions must be joystick, legal or minimal, or none, got 'all'"),
+        ({"sticky_actions": 1}, "sticky_actions must be at least 0 and below 1, or none, got 1"),
+        ({"life_loss_ends": 1}, "life_loss_ends must be true or false, got 1"),
+        ({"control_cost": 0.1}, "pong has no control_cost; tasks that have it: swimmer, hopper, walker, halfcheetah"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(training.SettingError, match=message):
+        training.preset("pong", "smoke", **settings)
+    with pytest.raises(training.SettingError, match="hopper has no height; tasks that have it: beam_rider, breakout"):
+        training.preset("hopper", "smoke", height=52)
