@@ -24,7 +24,7 @@ SETTINGS: dict[str, Any] = {
     "iterations": 2,
     "steps_per_iteration": 64,
     "num_envs": 4,
-    "hidden": (8,),
+    "hidden": (32,),  # so that a checkpoint is larger than config.json
     "value_hidden": (8,),
     "threads": 1,
     "seed": 7,

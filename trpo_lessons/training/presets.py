@@ -26,17 +26,18 @@ _SMOKE: dict[str, Any] = {
     "value_hidden": (16,),
 }
 
-# The paper's network for pictures, with a value function that looks at them in the same way. Gradients of a chunk of
-# 1024 pictures take a few hundred megabytes.
+# The paper's network for pictures, with a value function that looks at them in the same way. Chunks of 512 pictures are
+# the fastest: larger ones leave the processor's caches, smaller ones do not fill its registers.
 _CLASS_GAME: dict[str, Any] = {
     "iterations": 2500,
     "steps_per_iteration": 4096,
     "num_envs": 16,
     "hidden": (20,),
     "value_hidden": (20,),
-    "fisher_stride": 4,  # of a batch, one chunk: its graph is kept from one product to the next
-    "value_stride": 4,
-    "chunk_size": 1024,
+    "value_steps": 1,
+    "value_stride": 16,
+    "fisher_stride": 8,  # leaves one chunk, whose graph is kept from one product to the next
+    "chunk_size": 512,
     "life_loss_ends": True,
 }
 
@@ -81,7 +82,7 @@ _PAPER_GAME: dict[str, Any] = {
     "hidden": (20,),
     "value_hidden": (),
     "fisher_stride": 10,
-    "chunk_size": 1000,
+    "chunk_size": 500,
 }
 _PAPER: dict[str, dict[str, Any]] = {
     **dict.fromkeys(GAMES, _PAPER_GAME),
