@@ -184,7 +184,8 @@ def watch(run: Path, episodes: int, seconds: float, seed: int, out: Path | None)
     """Draw the learning curve of RUN and film its policy.
 
     Writes learning_curve.png and animation.gif. Robots are drawn by OpenGL where it works (trpo-lessons doctor tells),
-    otherwise, or with MUJOCO_GL=off in the environment, as figures in the plane.
+    otherwise, or with MUJOCO_GL=off in the environment, as figures in the plane. A game is seen with the probabilities
+    of the actions beside its screen.
     """
     if not episodes * seconds <= LONGEST_FILM:
         told = f"{episodes} times {seconds:g} s are too much: a film can have {LONGEST_FILM} s"

@@ -45,12 +45,13 @@ def _captioned(frame: Frame) -> Image.Image:
     full_width = max(width, WIDTH)  # a small picture leaves room for its caption all the same
     image = Image.new("RGB", (full_width, height + CAPTION_HEIGHT), "white")
     image.paste(Image.fromarray(frame.picture), ((full_width - width) // 2, CAPTION_HEIGHT))
-    ImageDraw.Draw(image).text((8, CAPTION_HEIGHT // 2), frame.caption, fill="black", font=_font(), anchor="lm")
+    ImageDraw.Draw(image).text((8, CAPTION_HEIGHT // 2), frame.caption, fill="black", font=font(), anchor="lm")
     return image
 
 
 @cache
-def _font() -> ImageFont.FreeTypeFont:
+def font() -> ImageFont.FreeTypeFont:
+    """For words in pictures."""
     return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 12)  # matplotlib brings it along
 
 

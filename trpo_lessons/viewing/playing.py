@@ -6,20 +6,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import ale_py
 import numpy as np
+import torch
+from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from PIL import Image
 
 from trpo_lessons import envs
+from trpo_lessons.distributions import Categorical, FactoredCategorical
 from trpo_lessons.envs.adapter import PREFIX, GymnasiumVectorEnv
+from trpo_lessons.envs.atari import AtariVectorEnv
+from trpo_lessons.envs.atari.settings import FRAME_SKIP, Controls
 from trpo_lessons.envs.cartpole import CartPoleVectorEnv
 from trpo_lessons.envs.mujoco import MujocoVectorEnv
 from trpo_lessons.training import Run, TrainConfig
 from trpo_lessons.training.evaluation import SEED_OFFSET, choose_actions
 from trpo_lessons.viewing import HEIGHT, WIDTH
 from trpo_lessons.viewing.drawing import CartPoleDrawing, RobotDrawing
+from trpo_lessons.viewing.game_drawing import JOYSTICK, Choices, GameDrawing
 
+GAME_STEP = FRAME_SKIP / 60  # s; a television has 60 frames a second
 FRAME_SECONDS = 0.04  # 25 pictures a second, or fewer where a control step takes longer
 
 
@@ -48,6 +56,30 @@ def own_stage(config: TrainConfig) -> Stage:
         )
     assert isinstance(env, MujocoVectorEnv)
     return Stage(env, env.control_step, lambda: env.positions[0], RobotDrawing(env.model))
+
+
+def game_stage(run: Run) -> Stage:
+    """The stage of a game: its screen, and beside it the probabilities that the run's policy gives to each action."""
+    env = envs.make(run.config.task, 1, threads=1, **run.config.task_settings)
+    assert isinstance(env, AtariVectorEnv)
+    drawing = GameDrawing(_choices(env))
+
+    def look() -> NDArray[np.uint8]:
+        (screen,) = env.render()
+        with torch.no_grad():
+            distribution = run.policy(run.theta, torch.from_numpy(env.save_state()["frames"]))
+        assert isinstance(distribution, Categorical | FactoredCategorical)
+        factors = distribution.factors if isinstance(distribution, FactoredCategorical) else [distribution]
+        return drawing(screen, [factor.log_probs[0].exp().numpy() for factor in factors])
+
+    return Stage(env, GAME_STEP, look, lambda picture: picture)
+
+
+def _choices(env: AtariVectorEnv) -> Choices:
+    if not isinstance(env.single_action_space, spaces.Discrete):
+        return JOYSTICK
+    codes = Controls(env.task, env.settings.actions).emulator_actions(np.arange(env.single_action_space.n))
+    return [[ale_py.Action(code).name.lower() for code in codes]]
 
 
 def gymnasium_stage(config: TrainConfig) -> Stage:
@@ -89,18 +121,19 @@ class Episode:
 
 
 def play(run: Run, stage: Stage, seconds: float, seed: int) -> Episode:
-    """The most likely action in every state, until the episode ends or `seconds` are over.
+    """The most likely action in every state, in games a sampled one, until the episode ends or `seconds` are over.
 
     It starts where an episode of `training.evaluate(run, seed=seed)` does. The very last state is not seen: the step
     that ends an episode starts the next one.
     """
     stride = max(1, round(FRAME_SECONDS / stage.control_step))
     obs, _ = stage.env.reset(seed=SEED_OFFSET + seed)
+    generator = torch.Generator().manual_seed(seed) if run.config.task in envs.GAMES else None
     moments, score, step, ended = [], 0.0, 0, False
     while not ended and step * stage.control_step < seconds:
         if step % stride == 0:
             moments.append(Moment(step * stage.control_step, score, stage.look()))
-        actions = choose_actions(run, obs, stage.env.single_action_space)
+        actions = choose_actions(run, obs, stage.env.single_action_space, generator)
         obs, rewards, terminated, truncated, _ = stage.env.step(actions)
         score, step, ended = score + float(rewards[0]), step + 1, bool(terminated[0] or truncated[0])
     return Episode(tuple(moments), stride * stage.control_step, step * stage.control_step, score, ended)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from trpo_lessons.envs import GAMES
 from trpo_lessons.envs.adapter import PREFIX
 from trpo_lessons.envs.mujoco import ROBOTS
 from trpo_lessons.training import Run, RunError, load_run
@@ -19,7 +20,7 @@ from trpo_lessons.viewing import opengl
 from trpo_lessons.viewing.animation import Frame, gif
 from trpo_lessons.viewing.learning_curve import learning_curve, logged
 from trpo_lessons.viewing.own_process import ProcessError, in_own_process
-from trpo_lessons.viewing.playing import Episode, Moment, Stage, gymnasium_stage, own_stage, play
+from trpo_lessons.viewing.playing import Episode, Moment, Stage, game_stage, gymnasium_stage, own_stage, play
 from trpo_lessons.viewing.style import png
 
 LAST_PICTURE = 1.0  # s, for which the end of an episode stays to be seen
@@ -63,10 +64,12 @@ def animate(run: Run, out: Path, *, episodes: int = 1, seconds: float = 10.0, se
 
 
 def _film(run: Run, seconds: float, seeds: Sequence[int]) -> tuple[list[Episode], Pictures, str, str]:
-    stage = own_stage(run.config)
+    stage = game_stage(run) if run.config.task in GAMES else own_stage(run.config)
     with closing(stage.env):
         played = [play(run, stage, seconds, seed) for seed in seeds]
     views = [moment.view for episode in played for moment in episode.moments]
+    if run.config.task in GAMES:
+        return played, _drawn(stage, views), "the emulator", ""
     if run.config.task not in ROBOTS:
         return played, _drawn(stage, views), "matplotlib", ""
     backend = opengl.working_backend()
