@@ -24,7 +24,7 @@ SETTINGS: dict[str, Any] = {
     "iterations": 2,
     "steps_per_iteration": 64,
     "num_envs": 4,
-    "hidden": (32,),  # so that a checkpoint is larger than config.json
+    "hidden": (8,),
     "value_hidden": (8,),
     "threads": 1,
     "seed": 7,
@@ -320,6 +320,7 @@ def test_a_full_disk_while_resuming_loses_nothing(folder: Path, tmp_path: Path) 
     """No file may grow beyond a limit, which is chosen so that each kind of file is the one that cannot be written."""
     whole = tmp_path / "whole"
     training.train(training.preset("cartpole", "smoke", **{**SETTINGS, "iterations": 40}), whole)
+    training.resume(folder, iterations=6)  # so that progress.csv is larger than config.json
     size = {path.name.split(".")[0]: path.stat().st_size for path in folder.iterdir()}
     limits = {
         "config": size["config"] - 100,

@@ -85,7 +85,6 @@ _PAPER_GAME: dict[str, Any] = {
     "chunk_size": 500,
 }
 _PAPER: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(GAMES, _PAPER_GAME),
     "barto-cartpole": {"iterations": 60, "steps_per_iteration": 10_000, "num_envs": 10, "value_hidden": ()},
     "swimmer": {**_PAPER_HOPPER, "steps_per_iteration": 50_000, "num_envs": 50, "hidden": (30,)},
     "hopper": _PAPER_HOPPER,
@@ -93,6 +92,7 @@ _PAPER: dict[str, dict[str, Any]] = {
     # times the robot's weight, as much as a step earns.
     "walker": {**_PAPER_HOPPER, "impact_cost": 0.01},
     "halfcheetah": _PAPER_HOPPER,  # not in the paper
+    **dict.fromkeys(GAMES, _PAPER_GAME),
 }
 
 
