@@ -118,7 +118,7 @@ AVERAGE_OF_AVERAGES = mutant(
 MISTAKES: dict[str, tuple[Callable[[Update], None], list[tuple[str, str]], dict[str, Any]]] = {
     "KL the wrong way round": (
         check_mean_kl_within_delta,
-        [("mean_kl(policy, theta, new, states", "mean_kl(policy, new, theta, states")],
+        [("chunk.old.kl(new)", "new.kl(chunk.old)")],
         {},
     ),
     "a search that never looks at KL": (check_mean_kl_within_delta, [(" and candidate.mean_kl <= delta", "")], {}),
@@ -129,7 +129,7 @@ MISTAKES: dict[str, tuple[Callable[[Update], None], list[tuple[str, str]], dict[
     ),
     "KL measured on the thinned states": (
         check_that_only_the_fisher_product_is_thinned,
-        [("mean_kl(policy, theta, new, states,", "mean_kl(policy, theta, new, states[::fisher_stride],")],
+        [("Remembered(states, old)", "Remembered(states, old)[::fisher_stride]")],
         {},
     ),
     "gradient and search thinned too": (
@@ -164,8 +164,8 @@ MISTAKES: dict[str, tuple[Callable[[Update], None], list[tuple[str, str]], dict[
         check_unequal_chunks,
         [],
         {
-            "surrogate_gradient": AVERAGE_OF_AVERAGES.surrogate_gradient,
-            "surrogate_value": AVERAGE_OF_AVERAGES.surrogate_value,
+            "value_and_gradient": AVERAGE_OF_AVERAGES.value_and_gradient,
+            "mean_over": AVERAGE_OF_AVERAGES.mean_over,
         },
     ),
 }

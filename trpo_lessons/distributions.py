@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Self
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -67,6 +67,12 @@ class Distribution(ABC):
     def with_parameters(self, *parameters: Tensor) -> Self:
         """Distributions of the same kind with other `parameters`, of any number of states."""
 
+    def __len__(self) -> int:
+        return len(self.parameters[0])
+
+    def __getitem__(self, index: slice) -> Self:
+        return self.with_parameters(*(parameter[index] for parameter in self.parameters))
+
     def detach(self) -> Self:
         """The same distributions as constants, through which no gradient flows."""
         return self.with_parameters(*(parameter.detach() for parameter in self.parameters))
@@ -74,6 +80,14 @@ class Distribution(ABC):
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """One action for each state, drawn with `generator`: [N] for Categorical, [N, action_dim] otherwise."""
         return self.sample_from(self.noise(generator))
+
+
+DistributionT = TypeVar("DistributionT", bound=Distribution)
+
+
+def concatenated(parts: Sequence[DistributionT]) -> DistributionT:
+    """The distributions of several batches as those of one."""
+    return parts[0].with_parameters(*map(torch.cat, zip(*(part.parameters for part in parts), strict=True)))
 
 
 class Categorical(Distribution):

@@ -20,6 +20,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from trpo_lessons.distributions import Distribution, concatenated
 from trpo_lessons.policies import Policy
 from trpo_lessons.surrogate import Batch, Samples, SamplesT, chunks, mean_over
 
@@ -51,6 +52,12 @@ def max_kl(
 def kl_in_each(policy: Policy, theta_old: Tensor, theta_new: Tensor, obs: Tensor) -> Tensor:
     """KL(old || new) in each state, [N], in nats."""
     return policy(theta_old, obs).kl(policy(theta_new, obs))
+
+
+def distributions_in(policy: Policy, theta: Tensor, states: Samples, chunk_size: int | None = None) -> Distribution:
+    """What the policy says in each state, without gradient."""
+    with torch.no_grad():
+        return concatenated([policy(theta, chunk.obs) for chunk in chunks(states, chunk_size)])
 
 
 def fisher_vector_product(

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar, cast
 
 import torch
 from torch import Tensor
 
+from trpo_lessons.distributions import Distribution, concatenated
 from trpo_lessons.policies import Policy
 
 
@@ -130,10 +131,36 @@ def surrogate_gradient(
     chunk_size: int | None = None,
 ) -> Tensor:
     """The gradient of `surrogate_value` in theta, [num_parameters], of theta's dtype."""
+    return value_and_gradient(policy, theta, batch, surrogate, chunk_size)[1]
 
-    def sum_of_gradients(chunk: SamplesT) -> Tensor:
+
+def value_and_gradient(
+    policy: Policy,
+    theta: Tensor,
+    batch: SamplesT,
+    surrogate: Surrogate = sampled_surrogate,
+    chunk_size: int | None = None,
+) -> tuple[float, Tensor, Distribution]:
+    """`surrogate_value`, its gradient, and pi_theta in the states of the batch, all from one pass over them."""
+    distributions = []
+
+    def sums(chunk: SamplesT) -> Tensor:
         at = theta.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(surrogate(policy, at, chunk).sum(), at)
-        return gradient
+        distribution, known = asked_once(policy, at, chunk.obs)
+        terms = surrogate(known, at, chunk)
+        (gradient,) = torch.autograd.grad(terms.sum(), at)
+        distributions.append(distribution.detach())
+        return torch.cat([terms.detach().double().sum()[None], gradient.double()])
 
-    return mean_over(batch, sum_of_gradients, chunk_size).to(theta.dtype)
+    means = mean_over(batch, sums, chunk_size)
+    return means[0].item(), means[1:].to(theta.dtype), concatenated(distributions)
+
+
+def asked_once(policy: Policy, theta: Tensor, obs: Tensor) -> tuple[Distribution, Policy]:
+    """pi_theta in the states `obs`, and a policy that need not compute it again when a surrogate asks for just that."""
+    distribution = policy(theta, obs)
+
+    def known(at: Tensor, seen: Tensor) -> Distribution:
+        return distribution if at is theta and seen is obs else policy(at, seen)
+
+    return distribution, cast(Policy, known)

@@ -24,10 +24,20 @@ import torch
 from torch import Tensor
 
 from trpo_lessons.conjugate_gradient import conjugate_gradient
-from trpo_lessons.kl import MatrixVectorProduct, fisher_vector_product, max_kl, mean_kl
+from trpo_lessons.distributions import Distribution
+from trpo_lessons.kl import MatrixVectorProduct, distributions_in, fisher_vector_product
 from trpo_lessons.line_search import backtracking_line_search
 from trpo_lessons.policies import Policy
-from trpo_lessons.surrogate import Samples, Surrogate, sampled_surrogate, surrogate_gradient, surrogate_value
+from trpo_lessons.surrogate import (
+    Columns,
+    Samples,
+    Surrogate,
+    asked_once,
+    mean_over,
+    sampled_surrogate,
+    surrogate_value,
+    value_and_gradient,
+)
 
 Fisher = Callable[..., MatrixVectorProduct]
 
@@ -88,11 +98,24 @@ class Direction:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A point on the line search's path, with what decides about it."""
+    """A point on the line search's path, with what decides about it; KL from the old policy."""
 
     theta: Tensor
     surrogate: float
     mean_kl: float
+    max_kl: float
+
+
+@dataclass(frozen=True)
+class Remembered(Columns):
+    """The states of an update, and what the old policy says in them: it is asked once, not for every candidate."""
+
+    states: Samples
+    old: Distribution
+
+    @property
+    def obs(self) -> Tensor:
+        return self.states.obs
 
 
 def trpo_update(
@@ -128,12 +151,8 @@ def trpo_update(
     states = batch if states is None else states
     clock = Stopwatch()
 
-    gradient = surrogate_gradient(policy, theta, batch, surrogate, chunk_size)
-    report = UpdateReport(
-        surrogate_before := surrogate_value(policy, theta, batch, surrogate, chunk_size),
-        surrogate_after=surrogate_before,
-        gradient_norm=gradient.norm().item(),
-    )
+    surrogate_before, gradient, old = value_and_gradient(policy, theta, batch, surrogate, chunk_size)
+    report = UpdateReport(surrogate_before, surrogate_after=surrogate_before, gradient_norm=gradient.norm().item())
     clock.lap("gradient")
     if not (math.isfinite(surrogate_before) and math.isfinite(report.gradient_norm)):
         return theta, _refused(report, "the surrogate or its gradient is not finite", clock)
@@ -148,10 +167,12 @@ def trpo_update(
         return theta, _refused(report, f"conjugate gradient broke down: {direction.problem}", clock)
     full_step = math.sqrt(2 * delta / direction.curvature) * direction.x
 
+    if states is not batch:
+        old = distributions_in(policy, theta, states, chunk_size)
+
     def evaluate(fraction: float) -> Candidate:
         new = theta + fraction * full_step
-        value = surrogate_value(policy, new, batch, surrogate, chunk_size)
-        return Candidate(new, value, mean_kl(policy, theta, new, states, chunk_size))
+        return candidate_at(new, policy, batch, surrogate, Remembered(states, old), chunk_size)
 
     def acceptable(candidate: Candidate) -> bool:
         # Written so that a NaN on either side refuses the candidate.
@@ -170,10 +191,39 @@ def trpo_update(
         surrogate_after=search.facts.surrogate,
         predicted_gain=torch.dot(gradient.double(), (new - theta).double()).item(),
         mean_kl=search.facts.mean_kl,
-        max_kl=max_kl(policy, theta, new, states, chunk_size),
+        max_kl=search.facts.max_kl,
         step_norm=(new - theta).norm().item(),
         seconds=clock.seconds,
     )
+
+
+def candidate_at(
+    theta: Tensor,
+    policy: Policy,
+    batch: Samples,
+    surrogate: Surrogate,
+    remembered: Remembered,
+    chunk_size: int | None = None,
+) -> Candidate:
+    """The candidate `theta` [num_parameters]: its surrogate over the batch, its KL over the states.
+
+    Where the two are the same, as on a single path, one pass of the network serves both.
+    """
+    same = remembered.states is batch
+    largest = []
+
+    def sums(chunk: Remembered) -> Tensor:
+        new, known = asked_once(policy, theta, chunk.obs)
+        kl = chunk.old.kl(new)
+        largest.append(kl.max())
+        terms = surrogate(known, theta, chunk.states) if same else torch.zeros_like(kl)
+        return torch.stack([terms.double().sum(), kl.double().sum()])
+
+    with torch.no_grad():
+        value, mean_kl = mean_over(remembered, sums, chunk_size).tolist()
+    if not same:
+        value = surrogate_value(policy, theta, batch, surrogate, chunk_size)
+    return Candidate(theta, value, mean_kl, torch.stack(largest).max().item())
 
 
 def natural_direction(

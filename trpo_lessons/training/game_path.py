@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,9 @@ class GameStates(Columns):
 
     frames: FrameStacks
 
-    @property
+    @cached_property
     def obs(self) -> Tensor:
-        """Observations uint8 [N, 4, height, width], made anew each time."""
+        """Observations uint8 [N, 4, height, width], made when they are first asked for and kept as long as this is."""
         return self.frames.tensor()
 
 

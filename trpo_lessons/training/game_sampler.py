@@ -13,6 +13,7 @@ from trpo_lessons.single_path import RunningMoments, follow
 from trpo_lessons.training.config import TrainConfig
 from trpo_lessons.training.game_path import GamePath, GameRecorder
 from trpo_lessons.training.groups import EnvironmentGroups, Group
+from trpo_lessons.training.memory import keep_freed_memory
 from trpo_lessons.training.path_sampler import joined
 
 
@@ -25,6 +26,7 @@ class GameSampler(EnvironmentGroups):
     OBS_DTYPE = torch.uint8
 
     def __init__(self, config: TrainConfig, generator: torch.Generator) -> None:
+        keep_freed_memory()
         super().__init__(config, generator, min(config.threads, config.num_envs))
         self._rows, self._life_loss_ends = config.rows, config.life_loss_ends
 
