@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -170,6 +171,17 @@ def test_chunked_products_equal_whole_ones(
         assert (chunked - whole).norm() <= tolerance * whole.norm()
 
 
+def test_two_threads_can_multiply_at_the_same_time() -> None:
+    # torch has one forward mode for all threads, and refuses to enter it twice.
+    problem = problem_of("mlp-gaussian")
+    product = fisher_vector_product(problem.policy, problem.theta, problem.batch, chunk_size=1)
+    vectors = [normal(seed, len(problem.theta)) for seed in range(8)]
+    alone = [product(v) for v in vectors]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(lambda i: product(vectors[i % 8]), range(80)))
+    assert all(torch.equal(found, alone[i % 8]) for i, found in enumerate(together))
+
+
 @pytest.mark.parametrize("kind", ["linear-categorical", "mlp-factored", "mlp-gaussian"])
 def test_the_empirical_matrix_converges_to_the_analytic_one(kind: str) -> None:
     # v^T A v is the mean over states of E[(v . score)^2]; in a sample it has a standard error.
@@ -196,7 +208,7 @@ def test_the_gauss_newton_product_is_the_jacobian_twice() -> None:
     outputs = problem.policy(theta, problem.batch.obs).parameters[:1]
     plain = matrix_of(gauss_newton_product(theta, outputs), len(theta))
     torch.testing.assert_close(plain, J.T @ J, rtol=1e-10, atol=1e-12)
-    tripled = matrix_of(gauss_newton_product(theta, outputs, lambda tangents: (3 * tangents[0],)), len(theta))
+    tripled = matrix_of(gauss_newton_product(theta, outputs, lambda _, tangents: (3 * tangents[0],)), len(theta))
     torch.testing.assert_close(tripled, 3 * J.T @ J, rtol=1e-10, atol=1e-12)
 
 
@@ -269,15 +281,17 @@ def test_no_states_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "mistake",
+    ("mistake", "chunk_size"),
     [
-        ("distribution.detach().fisher_metric)", "lambda tangents: tangents)"),  # J^T J: the metric left out
-        ("whole(v) / len(states)", "whole(v)"),  # a sum, not a mean
+        (("return kind.with_parameters(*parameters).fisher_metric(tangents)", "return tangents"), None),  # J^T J
+        (("return kind.with_parameters(*parameters).fisher_metric(tangents)", "return tangents"), 2),
+        (("whole(v) / len(states)", "whole(v)"), None),  # a sum, not a mean
+        (("forward_ad.make_dual(at, v)", "forward_ad.make_dual(at, 2 * v)"), 2),
     ],
 )
-def test_a_wrong_product_would_be_noticed(mistake: tuple[str, str]) -> None:
+def test_a_wrong_product_would_be_noticed(mistake: tuple[str, str], chunk_size: int | None) -> None:
     problem = problem_of("mlp-categorical")
-    product = mutant(kl, mistake).fisher_vector_product(problem.policy, problem.theta, problem.batch)
+    product = mutant(kl, mistake).fisher_vector_product(problem.policy, problem.theta, problem.batch, chunk_size)
     with pytest.raises(AssertionError):
         torch.testing.assert_close(
             matrix_of(product, len(problem.theta)), hessian_of_mean_kl("mlp-categorical"), rtol=1e-10, atol=1e-10

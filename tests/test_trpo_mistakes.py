@@ -129,7 +129,7 @@ MISTAKES: dict[str, tuple[Callable[[Update], None], list[tuple[str, str]], dict[
     ),
     "KL measured on the thinned states": (
         check_that_only_the_fisher_product_is_thinned,
-        [("Remembered(states, old)", "Remembered(states, old)[::fisher_stride]")],
+        [("surrogate, remembered, chunk_size)", "surrogate, remembered[::fisher_stride], chunk_size)")],
         {},
     ),
     "gradient and search thinned too": (

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from trpo_lessons.conjugate_gradient import conjugate_gradient
-from trpo_lessons.kl import MatrixVectorProduct, gauss_newton_product, mean_product
+from trpo_lessons.kl import mean_product
 from trpo_lessons.line_search import backtracking_line_search
 from trpo_lessons.policies import FlatNetwork, layers_for
 from trpo_lessons.surrogate import Columns, Samples, States, chunks, mean_over
@@ -168,9 +168,8 @@ class ValueFunction:
             error = loss(at, chunk)
             return torch.cat([*torch.autograd.grad(error, at), error.detach()[None]]).double()
 
-        def product(chunk: _Fit) -> MatrixVectorProduct:
-            at = self._theta.clone().requires_grad_()
-            return gauss_newton_product(at, (self._outputs(at, chunk.obs),))
+        def outputs(at: Tensor, chunk: _Fit) -> tuple[Tensor]:
+            return (self._outputs(at, chunk.obs),)
 
         def loss_after(fraction: float) -> float:
             theta = self._theta + fraction * step
@@ -178,7 +177,7 @@ class ValueFunction:
 
         found = mean_over(samples, gradient_and_loss, chunk_size)
         gradient, before = found[:-1].to(self._theta.dtype), found[-1].item()
-        curvature = mean_product(product, samples[::stride], chunk_size)
+        curvature = mean_product(outputs, self._theta, samples[::stride], chunk_size)
         step = conjugate_gradient(lambda v: curvature(v) + damping * v, -gradient).x
         with torch.no_grad():
             search = backtracking_line_search(loss_after, lambda after: after < before)

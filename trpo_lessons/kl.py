@@ -10,22 +10,34 @@ Jacobian and M for the Fisher matrix of the distributions in m, known in closed 
 theta_old, so the Hessian is exactly J^T M J, and three cheap steps multiply by it: J v, then M, then J^T. Reverse mode
 gives J^T u directly; J v comes from differentiating J^T u, a linear function of u, once more in u. Both graphs are
 built once and kept, and a product then costs about as much as one gradient (`trpo-lessons bench` measures it): less
-than the two ways that are better known, differentiating the KL twice and forward mode.
+than the two ways that are better known, differentiating the KL twice and forward mode. Where the graphs of all states
+do not fit in memory, forward mode, which keeps none, is the fastest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import Lock
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from trpo_lessons.distributions import Distribution, concatenated
 from trpo_lessons.policies import Policy
 from trpo_lessons.surrogate import Batch, Samples, SamplesT, chunks, mean_over
 
 MatrixVectorProduct = Callable[[Tensor], Tensor]
-Metric = Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
+Outputs = tuple[Tensor, ...]
+Metric = Callable[[Outputs, Outputs], Outputs]  # outputs, and a direction in their space -> M times the direction
+
+
+_FORWARD_MODE = Lock()  # torch has one for all threads, and refuses to enter it twice
+
+
+def identity(_outputs: Outputs, tangents: Outputs) -> Outputs:
+    """The metric M = 1."""
+    return tangents
 
 
 def mean_kl(
@@ -65,16 +77,17 @@ def fisher_vector_product(
 ) -> MatrixVectorProduct:
     """v -> A v with the analytic Fisher matrix at theta (appendix C): the expectation over actions is exact.
 
-    The returned function maps [num_parameters] to [num_parameters]. With chunks, graphs are rebuilt for every product
-    instead of kept, which bounds the memory and costs about twice the time.
+    The returned function maps [num_parameters] to [num_parameters].
     """
+    kind = policy(theta, states[:1].obs).detach()
 
-    def product(chunk: Samples) -> MatrixVectorProduct:
-        at = theta.detach().requires_grad_()
-        distribution = policy(at, chunk.obs)
-        return gauss_newton_product(at, distribution.parameters, distribution.detach().fisher_metric)
+    def outputs(at: Tensor, chunk: Samples) -> Outputs:
+        return policy(at, chunk.obs).parameters
 
-    return mean_product(product, states, chunk_size)
+    def metric(parameters: Outputs, tangents: Outputs) -> Outputs:
+        return kind.with_parameters(*parameters).fisher_metric(tangents)
+
+    return mean_product(outputs, theta, states, chunk_size, metric)
 
 
 def empirical_fisher_vector_product(
@@ -85,12 +98,10 @@ def empirical_fisher_vector_product(
     Same shapes as `fisher_vector_product`. It needs no closed form, but has the sampling noise of the actions.
     """
 
-    def product(chunk: Batch) -> MatrixVectorProduct:
-        at = theta.detach().requires_grad_()
-        log_prob = policy(at, chunk.obs).log_prob(chunk.actions)
-        return gauss_newton_product(at, (log_prob,))
+    def outputs(at: Tensor, chunk: Batch) -> Outputs:
+        return (policy(at, chunk.obs).log_prob(chunk.actions),)
 
-    return mean_product(product, states, chunk_size)
+    return mean_product(outputs, theta, states, chunk_size)
 
 
 def fisher_matrix(policy: Policy, theta: Tensor, obs: Tensor) -> Tensor:
@@ -103,10 +114,34 @@ def fisher_matrix(policy: Policy, theta: Tensor, obs: Tensor) -> Tensor:
     return hessian
 
 
-def gauss_newton_product(
-    theta: Tensor, outputs: tuple[Tensor, ...], metric: Metric = lambda tangents: tangents
+def mean_product(
+    outputs: Callable[[Tensor, SamplesT], Outputs],
+    theta: Tensor,
+    states: SamplesT,
+    chunk_size: int | None = None,
+    metric: Metric = identity,
 ) -> MatrixVectorProduct:
-    """v -> J^T M J v, where J is the Jacobian of `outputs` in `theta` and `metric` multiplies by M (by default M = 1).
+    """v -> J^T M J v / N, where J is the Jacobian in theta of `outputs(theta, states)`, tensors [N, ...].
+
+    All states at once are a graph that is built once and serves every product. Chunks bound the memory: a product then
+    builds and drops the graph of one chunk after the other, in forward mode, which costs half as much again.
+    """
+    if chunk_size is None or chunk_size >= len(states):
+        at = theta.detach().requires_grad_()
+        whole = gauss_newton_product(at, outputs(at, states), metric)
+        return lambda v: whole(v) / len(states)
+
+    def product(v: Tensor) -> Tensor:
+        def of_chunk(chunk: SamplesT) -> Tensor:
+            return forward_mode_product(lambda at: outputs(at, chunk), theta, v, metric)
+
+        return mean_over(states, of_chunk, chunk_size).to(v.dtype)
+
+    return product
+
+
+def gauss_newton_product(theta: Tensor, outputs: Outputs, metric: Metric = identity) -> MatrixVectorProduct:
+    """v -> J^T M J v, where J is the Jacobian of `outputs` in `theta`, and `metric(outputs, .)` multiplies by M.
 
     `outputs` must have been computed from `theta` [num_parameters], which must require a gradient; their graph is kept.
     """
@@ -117,18 +152,24 @@ def gauss_newton_product(
     def product(v: Tensor) -> Tensor:
         pushed_forward = torch.autograd.grad(pulled_back, u, v, retain_graph=True)
         with torch.no_grad():
-            measured = metric(pushed_forward)
+            measured = metric(outputs, pushed_forward)
         (result,) = torch.autograd.grad(outputs, theta, measured, retain_graph=True)
         return result
 
     return product
 
 
-def mean_product(
-    product: Callable[[SamplesT], MatrixVectorProduct], states: SamplesT, chunk_size: int | None
-) -> MatrixVectorProduct:
-    """The mean over states of per-chunk products; a single chunk keeps its graph from one product to the next."""
-    if chunk_size is None or chunk_size >= len(states):
-        whole = product(states)
-        return lambda v: whole(v) / len(states)
-    return lambda v: mean_over(states, lambda chunk: product(chunk)(v), chunk_size).to(v.dtype)
+def forward_mode_product(
+    outputs_at: Callable[[Tensor], Outputs], theta: Tensor, v: Tensor, metric: Metric = identity
+) -> Tensor:
+    """J^T M J v as by `gauss_newton_product`, for a single v: J v comes along with the outputs, in forward mode."""
+    at = theta.detach().requires_grad_()
+    with _FORWARD_MODE, forward_ad.dual_level():
+        dual = forward_ad.make_dual(at, v)  # type: ignore[no-untyped-call]
+        pairs = [forward_ad.unpack_dual(output) for output in outputs_at(dual)]  # type: ignore[no-untyped-call]
+        outputs = tuple(pair.primal for pair in pairs)
+        pushed_forward = tuple(pair.tangent.detach() for pair in pairs)
+    with torch.no_grad():
+        measured = metric(outputs, pushed_forward)
+    (result,) = torch.autograd.grad(outputs, at, measured)
+    return result

@@ -3,7 +3,7 @@
 Reading order: after `policies`. Lesson 02, equations 14 and 15.
 
 A surrogate is a function `(policy, theta, batch) -> terms [N]`, one term L_n(theta) for each state in the batch; the
-objective is their mean. `sampled_surrogate` is equation 15; the vine brings equations 16 and 17 in the same shape, and
+objective is their mean. It asks the policy about this theta and the states of the batch, and about nothing else. `sampled_surrogate` is equation 15; the vine brings equations 16 and 17 in the same shape, and
 any of them can be handed to `trpo.trpo_update`.
 
 Every mean in this package is a sum and a count: summed over chunks that fit in memory, divided once (`mean_over`).
@@ -13,12 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from typing import Any, Protocol, Self, TypeVar, cast
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
-from trpo_lessons.distributions import Distribution, concatenated
 from trpo_lessons.policies import Policy
 
 
@@ -140,27 +139,14 @@ def value_and_gradient(
     batch: SamplesT,
     surrogate: Surrogate = sampled_surrogate,
     chunk_size: int | None = None,
-) -> tuple[float, Tensor, Distribution]:
-    """`surrogate_value`, its gradient, and pi_theta in the states of the batch, all from one pass over them."""
-    distributions = []
+) -> tuple[float, Tensor]:
+    """`surrogate_value` and its gradient, from one pass over the batch."""
 
     def sums(chunk: SamplesT) -> Tensor:
         at = theta.detach().requires_grad_()
-        distribution, known = asked_once(policy, at, chunk.obs)
-        terms = surrogate(known, at, chunk)
-        (gradient,) = torch.autograd.grad(terms.sum(), at)
-        distributions.append(distribution.detach())
-        return torch.cat([terms.detach().double().sum()[None], gradient.double()])
+        value = surrogate(policy, at, chunk).double().sum()
+        (gradient,) = torch.autograd.grad(value, at)
+        return torch.cat([value.detach()[None], gradient.double()])
 
     means = mean_over(batch, sums, chunk_size)
-    return means[0].item(), means[1:].to(theta.dtype), concatenated(distributions)
-
-
-def asked_once(policy: Policy, theta: Tensor, obs: Tensor) -> tuple[Distribution, Policy]:
-    """pi_theta in the states `obs`, and a policy that need not compute it again when a surrogate asks for just that."""
-    distribution = policy(theta, obs)
-
-    def known(at: Tensor, seen: Tensor) -> Distribution:
-        return distribution if at is theta and seen is obs else policy(at, seen)
-
-    return distribution, cast(Policy, known)
+    return means[0].item(), means[1:].to(theta.dtype)

@@ -19,6 +19,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -32,7 +33,6 @@ from trpo_lessons.surrogate import (
     Columns,
     Samples,
     Surrogate,
-    asked_once,
     mean_over,
     sampled_surrogate,
     surrogate_value,
@@ -151,7 +151,7 @@ def trpo_update(
     states = batch if states is None else states
     clock = Stopwatch()
 
-    surrogate_before, gradient, old = value_and_gradient(policy, theta, batch, surrogate, chunk_size)
+    surrogate_before, gradient = value_and_gradient(policy, theta, batch, surrogate, chunk_size)
     report = UpdateReport(surrogate_before, surrogate_after=surrogate_before, gradient_norm=gradient.norm().item())
     clock.lap("gradient")
     if not (math.isfinite(surrogate_before) and math.isfinite(report.gradient_norm)):
@@ -167,12 +167,10 @@ def trpo_update(
         return theta, _refused(report, f"conjugate gradient broke down: {direction.problem}", clock)
     full_step = math.sqrt(2 * delta / direction.curvature) * direction.x
 
-    if states is not batch:
-        old = distributions_in(policy, theta, states, chunk_size)
+    remembered = Remembered(states, distributions_in(policy, theta, states, chunk_size))
 
     def evaluate(fraction: float) -> Candidate:
-        new = theta + fraction * full_step
-        return candidate_at(new, policy, batch, surrogate, Remembered(states, old), chunk_size)
+        return candidate_at(theta + fraction * full_step, policy, batch, surrogate, remembered, chunk_size)
 
     def acceptable(candidate: Candidate) -> bool:
         # Written so that a NaN on either side refuses the candidate.
@@ -205,25 +203,30 @@ def candidate_at(
     remembered: Remembered,
     chunk_size: int | None = None,
 ) -> Candidate:
-    """The candidate `theta` [num_parameters]: its surrogate over the batch, its KL over the states.
+    """The candidate `theta` [num_parameters]: its surrogate over the batch, its KL over the remembered states.
 
-    Where the two are the same, as on a single path, one pass of the network serves both.
+    Where these are the batch, as on a single path, one pass of the network serves both.
     """
-    same = remembered.states is batch
+    shared = remembered.states is batch
     largest = []
 
     def sums(chunk: Remembered) -> Tensor:
-        new, known = asked_once(policy, theta, chunk.obs)
+        new = policy(theta, chunk.obs)
         kl = chunk.old.kl(new)
         largest.append(kl.max())
-        terms = surrogate(known, theta, chunk.states) if same else torch.zeros_like(kl)
+        terms = surrogate(_known(new), theta, chunk.states) if shared else torch.zeros_like(kl)
         return torch.stack([terms.double().sum(), kl.double().sum()])
 
     with torch.no_grad():
         value, mean_kl = mean_over(remembered, sums, chunk_size).tolist()
-    if not same:
+    if not shared:
         value = surrogate_value(policy, theta, batch, surrogate, chunk_size)
     return Candidate(theta, value, mean_kl, torch.stack(largest).max().item())
+
+
+def _known(answer: Distribution) -> Policy:
+    """A policy that was asked already."""
+    return cast(Policy, lambda _theta, _obs: answer)
 
 
 def natural_direction(
