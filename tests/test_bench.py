@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import mujoco
@@ -16,9 +17,12 @@ from hypothesis import strategies as st
 from processes import command
 
 from trpo_lessons import cli, training
-from trpo_lessons.bench import peer_process, speed, table
+from trpo_lessons.bench import game_ceiling, peer_process, robot_ceiling, speed, table
+from trpo_lessons.bench.game_ceiling import GameCeiling
 from trpo_lessons.bench.peer_process import PeerError, PeerProcess
+from trpo_lessons.bench.robot_ceiling import RobotCeiling
 from trpo_lessons.bench.speed import Round, Speed
+from trpo_lessons.envs import GAMES
 from trpo_lessons.envs.mujoco import ROBOTS
 from trpo_lessons.training.loop import PHASES, Trainer
 
@@ -152,11 +156,13 @@ def test_open_loop_and_environment_take_the_robots_of_training_through_the_same_
     trainer = Trainer(training.preset("halfcheetah", "smoke", threads=2, **TINY))
     trainer.iterate()
     before = {name: tensor.clone() for name, tensor in trainer.state()[0].items()}
-    with speed.ExitStack() as stack:
-        simulator = speed._Simulator(trainer, stack)
+    with ExitStack() as stack:
+        simulator = RobotCeiling(trainer, stack)
         simulator.go_to_where(trainer)
-        assert simulator.environment()[0] == speed.BURST * 260, "52 times 5 copies are as many as the ceiling's 256"
-        assert simulator.open_loop()[0] == speed.BURST * speed.CEILING_COPIES
+        assert simulator.environment()[0] == robot_ceiling.BURST * 260, (
+            "52 times 5 copies are as many as the ceiling's 256"
+        )
+        assert simulator.ceiling()[0] == robot_ceiling.BURST * robot_ceiling.CEILING_COPIES
         ours = np.concatenate([env.save_state()["integration_state"] for env in simulator._envs])
         model, data = simulator._model, mujoco.MjData(simulator._model)
         full = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
@@ -179,7 +185,7 @@ def test_open_loop_and_environment_take_the_robots_of_training_through_the_same_
     trainer.close()
 
 
-def _bursts_follow_the_policy(simulator: speed._Simulator, trainer: Trainer) -> None:
+def _bursts_follow_the_policy(simulator: RobotCeiling, trainer: Trainer) -> None:
     """The first begins where training is, each next one where the one before has ended, and the policy chooses."""
     generator = torch.Generator().manual_seed(0)
     for env, trained, bursts in zip(simulator._envs, trainer.sampler.envs, simulator._bursts, strict=True):
@@ -187,7 +193,7 @@ def _bursts_follow_the_policy(simulator: speed._Simulator, trainer: Trainer) -> 
         for start, controls in bursts:
             assert np.array_equal(start["integration_state"], state["integration_state"])
             obs = env.restore_state(start)
-            for t in range(speed.BURST):
+            for t in range(robot_ceiling.BURST):
                 distribution = trainer.policy(trainer.theta, trainer.statistics.normalise(torch.tensor(obs))).detach()
                 drawn = distribution.sample(generator).numpy()
                 np.testing.assert_array_equal(controls[:, t], np.clip(drawn, -1, 1))
@@ -201,15 +207,15 @@ def test_as_many_gradients_as_products_over_the_same_states(monkeypatch: pytest.
     batch, calls = path.batch(path.rewards), {"gradient": 0, "graph": 0, "product": 0}
     gradient, fisher = speed.surrogate_gradient, speed.fisher_vector_product
 
-    def counted_gradient(policy, theta, samples):  # type: ignore[no-untyped-def]
-        assert len(samples) == 100
+    def counted_gradient(policy, theta, samples, chunk_size):  # type: ignore[no-untyped-def]
+        assert (len(samples), chunk_size) == (100, 40)
         calls["gradient"] += 1
-        return gradient(policy, theta, samples)
+        return gradient(policy, theta, samples, chunk_size=chunk_size)
 
-    def counted_fisher(policy, theta, samples):  # type: ignore[no-untyped-def]
-        assert len(samples) == 100
+    def counted_fisher(policy, theta, samples, chunk_size):  # type: ignore[no-untyped-def]
+        assert (len(samples), chunk_size) == (100, 40)
         calls["graph"] += 1
-        product = fisher(policy, theta, samples)
+        product = fisher(policy, theta, samples, chunk_size)
 
         def counted(vector):  # type: ignore[no-untyped-def]
             calls["product"] += 1
@@ -219,15 +225,61 @@ def test_as_many_gradients_as_products_over_the_same_states(monkeypatch: pytest.
 
     monkeypatch.setattr(speed, "surrogate_gradient", counted_gradient)
     monkeypatch.setattr(speed, "fisher_vector_product", counted_fisher)
-    seconds = speed.seconds_of_products(trainer.policy, trainer.theta, batch, 11, 0.01)
+    seconds = speed.seconds_of_products(trainer.policy, trainer.theta, batch, 11, 0.01, 40)
     trainer.close()
     assert min(seconds) > 0
     assert calls["gradient"] == calls["product"] == 11 * calls["graph"] > 0
 
 
-def test_only_robots_have_a_ceiling() -> None:
-    with pytest.raises(ValueError, match="one of swimmer, hopper, walker, halfcheetah, not cartpole"):
+def test_only_robots_and_games_have_a_ceiling() -> None:
+    with pytest.raises(ValueError, match=r"one of swimmer, .*, space_invaders, not cartpole"):
         speed.measure(training.preset("cartpole", "smoke"), 1)
+
+
+# ---- games ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_small_measurement_of_a_game_is_complete() -> None:
+    config = speed.config_for("pong", num_envs=3, steps_per_iteration=60, fisher_stride=2, chunk_size=20, threads=2)
+    assert (config.preset, config.hidden, config.value_hidden) == ("paper", (20,), ())
+    measured = speed.measure(config, 0.2)
+    for each in measured.rounds:
+        numbers = dataclasses.asdict(each)
+        assert (numbers.pop("peer"), numbers.pop("vine")) == (None, None)
+        assert all(np.isfinite(number) and number > 0 for number in numbers.values())
+    assert all(0 < measured.shares[phase] < 1 for phase in PHASES if phase not in ("advantages", "value"))
+    facts, text = table.as_facts(measured), table.as_text(measured)
+    assert facts["ratios"].keys() == {"environment_of_ceiling", "training_of_ceiling", "fisher_product_in_gradients"}
+    assert facts["preset"] == "paper"
+    json.loads(json.dumps(facts, allow_nan=False))
+    assert "pong, paper preset, 3 environments" in text
+    assert "ale_py's own threads" in text
+    assert "vine" not in text + table.as_line(1, measured.rounds[0])
+    assert "not measured: its recipe is for robots\n" in text
+
+
+def test_the_games_of_training_and_native_ones_take_the_actions_of_the_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(speed.config_for("pong", num_envs=3, steps_per_iteration=60, threads=2))
+    path = trainer.sampler.sample(trainer.policy, trainer.theta, trainer.statistics)
+    taken: dict[int, list[np.ndarray]] = {}
+    with ExitStack() as stack:
+        ceiling = GameCeiling(trainer, path, stack)
+        assert [env.num_envs for env in ceiling._groups] == [2, 1]
+        for env in (ceiling._native, *ceiling._groups):
+            step, seen = env.step, taken.setdefault(id(env), [])
+            monkeypatch.setattr(
+                env, "step", lambda actions, step=step, seen=seen: (seen.append(actions), step(actions))
+            )
+        assert ceiling.ceiling()[0] == ceiling.environment()[0] == game_ceiling.BURST * 3
+        ceiling.ceiling()
+        native, *groups = taken.values()
+    trainer.close()
+    # Paths of 20 steps, bursts of 50: the second one begins with row 10.
+    assert all(np.array_equal(actions, path.actions[t % 20]) for t, actions in enumerate(native))
+    assert len(native) == 100
+    assert all(
+        np.array_equal(np.concatenate(rows), path.actions[t % 20]) for t, rows in enumerate(zip(*groups, strict=True))
+    )
 
 
 # ---- sb3-contrib in its own process ---------------------------------------------------------------------------------
@@ -284,14 +336,14 @@ def test_bench_prints_json_alone_and_a_line_for_each_round_on_the_side() -> None
     assert f"environment {first['environment'] / first['ceiling']:.2f}, " in lines[0]
 
 
-def test_the_command_knows_every_robot() -> None:
-    assert set(cli.ROBOTS) == set(ROBOTS)
+def test_the_command_knows_every_robot_and_game() -> None:
+    assert (tuple(ROBOTS), tuple(GAMES)) == (cli.ROBOTS, cli.GAMES)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("cartpole", "'cartpole' is not one of 'swimmer', 'hopper', 'walker', 'halfcheetah'"),
+        ("cartpole", "'cartpole' is not one of 'swimmer', 'hopper', 'walker', 'halfcheetah', 'beam_rider'"),
         ("--envs 100", "steps_per_iteration (4096) must be a multiple of num_envs (100)"),
         ("--envs 0", "num_envs must be a whole number, at least 1, got 0"),
         ("--threads 0", "threads must be a whole number, at least 1, got 0"),

@@ -30,6 +30,7 @@ STOPPED = 130  # 128 + SIGINT, as shells have it
 RUNS = Path("runs")
 LONGEST_FILM = 60  # s; its pictures take half a gigabyte of memory
 ROBOTS = ("swimmer", "hopper", "walker", "halfcheetah")
+GAMES = ("beam_rider", "breakout", "enduro", "pong", "qbert", "seaquest", "space_invaders")
 OWN_OPTIONS = ("sampling", "preset", "seed", "device", "iterations", "steps_per_iteration")
 
 
@@ -200,7 +201,7 @@ def watch(run: Path, episodes: int, seconds: float, seed: int, out: Path | None)
 
 
 @commands.command()
-@click.argument("task", type=click.Choice(ROBOTS), default="hopper", metavar="[TASK]")
+@click.argument("task", type=click.Choice((*ROBOTS, *GAMES)), default="hopper", metavar="[TASK]")
 @click.option("--seconds", type=click.FloatRange(1, 3600), default=60, show_default=True, help="Measure for so long.")
 @click.option("--envs", "num_envs", type=int, help="Environments side by side.  [default: the preset's]")
 @click.option("--threads", type=int, help="Of simulator and training.  [default: 2]")
@@ -208,16 +209,16 @@ def watch(run: Path, episodes: int, seconds: float, seed: int, out: Path | None)
 def bench(task: str, seconds: float, num_envs: int | None, threads: int | None, as_json: bool) -> None:
     """Measure how fast training is.
 
-    TASK is swimmer, hopper (the default), walker, or halfcheetah. Environment and training are compared with MuJoCo's
-    own open-loop rollout, the ceiling; the phases of an iteration with each other; a Fisher product with a gradient;
-    and training with sb3-contrib where that is installed. Everything is measured in turns, and what is compared was
-    measured side by side.
+    TASK is swimmer, hopper (the default), walker, halfcheetah, or a game. Environment and training are compared with a
+    ceiling: MuJoCo's own open-loop rollout, or games in the emulator's own threads without a policy; the phases of an
+    iteration with each other; a Fisher product with a gradient; and training of robots with sb3-contrib where that is
+    installed. Robots are trained as in the class preset, games with the paper's network. Everything is measured in
+    turns, and what is compared was measured side by side.
     """
-    from trpo_lessons import training
     from trpo_lessons.bench import speed, table
 
     given = {"num_envs": num_envs, "threads": threads}
-    config = training.preset(task, "class", **{name: count for name, count in given.items() if count is not None})
+    config = speed.config_for(task, **{name: count for name, count in given.items() if count is not None})
     numbers = itertools.count(1)
     result = speed.measure(config, seconds, lambda each: click.echo(table.as_line(next(numbers), each), err=True))
     click.echo(json.dumps(table.as_facts(result), indent=2) if as_json else table.as_text(result))

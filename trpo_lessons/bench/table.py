@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 
 from trpo_lessons.bench.speed import Round, Speed
+from trpo_lessons.envs import GAMES
 from trpo_lessons.training.run_folder import environment_facts
 
 RATIOS: dict[str, Callable[[Round], float]] = {
     "environment_of_ceiling": lambda r: r.environment / r.ceiling,
     "training_of_ceiling": lambda r: r.training / r.ceiling,
-    "vine_of_ceiling": lambda r: r.vine / r.ceiling,
+    "vine_of_ceiling": lambda r: (r.vine or np.nan) / r.ceiling,
     "fisher_product_in_gradients": lambda r: r.fisher_product / r.gradient,
 }
 TO_PEER: Callable[[Round], float] = lambda r: r.training / (r.peer or np.nan)  # noqa: E731 (as the others)
+CEILINGS = {False: "mujoco.rollout, open loop", True: "ale_py's own threads, without a policy"}
 NAMES = {"cg": "conjugate gradient", "value": "value fit"}
 
 
@@ -39,8 +41,11 @@ def spread(speed: Speed, quantity: Callable[[Round], float]) -> Spread:
 def as_facts(speed: Speed) -> dict[str, Any]:
     """Everything as values for JSON: settings, machine, ratios, shares, and the rounds that they come from."""
     ratios = dict(RATIOS) if speed.no_peer else {**RATIOS, "training_to_sb3_contrib": TO_PEER}
+    if not _has_vine(speed):
+        del ratios["vine_of_ceiling"]
     return {
         "task": speed.config.task,
+        "preset": speed.config.preset,
         "num_envs": speed.config.num_envs,
         "threads": speed.config.threads,
         "environment": environment_facts(speed.config.threads),
@@ -57,14 +62,17 @@ def as_text(speed: Speed) -> str:
     """The table for a terminal."""
     config = speed.config
     lines = [
-        f"{config.task}, {config.num_envs} environments, {config.threads} threads: medians of {len(speed.rounds)} "
-        "rounds, in brackets where the middle half of them lies",
+        f"{config.task}, {config.preset} preset, {config.num_envs} environments, {config.threads} threads: medians of "
+        f"{len(speed.rounds)} rounds, in brackets where the middle half of them lies",
         "",
-        _line("ceiling", _steps(speed, lambda r: r.ceiling), "mujoco.rollout, open loop"),
+        _line("ceiling", _steps(speed, lambda r: r.ceiling), CEILINGS[config.task in GAMES]),
         _line("environment alone", _steps(speed, lambda r: r.environment), _ratio(speed, "environment_of_ceiling")),
         _line("training", _steps(speed, lambda r: r.training), _ratio(speed, "training_of_ceiling")),
-        _line("vine sampling", _steps(speed, lambda r: r.vine), _ratio(speed, "vine_of_ceiling")),
     ]
+    if _has_vine(speed):
+        lines.append(
+            _line("vine sampling", _steps(speed, lambda r: r.vine or np.nan), _ratio(speed, "vine_of_ceiling"))
+        )
     if speed.no_peer:
         lines.append(_line("sb3-contrib", "", f"not measured: {speed.no_peer}"))
     else:
@@ -83,8 +91,13 @@ def as_line(number: int, each: Round) -> str:
     """One round, while people wait for the others."""
     peer = f", {TO_PEER(each):.1f} times sb3-contrib" if each.peer else ""
     environment, training, vine, _ = (ratio(each) for ratio in RATIOS.values())
-    shares = f"environment {environment:.2f}, training {training:.2f}, vine sampling {vine:.2f} of it"
+    told_vine = f", vine sampling {vine:.2f}" if each.vine else ""
+    shares = f"environment {environment:.2f}, training {training:.2f}{told_vine} of it"
     return f"round {number}: ceiling {each.ceiling:,.0f} steps/s, {shares}{peer}"
+
+
+def _has_vine(speed: Speed) -> bool:
+    return all(each.vine for each in speed.rounds)
 
 
 def _line(name: str, figure: str, told: str) -> str:
