@@ -112,7 +112,8 @@ _CLASS_VINE: dict[str, dict[str, Any]] = {
         "rollout_length": 20,
     },
     "hopper": {**_FEW_STATES, "vine_states": 64, "vine_branches": 4, "rollout_length": 10},
-    "walker": {**_FEW_STATES, "vine_states": 32, "vine_branches": 4, "rollout_length": 10},
+    # Twice as many branches of half the length: 3703 in place of 833.
+    "walker": {**_FEW_STATES, "vine_states": 64, "vine_branches": 4, "rollout_length": 5},
     "halfcheetah": {**_FEW_STATES, "vine_states": 64, "vine_branches": 4, "rollout_length": 10},
 }
 _PAPER_VINE_HOPPER: dict[str, Any] = {
