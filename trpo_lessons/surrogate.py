@@ -3,8 +3,9 @@
 Reading order: after `policies`. Lesson 02, equations 14 and 15.
 
 A surrogate is a function `(policy, theta, batch) -> terms [N]`, one term L_n(theta) for each state in the batch; the
-objective is their mean. It asks the policy about this theta and the states of the batch, and about nothing else. `sampled_surrogate` is equation 15; the vine brings equations 16 and 17 in the same shape, and
-any of them can be handed to `trpo.trpo_update`.
+objective is their mean. It asks the policy about this theta and the states of the batch, and about nothing else.
+`sampled_surrogate` is equation 15; the vine brings equations 16 and 17 in the same shape, and any of them can be handed
+to `trpo.trpo_update`.
 
 Every mean in this package is a sum and a count: summed over chunks that fit in memory, divided once (`mean_over`).
 """
@@ -13,11 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar, cast
 
 import torch
 from torch import Tensor
 
+from trpo_lessons.distributions import Distribution, concatenated
 from trpo_lessons.policies import Policy
 
 
@@ -139,14 +141,22 @@ def value_and_gradient(
     batch: SamplesT,
     surrogate: Surrogate = sampled_surrogate,
     chunk_size: int | None = None,
-) -> tuple[float, Tensor]:
-    """`surrogate_value` and its gradient, from one pass over the batch."""
+) -> tuple[float, Tensor, Distribution]:
+    """`surrogate_value`, its gradient, and what the policy says in the states of the batch: all from one pass."""
+    answers = []
 
     def sums(chunk: SamplesT) -> Tensor:
         at = theta.detach().requires_grad_()
-        value = surrogate(policy, at, chunk).double().sum()
+        answer = policy(at, chunk.obs)
+        answers.append(answer.detach())
+        value = surrogate(asked_already(answer), at, chunk).double().sum()
         (gradient,) = torch.autograd.grad(value, at)
         return torch.cat([value.detach()[None], gradient.double()])
 
     means = mean_over(batch, sums, chunk_size)
-    return means[0].item(), means[1:].to(theta.dtype)
+    return means[0].item(), means[1:].to(theta.dtype), concatenated(answers)
+
+
+def asked_already(answer: Distribution) -> Policy:
+    """A policy that has been asked, for a surrogate that would ask it the same again."""
+    return cast(Policy, lambda _theta, _obs: answer)

@@ -19,7 +19,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -33,6 +32,7 @@ from trpo_lessons.surrogate import (
     Columns,
     Samples,
     Surrogate,
+    asked_already,
     mean_over,
     sampled_surrogate,
     surrogate_value,
@@ -151,7 +151,7 @@ def trpo_update(
     states = batch if states is None else states
     clock = Stopwatch()
 
-    surrogate_before, gradient = value_and_gradient(policy, theta, batch, surrogate, chunk_size)
+    surrogate_before, gradient, old = value_and_gradient(policy, theta, batch, surrogate, chunk_size)
     report = UpdateReport(surrogate_before, surrogate_after=surrogate_before, gradient_norm=gradient.norm().item())
     clock.lap("gradient")
     if not (math.isfinite(surrogate_before) and math.isfinite(report.gradient_norm)):
@@ -167,7 +167,9 @@ def trpo_update(
         return theta, _refused(report, f"conjugate gradient broke down: {direction.problem}", clock)
     full_step = math.sqrt(2 * delta / direction.curvature) * direction.x
 
-    remembered = Remembered(states, distributions_in(policy, theta, states, chunk_size))
+    if states is not batch:
+        old = distributions_in(policy, theta, states, chunk_size)
+    remembered = Remembered(states, old)
 
     def evaluate(fraction: float) -> Candidate:
         return candidate_at(theta + fraction * full_step, policy, batch, surrogate, remembered, chunk_size)
@@ -214,7 +216,7 @@ def candidate_at(
         new = policy(theta, chunk.obs)
         kl = chunk.old.kl(new)
         largest.append(kl.max())
-        terms = surrogate(_known(new), theta, chunk.states) if shared else torch.zeros_like(kl)
+        terms = surrogate(asked_already(new), theta, chunk.states) if shared else torch.zeros_like(kl)
         return torch.stack([terms.double().sum(), kl.double().sum()])
 
     with torch.no_grad():
@@ -222,11 +224,6 @@ def candidate_at(
     if not shared:
         value = surrogate_value(policy, theta, batch, surrogate, chunk_size)
     return Candidate(theta, value, mean_kl, torch.stack(largest).max().item())
-
-
-def _known(answer: Distribution) -> Policy:
-    """A policy that was asked already."""
-    return cast(Policy, lambda _theta, _obs: answer)
 
 
 def natural_direction(
