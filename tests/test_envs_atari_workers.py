@@ -30,7 +30,7 @@ def test_there_is_one_worker_for_each_thread_and_no_more_than_games(env):
 
 
 def workers_of(threads, num_envs):
-    from trpo_lessons.envs.atari.vector import worker_count
+    from trpo_lessons.envs.atari.games import worker_count
 
     return worker_count(threads, num_envs)
 

@@ -21,16 +21,8 @@ Bools = NDArray[np.bool_]
 State = dict[str, NDArray[Any]]
 
 
-class RestorableVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC):
-    """E copies of one environment that can be saved, and put back into a saved state, at any step.
-
-    `save_state()` returns a dict of plain numeric arrays with leading axis E. It is complete: what follows a
-    `restore_state` is the same to the bit as what followed the save, also in a new process. Because every array has
-    one row for each copy, rows can be picked, repeated and put into an environment of another size: that is how the
-    vine sampling scheme branches (section 5.2 of the paper)::
-
-        rows = {name: array[[3, 3, 3]] for name, array in env.save_state().items()}
-        branches.restore_state(rows)        # three copies of copy 3, random generator included
+class EpisodicVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC):
+    """E copies of one environment, with a time limit, automatic resets and the statistics of episodes.
 
     Resets are SAME_STEP: the step that ends an episode already returns the first observation of the next one, and the
     last observation of the old one is in `infos["final_obs"]`. So every step is a real transition, no reset is ever
@@ -43,7 +35,7 @@ class RestorableVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], A
     Terminated means that no reward follows (bootstrap nothing); truncated means that the time limit cut the episode
     (bootstrap the value of the final observation).
 
-    A concrete environment provides its physics only: `_physics`, `_reset_rows`, `_advance` and `_observe`.
+    A concrete environment provides its physics only: `_reset_rows`, `_advance` and `_observe`.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}  # noqa: RUF012 (Gymnasium's own idiom)
@@ -74,10 +66,6 @@ class RestorableVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], A
         self._needs_reset = True
 
     # What a concrete environment provides.
-
-    @abstractmethod
-    def _physics(self) -> State:
-        """The live arrays that hold the physical state, each with leading axis E; restoring writes into them."""
 
     @abstractmethod
     def _reset_rows(self, rows: NDArray[np.intp]) -> None:
@@ -114,7 +102,7 @@ class RestorableVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], A
         Raises ValueError for actions of a wrong shape, type or value, and ResetNeeded before the first reset.
         """
         if self._needs_reset:
-            raise ResetNeeded(f"call reset() or restore_state() of {self.task} before step()")
+            raise ResetNeeded(f"call reset() of {self.task} before step()")
         obs, rewards, terminated = self._advance(checked_actions(self, self.task, actions))
         self._elapsed_steps += 1
         self._episode_returns += rewards
@@ -134,7 +122,24 @@ class RestorableVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], A
         self._episode_returns[rows] = 0.0
         self._reset_rows(rows)
 
-    # Save and restore.
+
+class RestorableVectorEnv(EpisodicVectorEnv):
+    """E copies of one environment that can be saved, and put back into a saved state, at any step.
+
+    `save_state()` returns a dict of plain numeric arrays with leading axis E. It is complete: what follows a
+    `restore_state` is the same to the bit as what followed the save, also in a new process. Because every array has
+    one row for each copy, rows can be picked, repeated and put into an environment of another size: that is how the
+    vine sampling scheme branches (section 5.2 of the paper)::
+
+        rows = {name: array[[3, 3, 3]] for name, array in env.save_state().items()}
+        branches.restore_state(rows)        # three copies of copy 3, random generator included
+
+    A concrete environment also provides the arrays that hold its physical state: `_physics`.
+    """
+
+    @abstractmethod
+    def _physics(self) -> State:
+        """The live arrays that hold the physical state, each with leading axis E; restoring writes into them."""
 
     def save_state(self) -> State:
         """Copies of everything that the future depends on, each array with leading axis E; see the class."""

@@ -6,7 +6,8 @@ In reading order:
     resize      a screen made smaller, by the mean over areas
     console     one game: frame skip, maximum over two frames, four stacked frames, save and restore
     workers     processes that each play some of the games, and the memory they share with this one
-    vector      E games as an environment that saves and restores its state
+    games       E games side by side: what the two ways to play them have in common
+    vector      the games played by those processes, as an environment that saves and restores its state
     native      the same games played by `ale_py`'s own threads: faster, but what it plays cannot be saved
     frames      frames stored once, stacked when they are used
     scores      what a random player and a person score

@@ -1,8 +1,7 @@
-"""E games side by side, as an environment that saves and restores its state."""
+"""The games, played by processes that each keep some of the emulators: they can be saved and restored."""
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,62 +12,23 @@ from numpy.typing import NDArray
 
 from trpo_lessons.envs.atari import workers
 from trpo_lessons.envs.atari.console import unpack_emulator
-from trpo_lessons.envs.atari.settings import FRAME_SKIP, MAX_EPISODE_STEPS, NOOP, AtariSettings, Controls, rom_path
-from trpo_lessons.envs.base import Bools, Floats, RestorableVectorEnv, State, refuse_options
-from trpo_lessons.envs.random_state import Seed, one_seed_each
+from trpo_lessons.envs.atari.games import GamesVectorEnv
+from trpo_lessons.envs.atari.settings import FRAME_SKIP, NOOP
+from trpo_lessons.envs.base import Bools, Floats, RestorableVectorEnv, State
 
 
-class AtariVectorEnv(RestorableVectorEnv):
-    """E games. Observations are uint8 [E, 4, height, width], rewards the raw score; an episode is a whole game.
+class AtariVectorEnv(GamesVectorEnv, RestorableVectorEnv):
+    """E games as an environment that saves and restores its state."""
 
-    A step is four frames. A game that lasts 108,000 frames (half an hour) is truncated. Infos of every step hold
-    `lives` [E] int64, those of the state that the observation shows, and `life_lost` [E] bool, a learning signal: a
-    life was lost and the game goes on. The newest frame is the last one of an observation; frames from before the start
-    of a game are zero. `frames` stores each of them once.
-    """
-
-    def __init__(
-        self,
-        game: str,
-        num_envs: int,
-        settings: AtariSettings | None = None,
-        *,
-        seed: Seed = None,
-        threads: int | None = None,
-        max_episode_steps: int = MAX_EPISODE_STEPS,
-    ) -> None:
-        """threads: how many processes play, None takes one for each processor. Raises MissingRom."""
-        self.settings = settings or AtariSettings()
-        rom = rom_path(game)
-        self._controls = Controls(game, self.settings.actions)
-        super().__init__(
-            game,
-            num_envs,
-            self.settings.observation_space,
-            self._controls.space,
-            max_episode_steps=max_episode_steps,
-            seed=seed,
-        )
-        self._workers = workers.Workers(game, rom, self.settings, num_envs, worker_count(threads, num_envs))
+    def _open(self, num_players: int) -> None:
+        self._workers = workers.Workers(self.task, self._rom, self.settings, self.num_envs, num_players)
         self._close_workers = weakref.finalize(self, self._workers.close)  # also when nobody calls close
         self._shared = self._workers.arrays
-        self._held = np.full(num_envs, NOOP, dtype=np.int64)  # the emulator's action in the last frame
-        self._is_loaded = False
+        self._held = np.full(self.num_envs, NOOP, dtype=np.int64)  # the emulator's action in the last frame
 
-    def reset(self, *, seed: Seed = None, options: dict[str, Any] | None = None) -> tuple[NDArray[Any], dict[str, Any]]:
-        """As `RestorableVectorEnv.reset`. With a seed, every cartridge is inserted anew: 0.1 s a game."""
-        refuse_options(self.task, options)
-        if seed is not None:
-            one_seed_each(self.num_envs, seed)  # refuses bad ones while the games still can go on
-            self._is_loaded = False
-        return super().reset(seed=seed, options=options)
-
-    def step(self, actions: NDArray[Any]) -> tuple[NDArray[Any], Floats, Bools, Bools, dict[str, Any]]:
-        """As `RestorableVectorEnv.step`, with lives in the infos."""
-        lives = self._shared["lives"].copy()
-        obs, rewards, terminated, truncated, infos = super().step(actions)
-        infos |= lives_told(lives, self._shared["lives"], terminated | truncated)
-        return obs, rewards, terminated, truncated, infos
+    @property
+    def _lives(self) -> NDArray[np.int64]:
+        return self._shared["lives"]
 
     def render(self) -> tuple[NDArray[np.uint8], ...]:
         """The screens in colour, [210, 160, 3] each; right after a restore those of an earlier moment."""
@@ -141,15 +101,3 @@ class AtariVectorEnv(RestorableVectorEnv):
     def close_extras(self, **_kwargs: Any) -> None:
         """End the processes."""
         self._close_workers()
-
-
-def worker_count(threads: int | None, num_envs: int) -> int:
-    """One for each processor, or as many as are asked for, but never more than there are games."""
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads must be 1 or more, not {threads}")
-    return min(threads or os.cpu_count() or 1, num_envs)
-
-
-def lives_told(before: NDArray[np.int64], after: NDArray[np.int64], done: Bools) -> dict[str, NDArray[Any]]:
-    """What infos say of lives, for the steps that led from `before` to `after`, each [E]."""
-    return {"lives": after.copy(), "life_lost": (after < before) & ~done}
