@@ -3,6 +3,7 @@
 `VectorEnvContract` holds for everything `envs.make` returns, `RestorableContract` also for what saves its state.
 """
 
+import copy
 import subprocess
 import sys
 from typing import ClassVar
@@ -81,8 +82,8 @@ class VectorEnvContract:
             arrays = [obs, rewards, terminated, truncated, *(infos[name] for name in sorted(told))]
             returned += arrays
             copies += [array.copy() for array in arrays]
-        for array, copy in zip(returned, copies, strict=True):
-            np.testing.assert_array_equal(array, copy)
+        for array, kept in zip(returned, copies, strict=True):
+            np.testing.assert_array_equal(array, kept)
 
     def test_copy_i_is_seeded_with_seed_plus_i(self):
         obs, _ = self.make().reset(seed=7)
@@ -366,7 +367,7 @@ class RestorableContract(VectorEnvContract):
 
 class ForgetsItsGenerators(CartPole):
     def restore_state(self, state):
-        generators = self._generators
+        generators = copy.deepcopy(self._generators)
         obs = super().restore_state(state)
         self._generators = generators
         return obs

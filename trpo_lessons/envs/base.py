@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from trpo_lessons.envs.random_state import COLUMNS, Seed, make_generators, pack_generators, unpack_generators
+from trpo_lessons.envs.random_state import COLUMNS, Seed, make_generators, pack_generators, put_back
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -167,9 +167,7 @@ class RestorableVectorEnv(EpisodicVectorEnv):
             array[which] = state[name]
         self._elapsed_steps[which] = state["elapsed_steps"]
         self._episode_returns[which] = state["episode_returns"]
-        self._generators = self._generators.copy()
-        for row, generator in zip(which, unpack_generators(state["generators"]), strict=True):
-            self._generators[row] = generator
+        put_back([self._generators[row] for row in which], state["generators"])
         self._needs_reset = False
         return self._observe()
 

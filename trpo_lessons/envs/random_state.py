@@ -42,7 +42,7 @@ def make_generators(num_envs: int, seed: Seed = None) -> list[np.random.Generato
 
 
 def pack_generators(generators: Sequence[np.random.Generator]) -> NDArray[np.uint64]:
-    """The complete states of E PCG64 generators as uint64 [E, 6]; `unpack_generators` is the inverse.
+    """The complete states of E PCG64 generators as uint64 [E, 6]; `put_back` is the inverse.
 
     Raises ValueError for another kind of bit generator.
     """
@@ -52,15 +52,10 @@ def pack_generators(generators: Sequence[np.random.Generator]) -> NDArray[np.uin
     return packed
 
 
-def unpack_generators(packed: NDArray[np.uint64]) -> list[np.random.Generator]:
-    """New generators that go on exactly where the packed ones [E, 6] stood."""
-    generators = []
-    for row in packed.tolist():
-        # The seed is overwritten on the next line; a constant is cheaper than asking the system for entropy.
-        bit_generator = np.random.PCG64(0)
-        bit_generator.state = _unpack(row)
-        generators.append(np.random.Generator(bit_generator))
-    return generators
+def put_back(generators: Sequence[np.random.Generator], packed: NDArray[np.uint64]) -> None:
+    """Let E generators go on exactly where the packed ones [E, 6] stood."""
+    for generator, row in zip(generators, packed.tolist(), strict=True):
+        generator.bit_generator.state = _unpack(row)
 
 
 def _pack(state: Any) -> list[int]:

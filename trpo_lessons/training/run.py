@@ -126,6 +126,9 @@ def _run_to_the_end(trainer: Trainer, folder: RunFolder, progress: bool) -> Run:
 def _check_device(config: TrainConfig) -> None:
     if config.device == "cuda" and not torch.cuda.is_available():
         raise RunError("device cuda: there is no usable GPU on this machine; train with --device cpu or auto")
+    # Convolutions in float32, as on a CPU. By default a GPU rounds what goes into them to 10 bits (TF32); the networks
+    # are too small to be much faster for it.
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def _trainer(config: TrainConfig) -> Trainer:
