@@ -370,11 +370,45 @@ def test_the_figure_holds_trunk_states_and_branches() -> None:
     assert all(any(np.array_equal(one, other) for other in drawn) for one in expected)
     curves = [line.get_xydata() for line in axes.lines]
     assert any(np.array_equal(curve, trunk[:, [0, 1]]) for curve in curves)
+    assert [text.get_text() for text in axes.texts] == ["1", "1", "2", "2"], "each state's number, at both ends"
+    for number, each in ((1, fans[0]), (2, fans[1])):
+        at_end, at_start = (text.xy for text in axes.texts if text.get_text() == str(number))
+        np.testing.assert_array_equal(at_start, each.paths[0][0, [0, 1]])
+        assert any(np.array_equal(at_end, path[-1, [0, 1]]) for path in each.paths)
     figure = plt.figure()
     draw_fans(figure, {"one": fans[0], "other": fans[1]})
     assert [len(axes.lines) for axes in figure.axes] == [2, 2]
     assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
     plt.close("all")
+
+
+def test_the_alternative_text_names_the_lowest_points() -> None:
+    trade = lesson.compute_trade("4 drawn", 12, 100, lesson.COMMON)
+    lowest = {name: lesson.LENGTHS[row.argmin()] for name, row in trade.by_length.items()}
+    text = lesson.alt_of_trade(trade)
+    assert all(f"{length} with {name}" in text for name, length in lowest.items())
+    for name, row in trade.by_length.items():  # "falls and rises again"
+        assert 0 < row.argmin() < len(row) - 1, name
+        turns = np.sign(np.diff(row))
+        assert (np.diff(turns) >= 0).all(), name
+
+
+def test_a_policy_may_be_asked_in_vain_for_the_first_action() -> None:
+    def asks_first(
+        step: Any, state: Any, first_action: int, policy: Any, noise: Any, gamma: float, value: Any
+    ) -> float:
+        policy(state, noise[0, 0])
+        return float(checks.branch_value.reference(step, state, first_action, policy, noise, gamma, value))
+
+    assert checks.branch_value.outcome(asks_first).status == "passed"
+
+
+def test_a_number_of_states_is_an_integer() -> None:
+    def floored(budget: int, trunk_steps: int, num_branches: int, length: int) -> Any:
+        return np.floor((budget - trunk_steps) / (num_branches * length))
+
+    assert "of type int" in checks.affordable_states.outcome(floored).line
+    assert checks.affordable_states.outcome(lambda *sizes: np.int64(floored(*sizes))).status == "passed"
 
 
 def test_solutions_are_what_the_package_does() -> None:

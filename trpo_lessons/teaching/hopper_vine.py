@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import mujoco  # type: ignore[import-untyped]
@@ -23,6 +24,7 @@ from trpo_lessons.viewing.drawing import RobotDrawing
 
 Floats = npt.NDArray[np.float64]
 X, Z = 0, 1  # of the torso, in m, among a walking robot's positions
+NUMBER: dict[str, Any] = {"fontsize": 9, "fontweight": "bold", "color": VERMILION, "ha": "center"}
 
 
 @dataclass(frozen=True)
@@ -34,21 +36,29 @@ class Fan:
 
 
 def draw_vine(figure: Figure, model: mujoco.MjModel, trunk: Floats, fans: Sequence[Fan]) -> None:
-    """The torso of a walking robot along its trunk [steps, nq], and along the branches, colored by their Q-values."""
+    """The torso of a walking robot along its trunk [steps, nq], and along the branches, colored by their Q-values.
+
+    The states are numbered from 1 in the order given; a branch ends in a dot, beside the number of its state.
+    """
     axes = figure.subplots()
     axes.axhline(0, color=BLACK, linewidth=1)
     everything = np.concatenate([fan.q_values for fan in fans])
     color = ScalarMappable(Normalize(everything.min(), everything.max()), matplotlib.colormaps["viridis"])
     outlines = RobotDrawing(model).outlines
-    for fan in fans:
+    for number, fan in enumerate(fans, start=1):
         lines = [path[:, [X, Z]] for path in fan.paths]
-        axes.add_collection(LineCollection(lines, colors=color.to_rgba(fan.q_values), linewidths=1.6, zorder=3))
+        colors, ends = color.to_rgba(fan.q_values), np.array([line[-1] for line in lines])
+        axes.add_collection(LineCollection(lines, colors=colors, linewidths=1.6, zorder=3))
+        axes.scatter(ends[:, 0], ends[:, 1], s=14, color=colors, zorder=4)
+        axes.annotate(str(number), ends[ends[:, 0].argmax()], xytext=(9, -3), textcoords="offset points", **NUMBER)
         start = fan.paths[0][0]
         axes.add_collection(PolyCollection(outlines(start), facecolors="#DDDDDD", edgecolors=GREY, zorder=1))
         axes.plot(start[X], start[Z], "o", color=VERMILION, markersize=8, zorder=5)
+        beside = (-6, 7) if number % 2 else (6, -14)  # two states that are close to each other keep their numbers apart
+        axes.annotate(str(number), start[[X, Z]], xytext=beside, textcoords="offset points", zorder=6, **NUMBER)
     axes.plot(trunk[:, X], trunk[:, Z], color=BLACK, linestyle="-", linewidth=2.4, zorder=2, label="trunk")
     axes.plot([], [], "o", color=VERMILION, label="rollout set")
-    axes.plot([], [], color=color.to_rgba(everything.mean()), linestyle="-", label="branches")
+    axes.plot([], [], color=color.to_rgba(everything.mean()), linestyle="-", label="branches, each to its end")
     axes.set(xlabel="x, m", ylabel="height, m", ylim=(-0.1, 1.95), aspect="equal")
     axes.legend(loc="upper left", fontsize=9, ncols=3)
     figure.colorbar(color, ax=axes, label="Q of the branch", shrink=0.7)

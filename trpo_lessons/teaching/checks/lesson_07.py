@@ -55,6 +55,12 @@ def each_step_once(student: Chooser, rng: Generator) -> bool:
     return len(np.unique(student(lengths, evenly), axis=0)) == int(lengths.sum())
 
 
+@choose_states.property("Row n of the answer should belong to number n: numbers in another order, rows in that order.")
+def rows_belong_to_numbers(student: Chooser, rng: Generator) -> bool:
+    lengths, uniforms = trajectories_and_numbers(rng)
+    return close(student(lengths, uniforms[::-1].copy()), np.asarray(student(lengths, uniforms))[::-1])
+
+
 @choose_states.property("With a single trajectory of 10 steps, the number 0.25 should choose step 2, and 0.99 step 9.")
 def one_trajectory(student: Chooser, _rng: Generator) -> bool:
     return close(student(np.array([10]), np.array([0.25, 0.99])), [[0, 2], [0, 9]])
@@ -129,6 +135,50 @@ def numbered_moment_by_moment(lengths: Integers, uniforms: Floats) -> Integers:
     return np.array(steps)[(uniforms * len(steps)).astype(np.int64)]
 
 
+@choose_states.mistake(
+    "order",
+    "You sort what you have chosen; tempting, because the trunk is followed in the order of time. All steps are as "
+    "likely as they should be, but row n of the answer has to belong to the n-th of the numbers.",
+)
+def sorted_by_time(lengths: Integers, uniforms: Floats) -> Integers:
+    chosen: Integers = choose_states.reference(lengths, np.sort(uniforms))
+    return chosen
+
+
+@choose_states.mistake(
+    "indexing",
+    "You count the first step of a trajectory as one more step of the trajectory before; tempting, because the sum of "
+    "the lengths so far looks like the number of a last step. Steps are numbered from 0: a first trajectory of 5 steps "
+    "has the numbers 0 to 4, and 5 begins the next one.",
+)
+def first_steps_go_to_the_one_before(lengths: Integers, uniforms: Floats) -> Integers:
+    which = (uniforms * lengths.sum()).astype(np.int64)
+    ends = np.cumsum(lengths)
+    trajectory = np.searchsorted(ends, which, side="left")
+    return np.stack([trajectory, which - (ends - lengths)[trajectory]], axis=1)
+
+
+@choose_states.mistake(
+    "indexing",
+    "You return the number of the step in the whole trunk; tempting, because that is what the uniform number chose. "
+    "The second column is the step within its trajectory: take off the steps of all trajectories before it.",
+)
+def counted_from_the_start_of_the_trunk(lengths: Integers, uniforms: Floats) -> Integers:
+    which = (uniforms * lengths.sum()).astype(np.int64)
+    return np.stack([np.searchsorted(np.cumsum(lengths), which, side="right"), which], axis=1)
+
+
+@choose_states.mistake(
+    "numerics",
+    "You round to the nearest number; tempting, because it looks more exact than cutting off the fraction. But then "
+    "the first and the last step of the trunk are chosen half as often as the others.",
+)
+def rounded_to_the_nearest(lengths: Integers, uniforms: Floats) -> Integers:
+    evenly = (np.rint(uniforms * (lengths.sum() - 1)) + 0.5) / lengths.sum()
+    chosen: Integers = choose_states.reference(lengths, evenly)
+    return chosen
+
+
 # ---- branch_value ----------------------------------------------------------------------------------------------------
 
 Step = Callable[[Floats, int, float], tuple[Floats, float, bool]]
@@ -167,7 +217,42 @@ def cut_and_ended(function: BranchFunction, step: Step, state: Floats, *others: 
 branch_value = Check("branch_value", minutes=12, inputs=small_world, behavior=cut_and_ended)
 
 
-@branch_value.property("A branch of one step should be worth its first reward, undiscounted, plus gamma times V there.")
+def noise_used(student: BranchFunction, rng: Generator) -> tuple[list[float], list[float], Floats]:
+    """The numbers that the policy gets, and the luck that the world gets, call by call; and the noise [steps, 2]."""
+    step, state, first_action, policy, noise, gamma, value = small_world(rng)
+    numbers: list[float] = []
+    lucks: list[float] = []
+
+    def listed_step(state: Floats, action: int, luck: float) -> tuple[Floats, float, bool]:
+        lucks.append(luck)
+        return step(state, action, luck)
+
+    def listed_policy(state: Floats, number: float) -> int:
+        numbers.append(number)
+        return policy(state, number)
+
+    student(listed_step, state, first_action, listed_policy, noise, gamma, value)
+    return numbers, lucks, noise
+
+
+@branch_value.property("The world should be stepped once for each row of `noise`, with the second number of that row.")
+def luck_comes_from_the_rows(student: BranchFunction, rng: Generator) -> bool:
+    _, lucks, noise = noise_used(student, rng)
+    return len(lucks) == len(noise) and close(lucks, noise[:, 1])
+
+
+@branch_value.property(
+    "The policy should be asked once for each row of `noise` but the first, with the first number of that row."
+)
+def numbers_come_from_the_rows(student: BranchFunction, rng: Generator) -> bool:
+    numbers, _, noise = noise_used(student, rng)
+    asked = numbers[1:] if len(numbers) == len(noise) else numbers  # asking in vain for the first action does no harm
+    return len(asked) == len(noise) - 1 and close(asked, noise[1:, 0])
+
+
+@branch_value.property(
+    "A branch of one step should be worth its first reward, undiscounted, plus gamma times V of the state it led to."
+)
 def one_step(student: BranchFunction, rng: Generator) -> bool:
     step, state, first_action, policy, noise, gamma, value = small_world(rng)
     then, reward, _ = step(state, first_action, noise[0, 1])
@@ -200,6 +285,18 @@ def value_is_discounted_to_the_start(student: BranchFunction, rng: Generator) ->
     with_one = student(step, state, first_action, policy, noise, gamma, lambda _state: 1.0)
     with_none = student(step, state, first_action, policy, noise, gamma, lambda _state: 0.0)
     return close(with_one - with_none, gamma ** len(noise))
+
+
+@branch_value.property("A reward in the step that ends the episode should count like any other.")
+def the_last_reward_counts(student: BranchFunction, rng: Generator) -> bool:
+    _, state, first_action, policy, noise, gamma, value = small_world(rng)
+
+    def step(state: Floats, _action: int, _luck: float) -> tuple[Floats, float, bool]:
+        ends = bool(state[1] <= 1)
+        return np.array([state[0], state[1] - 1]), float(ends), ends
+
+    start = np.array([state[0], 3.0])
+    return close(student(step, start, first_action, policy, noise, gamma, value), gamma**2)
 
 
 def roll(
@@ -336,6 +433,75 @@ def uses_the_row_before(*arguments: Any) -> float:
     return roll(*arguments, late=True)
 
 
+@branch_value.mistake(
+    "concept",
+    "You do not discount; tempting, because the rewards of so short a rollout could simply be added up, as a score is. "
+    "Q is the discounted sum: the reward of step t counts gamma to the power of t.",
+)
+def discounts_nothing(
+    step: Step, state: Floats, first_action: int, policy: Actor, noise: Floats, _gamma: float, value: Value
+) -> float:
+    return roll(step, state, first_action, policy, noise, 1.0, value)
+
+
+@branch_value.mistake(
+    "concept",
+    "You take V of the state in which the branch begins off; tempting, because an update wants advantages. What is "
+    "asked for is Q. A vine needs no baseline: what is the same for all branches of a state cancels by itself.",
+)
+def takes_the_value_off(*arguments: Any) -> float:
+    return roll(*arguments) - float(arguments[6](arguments[1]))
+
+
+@branch_value.mistake(
+    "order",
+    "You hand the policy's number to the world and the world's luck to the policy; tempting, because a row holds two "
+    "numbers that look alike. The policy's comes first.",
+)
+def swaps_number_and_luck(
+    step: Step, state: Floats, first_action: int, policy: Actor, noise: Floats, gamma: float, value: Value
+) -> float:
+    return roll(step, state, first_action, policy, noise[:, ::-1], gamma, value)
+
+
+@branch_value.mistake(
+    "termination",
+    "You leave out the reward of the step that ends the episode; tempting, because the episode is over when you see "
+    "it. The step was taken, and its reward was earned: add it first, then stop.",
+)
+def drops_the_last_reward(
+    step: Step, state: Floats, first_action: int, policy: Actor, noise: Floats, gamma: float, value: Value
+) -> float:
+    def unpaid(state: Floats, action: int, luck: float) -> tuple[Floats, float, bool]:
+        then, reward, ended = step(state, action, luck)
+        return then, 0.0 if ended else reward, ended
+
+    return roll(unpaid, state, first_action, policy, noise, gamma, value)
+
+
+@branch_value.mistake(
+    "indexing",
+    "Your branch has one step too many, and uses row 0 of the noise twice; tempting, because the first action stands "
+    "outside the policy's loop. It is a step like the others: it uses up row 0, and the policy begins with row 1.",
+)
+def takes_one_step_too_many(
+    step: Step, state: Floats, first_action: int, policy: Actor, noise: Floats, gamma: float, value: Value
+) -> float:
+    return roll(step, state, first_action, policy, np.concatenate([noise[:1], noise]), gamma, value)
+
+
+@branch_value.mistake(
+    "indexing",
+    "You add V of the state in which the branch began; tempting, because it is the state you were given. What was cut "
+    "off lies behind the last step: add V of the state that this step led to.",
+)
+def values_the_beginning(
+    step: Step, state: Floats, first_action: int, policy: Actor, noise: Floats, gamma: float, value: Value
+) -> float:
+    worth = value(state)
+    return roll(step, state, first_action, policy, noise, gamma, lambda _state: worth)
+
+
 # ---- random_numbers --------------------------------------------------------------------------------------------------
 
 Fresh = Callable[..., Floats]
@@ -385,7 +551,10 @@ def branches_of_a_state_share(student: Dealer, rng: Generator) -> bool:
     return bool((later == later[:, :, :1]).all())
 
 
-@random_numbers.property("Apart from that, no number should be used twice: not by two states, and not in two steps.")
+@random_numbers.property(
+    "Only the branches of one state, in one of the later steps, should have a number in common: no other is used "
+    "twice, not by two states, not in two steps, and not for a first action and again later."
+)
 def nothing_else_is_shared(student: Dealer, rng: Generator) -> bool:
     first, later = student(*sizes_and_source(rng))
     return len(np.unique(np.concatenate([first.ravel(), later[:, :, 0].ravel()]))) == first.size + later[:, :, 0].size
@@ -576,6 +745,35 @@ def weights_are_logarithms(log_pi: Tensor, _log_pi_old: Tensor, log_q: Tensor, q
     return (weights * q_values).sum(1) / weights.sum(1)
 
 
+@self_normalised.mistake(
+    "concept",
+    "You take the mean off the Q-values first; tempting, because a baseline removes noise. The quotient does that "
+    "already: the gradient stays as it is. But the value of the term is no longer that of the objective.",
+)
+def takes_the_mean_off(log_pi: Tensor, _log_pi_old: Tensor, log_q: Tensor, q_values: Tensor) -> Tensor:
+    centered = q_values - q_values.mean(1, keepdim=True)
+    return (torch.softmax(log_pi - log_q, dim=1) * centered).sum(1)
+
+
+@self_normalised.mistake(
+    "sign",
+    "Your terms have the wrong sign; tempting, because the paper minimises costs, and optimisers minimise losses. Q is "
+    "made of rewards here, and L is made as large as possible.",
+)
+def minimises(log_pi: Tensor, _log_pi_old: Tensor, log_q: Tensor, q_values: Tensor) -> Tensor:
+    return -(torch.softmax(log_pi - log_q, dim=1) * q_values).sum(1)
+
+
+@self_normalised.mistake(
+    "indexing",
+    "You divide all terms by one sum, over states and branches together; tempting, because sum() without an axis adds "
+    "up everything. Each state has its own sum, over its K branches.",
+)
+def divides_by_one_sum(log_pi: Tensor, _log_pi_old: Tensor, log_q: Tensor, q_values: Tensor) -> Tensor:
+    weights = (log_pi - log_q).exp()
+    return (weights * q_values).sum(1) / weights.sum()
+
+
 # ---- affordable_states -----------------------------------------------------------------------------------------------
 
 Planner = Callable[[int, int, int, int], int]
@@ -604,6 +802,11 @@ def to_the_last_step(student: Planner, rng: Generator) -> bool:
 def whole_states_only(student: Planner, rng: Generator) -> bool:
     _, trunk_steps, num_branches, length = plan(rng)
     return student(trunk_steps + 7 * num_branches * length - 1, trunk_steps, num_branches, length) == 6
+
+
+@affordable_states.property("A number of states should be an integer, of type int: 12, and not 12.0.")
+def an_integer(student: Planner, rng: Generator) -> bool:
+    return isinstance(student(*plan(rng)), int | np.integer)
 
 
 @affordable_states.mistake(
@@ -649,3 +852,12 @@ def pays_for_the_trunk_again(budget: int, trunk_steps: int, num_branches: int, l
 )
 def rounds_up(budget: int, trunk_steps: int, num_branches: int, length: int) -> int:
     return -((trunk_steps - budget) // (num_branches * length))
+
+
+@affordable_states.mistake(
+    "concept",
+    "You pay for the first action and for `length` steps after it; tempting, because the policy takes over only then. "
+    "The first action is the first of the branch's `length` steps.",
+)
+def pays_extra_for_first_actions(budget: int, trunk_steps: int, num_branches: int, length: int) -> int:
+    return (budget - trunk_steps) // (num_branches * (length + 1))

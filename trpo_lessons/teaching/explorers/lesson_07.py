@@ -23,7 +23,7 @@ from trpo_lessons import mdp
 from trpo_lessons.mdp import TabularMDP
 from trpo_lessons.teaching.explorers import Choice, Explorer, Stops
 from trpo_lessons.teaching.explorers.lesson_01 import text
-from trpo_lessons.teaching.pictures import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILION
+from trpo_lessons.teaching.pictures import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
 
 Floats = npt.NDArray[np.float64]
 NUM_STATES, NUM_ACTIONS, GAMMA = 6, 2, 0.95
@@ -237,7 +237,7 @@ def draw_trade(numbers: Trade, figure: FigureBase) -> None:
     left, right = figure.subplots(1, 2, sharey=True)
     left.set_yscale("log")
     left.set_ylim(3, 500)
-    looks = {COMMON: (BLUE, "-"), OWN: (VERMILION, "--")}
+    looks = {COMMON: (SKY, "-"), OWN: (PURPLE, "--")}  # and not those of the curves on the right
     for name, (color, dashes) in looks.items():
         left.plot(numbers.costs, 100 * numbers.by_states[name], color=color, linestyle=dashes, label=f"{name} numbers")
     left.axhline(max(100 * numbers.here.bias, 1e-3), color=GREY, linestyle=":", linewidth=1.6, label="bias alone")
@@ -250,20 +250,25 @@ def draw_trade(numbers: Trade, figure: FigureBase) -> None:
         right.plot(LENGTHS, row, marks, color=color, label=first_actions, markersize=5)
     right.plot(numbers.length, 100 * numbers.here.total, "*", color=VERMILION, markersize=16, zorder=5)
     right.set(xscale="log", xlabel="length of a rollout", title="the same cost")
-    right.set_xticks(LENGTHS, map(str, LENGTHS))
+    left.set_xticks((100, 1_000, 10_000, 100_000), ("100", "1k", "10k", "100k"), fontsize=9)
+    right.set_xticks(LENGTHS, map(str, LENGTHS), fontsize=9)
     for axes in (left, right):
         axes.minorticks_off()
     entries = [axes.get_legend_handles_labels() for axes in (left, right)]
     handles, labels = entries[0][0] + entries[1][0], entries[0][1] + entries[1][1]
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9, columnspacing=1.2)
+    # Two columns of four: the left panel's entries, and the right one's.
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9, columnspacing=5)
 
 
 def alt_of_trade(numbers: Trade) -> str:
     """What the picture shows."""
+    best = {each: LENGTHS[int(row.argmin())] for each, row in numbers.by_length.items()}
+    lowest = ", ".join(f"{length} with {each}" for each, length in best.items())
     return (
-        f"Two panels. Left, the error falls with simulator steps, down to a bias of {percent(numbers.here.bias)}; a "
-        f"star marks this vine at {numbers.cost:.0f} steps and {percent(numbers.here.total)}. Right, the error against "
-        "the length of rollouts at the same cost, one curve for each way to choose first actions."
+        "Two panels. Left, the error falls with simulator steps, for common and for own random numbers, down to a bias "
+        f"of {percent(numbers.here.bias)}; a star marks this vine at {numbers.cost:.0f} steps and "
+        f"{percent(numbers.here.total)}. Right, the error against the length of rollouts at the same cost, one curve "
+        f"for each way to choose first actions. Each falls and rises again; the lowest point is at length {lowest}."
     )
 
 
