@@ -78,6 +78,9 @@ class Check:
     reference and with the mistakes; by default the value returned. Give another one where the value alone does not tell
     them apart, for example the value and its gradient in an exercise about detaching.
 
+    Where mistakes differ from what is right in a detail only, let `arguments` be a named tuple of what `inputs` draws:
+    mistakes are then functions of one such tuple, whose properties can hold what they have in common.
+
     Set `unique=False` if several different answers are right; the properties alone then decide.
     """
 
@@ -87,6 +90,7 @@ class Check:
         *,
         minutes: int,
         inputs: Callable[[Generator], tuple[Any, ...]],
+        arguments: Function | None = None,
         behavior: Function | None = None,
         tolerance: float = 1e-8,
         unique: bool = True,
@@ -94,6 +98,7 @@ class Check:
     ) -> None:
         self.name, self.minutes, self.inputs, self.tolerance, self.unique = name, minutes, inputs, tolerance, unique
         self.behavior: Function = behavior or (lambda function, *arguments: function(*arguments))
+        self._arguments = arguments
         self.properties: list[tuple[str, Property]] = []
         self.mistakes: list[Mistake] = []
         # The lesson is the module that draws the inputs: checks.lesson_03 finds its answers in solutions.lesson_03.
@@ -114,10 +119,14 @@ class Check:
         """Declare a tempting mistake; `message` says what is wrong and why it is tempting."""
 
         def declare(function: Function) -> Function:
-            self.mistakes.append(Mistake(function.__name__, kind, message, function))
+            self.mistakes.append(Mistake(function.__name__, kind, message, self._taking_arguments(function)))
             return function
 
         return declare
+
+    def _taking_arguments(self, function: Function) -> Function:
+        named = self._arguments
+        return function if named is None else lambda *arguments: function(named(*arguments))
 
     @functools.cached_property
     def reference(self) -> Function:

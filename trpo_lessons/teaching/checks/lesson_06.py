@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from numpy.random import Generator
@@ -26,18 +26,30 @@ def close(one: Any, other: Any) -> bool:
     return bool(torch.allclose(as_float64(one), as_float64(other), rtol=TOLERANCE, atol=TOLERANCE))
 
 
-def changed(column: Tensor, t: int, to: float) -> Tensor:
-    """A copy of `column` [T] or [T, E] with another entry, or row, at t."""
-    copy = column.clone()
-    copy[t] = to
-    return copy
-
-
 # ---- returns ---------------------------------------------------------------------------------------------------------
 
-Record = tuple[Tensor, Tensor, Tensor, Tensor, float]
 ReturnsFunction = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
 ROWS = 12
+
+
+class Record(NamedTuple):
+    """What is handed to `returns`: columns [T] or [T, E], and gamma."""
+
+    rewards: Tensor
+    next_values: Tensor
+    over: Tensor  # terminated
+    cut: Tensor  # truncated
+    gamma: float
+
+    @property
+    def ended(self) -> Tensor:
+        """Where the episode does not go on."""
+        return self.over | self.cut
+
+    @property
+    def worth_after(self) -> Tensor:
+        """What stands in the place of the future where an episode ended: nothing, or a value where it was cut."""
+        return torch.where(self.over, 0.0, self.next_values)
 
 
 def record(rng: Generator) -> Record:
@@ -49,7 +61,7 @@ def record(rng: Generator) -> Record:
     over, cut, both = (int(t) for t in rng.permutation(ROWS - 1)[:3])
     terminated[[over, both]] = True
     truncated[[cut, both]] = True
-    return normal(rng, ROWS), normal(rng, ROWS), terminated, truncated, float(rng.uniform(0.6, 0.95))
+    return Record(normal(rng, ROWS), normal(rng, ROWS), terminated, truncated, float(rng.uniform(0.6, 0.95)))
 
 
 def first(flags: Tensor) -> int:
@@ -57,56 +69,48 @@ def first(flags: Tensor) -> int:
     return int(flags.int().argmax())
 
 
-returns = Check("returns", minutes=10, inputs=record, tolerance=TOLERANCE)
+returns = Check("returns", minutes=10, inputs=record, arguments=Record, tolerance=TOLERANCE)
 
 
 @returns.property(
     "Where a step neither ends nor is cut, its return should be its reward plus gamma times the next one."
 )
 def returns_obey_the_recursion(student: ReturnsFunction, rng: Generator) -> bool:
-    rewards, next_values, terminated, truncated, gamma = record(rng)
-    found = student(rewards, next_values, terminated, truncated, gamma)
-    inside = ~(terminated | truncated)[:-1]
-    return close(found[:-1][inside], (rewards[:-1] + gamma * found[1:])[inside])
+    x = record(rng)
+    found, inside = student(*x), ~x.ended[:-1]
+    return close(found[:-1][inside], (x.rewards[:-1] + x.gamma * found[1:])[inside])
 
 
 @returns.property("After a termination nothing comes: the return of that step should be its reward alone.")
 def a_termination_ends_all(student: ReturnsFunction, rng: Generator) -> bool:
-    rewards, next_values, terminated, truncated, gamma = record(rng)
-    found = student(rewards, next_values, terminated, truncated, gamma)
-    return close(found[terminated], rewards[terminated])
+    x = record(rng)
+    return close(student(*x)[x.over], x.rewards[x.over])
 
 
 @returns.property("At a time limit the return should be the reward plus gamma times the value of the state it led to.")
 def a_limit_leaves_a_value(student: ReturnsFunction, rng: Generator) -> bool:
-    rewards, next_values, terminated, truncated, gamma = record(rng)
-    found, cut = student(rewards, next_values, terminated, truncated, gamma), truncated & ~terminated
-    return close(found[cut], (rewards + gamma * next_values)[cut])
+    x = record(rng)
+    only_cut = x.cut & ~x.over
+    return close(student(*x)[only_cut], (x.rewards + x.gamma * x.next_values)[only_cut])
 
 
 @returns.property("The last row is cut as well, by the end of the record: what follows it is worth its next value.")
 def the_record_is_cut(student: ReturnsFunction, rng: Generator) -> bool:
-    rewards, next_values, terminated, truncated, gamma = record(rng)
-    found = student(rewards, next_values, terminated, truncated, gamma)
-    return close(found[-1], rewards[-1] + gamma * next_values[-1])
+    x = record(rng)
+    return close(student(*x)[-1], x.rewards[-1] + x.gamma * x.next_values[-1])
 
 
-def from_the_end(after: Callable[[int, Tensor, Tensor, Tensor, Tensor], Tensor], last: bool = True) -> ReturnsFunction:
-    """Returns from the end back, where `after(t, future, next_values, terminated, truncated)` is what follows row t."""
+def from_the_end(x: Record, where: Tensor | None = None, by: Tensor | None = None, last: float = 1.0) -> Tensor:
+    """Returns from the end back; the future is replaced `by` [T] `where` [T] is true. By default what is right.
 
-    def function(rewards: Tensor, next_values: Tensor, terminated: Tensor, truncated: Tensor, gamma: float) -> Tensor:
-        found, future = torch.zeros_like(rewards), next_values[-1] if last else torch.zeros_like(next_values[-1])
-        for t in reversed(range(len(rewards))):
-            future = rewards[t] + gamma * after(t, future, next_values, terminated, truncated)
-            found[t] = future
-        return found
-
-    return function
-
-
-def follows(t: int, future: Tensor, next_values: Tensor, terminated: Tensor, truncated: Tensor) -> Tensor:
-    """What is right."""
-    return torch.where(terminated[t], 0.0, torch.where(truncated[t], next_values[t], future))
+    `last` is a factor of the value that follows the last row.
+    """
+    where, by = x.ended if where is None else where, x.worth_after if by is None else by
+    found, future = torch.zeros_like(x.rewards), last * x.next_values[-1]
+    for t in reversed(range(len(x.rewards))):
+        future = x.rewards[t] + x.gamma * torch.where(where[t], by[t], future)
+        found[t] = future
+    return found
 
 
 @returns.mistake(
@@ -114,8 +118,8 @@ def follows(t: int, future: Tensor, next_values: Tensor, terminated: Tensor, tru
     "You continue through a termination with the value of the state it led to; tempting, because next_values has an "
     "entry there. The pole lies on the floor: nothing follows, and a network's opinion of that state means nothing.",
 )
-def bootstraps_through_a_termination(*arguments: Any) -> Tensor:
-    return from_the_end(lambda t, future, v, over, cut: torch.where(over[t] | cut[t], v[t], future))(*arguments)
+def bootstraps_through_a_termination(x: Record) -> Tensor:
+    return from_the_end(x, by=x.next_values)
 
 
 @returns.mistake(
@@ -123,8 +127,8 @@ def bootstraps_through_a_termination(*arguments: Any) -> Tensor:
     "You take the time limit for an end: tempting, because the episode is over and the environment was reset. But "
     "the pole still stood, and only the looking ended. What would have followed is worth next_values at that step.",
 )
-def takes_the_limit_for_an_end(*arguments: Any) -> Tensor:
-    return from_the_end(lambda t, future, _v, over, cut: torch.where(over[t] | cut[t], 0.0, future))(*arguments)
+def takes_the_limit_for_an_end(x: Record) -> Tensor:
+    return from_the_end(x, by=torch.zeros_like(x.rewards))
 
 
 @returns.mistake(
@@ -132,8 +136,8 @@ def takes_the_limit_for_an_end(*arguments: Any) -> Tensor:
     "Nothing follows your last row; tempting, because there the record stops. It is a cut like a time limit: the "
     "episode goes on in the next batch, and what follows is worth next_values in the last row.",
 )
-def takes_the_last_row_for_an_end(*arguments: Any) -> Tensor:
-    return from_the_end(follows, last=False)(*arguments)
+def takes_the_last_row_for_an_end(x: Record) -> Tensor:
+    return from_the_end(x, last=0.0)
 
 
 @returns.mistake(
@@ -141,10 +145,8 @@ def takes_the_last_row_for_an_end(*arguments: Any) -> Tensor:
     "You take every cut for an end, the time limit and the end of the record; tempting, because no more rewards are "
     "written down there. They would have come: in both places next_values says what they are worth.",
 )
-def takes_every_cut_for_an_end(*arguments: Any) -> Tensor:
-    return from_the_end(lambda t, future, _v, over, cut: torch.where(over[t] | cut[t], 0.0, future), last=False)(
-        *arguments
-    )
+def takes_every_cut_for_an_end(x: Record) -> Tensor:
+    return from_the_end(x, by=torch.zeros_like(x.rewards), last=0.0)
 
 
 @returns.mistake(
@@ -152,8 +154,8 @@ def takes_every_cut_for_an_end(*arguments: Any) -> Tensor:
     "Your numbers are right, but in the order in which you found them: the last row comes first. It is tempting to "
     "append while walking back; then the list has to be turned around.",
 )
-def never_turned_around(*arguments: Any) -> Tensor:
-    return from_the_end(follows)(*arguments).flip(0)
+def never_turned_around(x: Record) -> Tensor:
+    return from_the_end(x).flip(0)
 
 
 @returns.mistake(
@@ -161,8 +163,8 @@ def never_turned_around(*arguments: Any) -> Tensor:
     "Your sums run on into the next episode; tempting, because the rows stand one under the other. A step can earn "
     "nothing in an episode that begins after a reset: at both kinds of end the future has to be replaced.",
 )
-def leaks_across_episodes(*arguments: Any) -> Tensor:
-    return from_the_end(lambda _t, future, _v, _over, _cut: future)(*arguments)
+def leaks_across_episodes(x: Record) -> Tensor:
+    return from_the_end(x, where=torch.zeros_like(x.over))
 
 
 @returns.mistake(
@@ -170,11 +172,9 @@ def leaks_across_episodes(*arguments: Any) -> Tensor:
     "At a time limit you add the value to the returns of the next episode; tempting, because a value is one more "
     "thing to come. It stands in the place of the future that nobody saw: replace, do not add.",
 )
-def adds_value_and_next_episode(*arguments: Any) -> Tensor:
-    def after(t: int, future: Tensor, v: Tensor, over: Tensor, cut: Tensor) -> Tensor:
-        return torch.where(over[t], 0.0, future + torch.where(cut[t], v[t], 0.0))
-
-    return from_the_end(after)(*arguments)
+def adds_value_and_next_episode(x: Record) -> Tensor:
+    paid = x.rewards + x.gamma * torch.where(x.cut, x.worth_after, 0.0)
+    return from_the_end(x._replace(rewards=paid), where=x.over)
 
 
 @returns.mistake(
@@ -182,11 +182,8 @@ def adds_value_and_next_episode(*arguments: Any) -> Tensor:
     "Where a step is terminated and truncated at once, you bootstrap; tempting, because the limit was reached. The "
     "pole fell in that very step, and what has fallen has no future: termination comes first.",
 )
-def lets_the_limit_win(*arguments: Any) -> Tensor:
-    def after(t: int, future: Tensor, v: Tensor, over: Tensor, cut: Tensor) -> Tensor:
-        return torch.where(cut[t], v[t], torch.where(over[t], 0.0, future))
-
-    return from_the_end(after)(*arguments)
+def lets_the_limit_win(x: Record) -> Tensor:
+    return from_the_end(x, by=torch.where(x.cut, x.next_values, 0.0))
 
 
 @returns.mistake(
@@ -194,10 +191,8 @@ def lets_the_limit_win(*arguments: Any) -> Tensor:
     "You add the value of the next state in every row: that is the one-step estimate; tempting, because next_values "
     "is complete. Here rewards are to be added up as far as they were seen, and a value used where the seeing ends.",
 )
-def bootstraps_at_every_step(
-    rewards: Tensor, next_values: Tensor, terminated: Tensor, _truncated: Tensor, gamma: float
-) -> Tensor:
-    return rewards + gamma * next_values * ~terminated
+def bootstraps_at_every_step(x: Record) -> Tensor:
+    return x.rewards + x.gamma * x.worth_after
 
 
 @returns.mistake(
@@ -205,14 +200,11 @@ def bootstraps_at_every_step(
     "You add up in the order of time, so each row holds its past; tempting, because that is how rewards arrive. "
     "What an action earns comes after it: start in the last row and go back.",
 )
-def adds_up_the_past(
-    rewards: Tensor, _next_values: Tensor, terminated: Tensor, truncated: Tensor, gamma: float
-) -> Tensor:
-    found, past = torch.zeros_like(rewards), torch.zeros_like(rewards[0])
-    for t in range(len(rewards)):
-        past = rewards[t] + gamma * past
-        found[t] = past
-        past = torch.where(terminated[t] | truncated[t], 0.0, past)
+def adds_up_the_past(x: Record) -> Tensor:
+    found, past = torch.zeros_like(x.rewards), torch.zeros_like(x.rewards[0])
+    for t in range(len(x.rewards)):
+        found[t] = x.rewards[t] + x.gamma * past
+        past = torch.where(x.ended[t], 0.0, found[t])
     return found
 
 
@@ -221,11 +213,8 @@ def adds_up_the_past(
     "You do not discount the value at a cut; tempting, because it is discounted inside already. It is the worth of "
     "the state one step later, so it counts gamma times, like the return that it replaces.",
 )
-def does_not_discount_the_value(
-    rewards: Tensor, next_values: Tensor, terminated: Tensor, truncated: Tensor, gamma: float
-) -> Tensor:
-    undiscounted = next_values / gamma
-    return from_the_end(follows)(rewards, undiscounted, terminated, truncated, gamma)
+def does_not_discount_the_value(x: Record) -> Tensor:
+    return from_the_end(x._replace(next_values=x.next_values / x.gamma))
 
 
 def one_row_up(flags: Tensor) -> Tensor:
@@ -238,10 +227,8 @@ def one_row_up(flags: Tensor) -> Tensor:
     "You look for an end in the flags of the next row; tempting, because some programs keep a flag with the state that "
     "it led to. Here the flags of row t say what happened after step t: they stand beside its reward.",
 )
-def reads_the_flags_of_the_next_row(
-    rewards: Tensor, next_values: Tensor, terminated: Tensor, truncated: Tensor, gamma: float
-) -> Tensor:
-    return from_the_end(follows)(rewards, next_values, one_row_up(terminated), one_row_up(truncated), gamma)
+def reads_the_flags_of_the_next_row(x: Record) -> Tensor:
+    return from_the_end(x._replace(over=one_row_up(x.over), cut=one_row_up(x.cut)))
 
 
 # ---- less_baseline ---------------------------------------------------------------------------------------------------
@@ -263,6 +250,21 @@ def tries(rng: Generator) -> tuple[Tensor, Tensor]:
     return worth, states
 
 
+def alike(states: Tensor) -> Tensor:
+    """1 where two tries began in the same state, else 0, [N, N]; in float64."""
+    return (states[:, None] == states).double()
+
+
+def others(states: Tensor) -> Tensor:
+    """The same without the tries themselves."""
+    return alike(states) - torch.eye(len(states)).double()
+
+
+def mean_over(weights: Tensor, worth: Tensor) -> Tensor:
+    """For every try the mean of `worth` [N] by its row of `weights` [N, N]."""
+    return weights @ worth / weights.sum(1)
+
+
 less_baseline = Check("less_baseline", minutes=8, inputs=tries)
 
 
@@ -278,10 +280,17 @@ def a_constant_of_each_state_drops_out(student: BaselineFunction, rng: Generator
     return close(student(worth + 10 * normal(rng, 3)[states], states), student(worth, states))
 
 
+def rise_of_all(student: BaselineFunction, rng: Generator) -> tuple[Tensor, Tensor]:
+    """What one more in the return of the first try changes in every entry, [N]; and the states."""
+    worth, states = tries(rng)
+    more = worth.clone()
+    more[0] += 1
+    return student(more, states) - student(worth, states), states
+
+
 @less_baseline.property("If one return is larger by 1, that entry should be larger by 1: its baseline must not notice.")
 def own_return_is_not_in_the_baseline(student: BaselineFunction, rng: Generator) -> bool:
-    worth, states = tries(rng)
-    rise = student(changed(worth, 0, float(worth[0]) + 1), states) - student(worth, states)
+    rise, _ = rise_of_all(student, rng)
     return close(rise[0], 1.0)
 
 
@@ -290,10 +299,9 @@ def own_return_is_not_in_the_baseline(student: BaselineFunction, rng: Generator)
     "another state should notice."
 )
 def others_count_alike(student: BaselineFunction, rng: Generator) -> bool:
-    worth, states = tries(rng)
-    rise = (student(changed(worth, 0, float(worth[0]) + 1), states) - student(worth, states))[1:]
+    rise, states = rise_of_all(student, rng)
     alike = states[1:] == states[0]
-    return close(rise, -alike.double() / alike.sum())
+    return close(rise[1:], -alike.double() / alike.sum())
 
 
 @less_baseline.mistake(
@@ -302,8 +310,7 @@ def others_count_alike(student: BaselineFunction, rng: Generator) -> bool:
     "depends on the action that it is to judge, and shrinks every signal by (n - 1) / n. Leave the try itself out.",
 )
 def includes_itself(worth: Tensor, states: Tensor) -> Tensor:
-    alike = (states[:, None] == states[None, :]).to(worth)
-    return worth - alike @ worth / alike.sum(1)
+    return worth - mean_over(alike(states), worth)
 
 
 @less_baseline.mistake(
@@ -321,8 +328,7 @@ def forgets_the_state(worth: Tensor, _states: Tensor) -> Tensor:
     "does not: the noise is least where what is left is small, so subtract.",
 )
 def adds_the_baseline(worth: Tensor, states: Tensor) -> Tensor:
-    others = (states[:, None] == states[None, :]).to(worth) - torch.eye(len(worth)).to(worth)
-    return worth + others @ worth / others.sum(1)
+    return worth + mean_over(others(states), worth)
 
 
 @less_baseline.mistake(
@@ -331,10 +337,8 @@ def adds_the_baseline(worth: Tensor, states: Tensor) -> Tensor:
     "whole batch that is one factor for all; state by state it changes which states the gradient listens to.",
 )
 def standardises_each_state(worth: Tensor, states: Tensor) -> Tensor:
-    alike = (states[:, None] == states[None, :]).to(worth)
-    count = alike.sum(1)
-    mean = alike @ worth / count
-    variance = (alike @ worth.square() - count * mean.square()) / (count - 1)  # what torch's std takes the root of
+    count, mean = alike(states).sum(1), mean_over(alike(states), worth)
+    variance = (mean_over(alike(states), worth.square()) - mean.square()) * count / (count - 1)  # as torch's std has it
     return (worth - mean) / variance.clamp(min=1e-12).sqrt()
 
 
@@ -344,8 +348,7 @@ def standardises_each_state(worth: Tensor, states: Tensor) -> Tensor:
     "less the baseline: how much better than usual this try was.",
 )
 def returns_the_baseline(worth: Tensor, states: Tensor) -> Tensor:
-    others = (states[:, None] == states[None, :]).to(worth) - torch.eye(len(worth)).to(worth)
-    return others @ worth / others.sum(1)
+    return mean_over(others(states), worth)
 
 
 @less_baseline.mistake(
@@ -354,14 +357,12 @@ def returns_the_baseline(worth: Tensor, states: Tensor) -> Tensor:
     "Then the baseline is too small, and a number added to all returns no longer drops out: divide by n - 1.",
 )
 def divides_by_too_many(worth: Tensor, states: Tensor) -> Tensor:
-    alike = (states[:, None] == states[None, :]).to(worth)
-    return worth - (alike @ worth - worth) / alike.sum(1)
+    return worth - others(states) @ worth / alike(states).sum(1)
 
 
 def less_the_others(worth: Tensor, states: Tensor) -> Tensor:
     """What is right."""
-    others = (states[:, None] == states[None, :]).to(worth) - torch.eye(len(worth)).to(worth)
-    return worth - others @ worth / others.sum(1)
+    return worth - mean_over(others(states), worth)
 
 
 @less_baseline.mistake(
@@ -398,14 +399,44 @@ def stands_state_by_state(worth: Tensor, states: Tensor) -> Tensor:
     "try can have the same return, and then it counts: compare positions, not returns.",
 )
 def leaves_out_equal_returns(worth: Tensor, states: Tensor) -> Tensor:
-    others = ((states[:, None] == states[None, :]) & (worth[:, None] != worth[None, :])).to(worth)
-    return worth - others @ worth / others.sum(1)
+    return worth - mean_over(alike(states) * (worth[:, None] != worth), worth)
 
 
 # ---- advantages ------------------------------------------------------------------------------------------------------
 
-Steps = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, float, float]
 AdvantageFunction = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, float, float], Tensor]
+
+
+class Steps(NamedTuple):
+    """What is handed to `advantages`: columns [T, E], gamma and lambda."""
+
+    rewards: Tensor
+    values: Tensor
+    next_values: Tensor
+    over: Tensor  # terminated
+    cut: Tensor  # truncated
+    gamma: float
+    lam: float
+
+    @property
+    def ended(self) -> Tensor:
+        """Where the episode does not go on."""
+        return self.over | self.cut
+
+    @property
+    def going_on(self) -> Tensor:
+        """1 where the episode goes on, else 0; in float64: a number times a bool tensor would be float32."""
+        return (~self.ended).double()
+
+    @property
+    def residuals(self) -> Tensor:
+        """The right ones."""
+        return self.rewards + self.gamma * self.next_values * ~self.over - self.values
+
+    @property
+    def estimates(self) -> Tensor:
+        """The right ones."""
+        return sum_of_residuals(self.residuals, self.gamma * self.lam * self.going_on)
 
 
 def steps(rng: Generator) -> Steps:
@@ -416,37 +447,33 @@ def steps(rng: Generator) -> Steps:
     inside = ~(terminated | truncated)[:-1]
     next_values[:-1][inside] = values[1:][inside]  # the state a step leads to is the one the next begins in
     gamma = float(rng.uniform(0.85, 0.95))
-    return rewards, values, next_values, terminated, truncated, gamma, float(rng.uniform(0.4, 0.7))
+    return Steps(rewards, values, next_values, terminated, truncated, gamma, float(rng.uniform(0.4, 0.7)))
 
 
-advantages = Check("advantages", minutes=12, inputs=steps, tolerance=TOLERANCE)
+advantages = Check("advantages", minutes=12, inputs=steps, arguments=Steps, tolerance=TOLERANCE)
 
 
 @advantages.property("With lambda = 0 an advantage should be the residual: r + gamma V(next) - V, and nothing else.")
 def lambda_zero_is_the_residual(student: AdvantageFunction, rng: Generator) -> bool:
-    rewards, values, next_values, terminated, truncated, gamma, _ = steps(rng)
-    residual = rewards + gamma * next_values * ~terminated - values
-    return close(student(rewards, values, next_values, terminated, truncated, gamma, 0.0), residual)
+    x = steps(rng)
+    return close(student(*x._replace(lam=0.0)), x.residuals)
 
 
 @advantages.property("With lambda = 1 advantage plus value should obey the recursion of returns inside an episode.")
 def lambda_one_is_the_return(student: AdvantageFunction, rng: Generator) -> bool:
-    rewards, values, next_values, terminated, truncated, gamma, _ = steps(rng)
-    found = values + student(rewards, values, next_values, terminated, truncated, gamma, 1.0)
-    inside = ~(terminated | truncated)[:-1]
-    return close(found[:-1][inside], (rewards[:-1] + gamma * found[1:])[inside])
+    x = steps(rng)
+    found, inside = x.values + student(*x._replace(lam=1.0)), ~x.ended[:-1]
+    return close(found[:-1][inside], (x.rewards[:-1] + x.gamma * found[1:])[inside])
 
 
 @advantages.property("What happens in the next episode should not change the advantages of the one before it.")
 def episodes_do_not_leak(student: AdvantageFunction, rng: Generator) -> bool:
-    rewards, values, next_values, terminated, truncated, gamma, lam = steps(rng)
+    x = steps(rng)
     for e in range(3):
-        t = first((terminated | truncated)[:, e])
-        later = rewards.clone()
+        t = first(x.ended[:, e])
+        later = x.rewards.clone()
         later[t + 1 :, e] += 10
-        before = student(rewards, values, next_values, terminated, truncated, gamma, lam)
-        after = student(later, values, next_values, terminated, truncated, gamma, lam)
-        if not close(before[: t + 1, e], after[: t + 1, e]):
+        if not close(student(*x)[: t + 1, e], student(*x._replace(rewards=later))[: t + 1, e]):
             return False
     return True
 
@@ -467,25 +494,13 @@ def sum_of_residuals(residuals: Tensor, decay: Tensor) -> Tensor:
     return found
 
 
-def going_on(over: Tensor, cut: Tensor) -> Tensor:
-    """1 where the episode goes on, else 0; in float64: a number times a bool tensor would be float32."""
-    return (~(over | cut)).double()
-
-
-def residuals_of(rewards: Tensor, values: Tensor, next_values: Tensor, terminated: Tensor, gamma: float) -> Tensor:
-    """The right ones."""
-    return rewards + gamma * next_values * ~terminated - values
-
-
 @advantages.mistake(
     "termination",
     "Your residual bootstraps through a termination; tempting, because next_values has a number there. After the end "
     "there is nothing to come: the residual of that step is its reward less the value.",
 )
-def residual_through_a_termination(
-    rewards: Tensor, values: Tensor, next_values: Tensor, over: Tensor, cut: Tensor, gamma: float, lam: float
-) -> Tensor:
-    return sum_of_residuals(rewards + gamma * next_values - values, gamma * lam * going_on(over, cut))
+def residual_through_a_termination(x: Steps) -> Tensor:
+    return sum_of_residuals(x.rewards + x.gamma * x.next_values - x.values, x.gamma * x.lam * x.going_on)
 
 
 @advantages.mistake(
@@ -493,11 +508,8 @@ def residual_through_a_termination(
     "At a time limit your residual has no value for what comes next; tempting, because one flag, done, is what many "
     "environments give. Then every last step of a good episode looks like a disaster. Only a termination ends it all.",
 )
-def residual_without_a_value_at_a_limit(
-    rewards: Tensor, values: Tensor, next_values: Tensor, over: Tensor, cut: Tensor, gamma: float, lam: float
-) -> Tensor:
-    inside = going_on(over, cut)
-    return sum_of_residuals(rewards + gamma * next_values * inside - values, gamma * lam * inside)
+def residual_without_a_value_at_a_limit(x: Steps) -> Tensor:
+    return x._replace(over=x.ended).estimates
 
 
 @advantages.mistake(
@@ -505,11 +517,8 @@ def residual_without_a_value_at_a_limit(
     "You take the next row of `values` for the state that a step led to; tempting, because inside an episode they are "
     "the same. At a time limit the next row is the first state of another episode: next_values has the right one.",
 )
-def values_of_the_next_episode(
-    rewards: Tensor, values: Tensor, next_values: Tensor, over: Tensor, cut: Tensor, gamma: float, lam: float
-) -> Tensor:
-    shifted = torch.cat([values[1:], next_values[-1:]])
-    return sum_of_residuals(residuals_of(rewards, values, shifted, over, gamma), gamma * lam * going_on(over, cut))
+def values_of_the_next_episode(x: Steps) -> Tensor:
+    return x._replace(next_values=torch.cat([x.values[1:], x.next_values[-1:]])).estimates
 
 
 @advantages.mistake(
@@ -517,10 +526,8 @@ def values_of_the_next_episode(
     "Your sum runs on into the next episode after a time limit; tempting, because the step was given its value, as if "
     "the episode went on. It goes on where nobody looks: a cut stops the sum as an end does.",
 )
-def sums_across_a_limit(
-    rewards: Tensor, values: Tensor, next_values: Tensor, over: Tensor, _cut: Tensor, gamma: float, lam: float
-) -> Tensor:
-    return sum_of_residuals(residuals_of(rewards, values, next_values, over, gamma), gamma * lam * going_on(over, over))
+def sums_across_a_limit(x: Steps) -> Tensor:
+    return x._replace(cut=x.over).estimates
 
 
 @advantages.mistake(
@@ -528,11 +535,8 @@ def sums_across_a_limit(
     "Your sum never stops at an end; tempting, because the residuals are right and the rest is one recursion. The "
     "next row may belong to another episode: later residuals count only while the same episode goes on.",
 )
-def sums_across_every_end(
-    rewards: Tensor, values: Tensor, next_values: Tensor, over: Tensor, _cut: Tensor, gamma: float, lam: float
-) -> Tensor:
-    residuals = residuals_of(rewards, values, next_values, over, gamma)
-    return sum_of_residuals(residuals, torch.full_like(residuals, gamma * lam))
+def sums_across_every_end(x: Steps) -> Tensor:
+    return sum_of_residuals(x.residuals, torch.full_like(x.rewards, x.gamma * x.lam))
 
 
 @advantages.mistake(
@@ -540,10 +544,8 @@ def sums_across_every_end(
     "Gamma and lambda have changed places in the residual; tempting, because they stand side by side in the sum. "
     "The residual compares V with one step more of the same return, and that return is discounted by gamma.",
 )
-def lambda_in_the_residual(
-    rewards: Tensor, values: Tensor, next_values: Tensor, over: Tensor, cut: Tensor, gamma: float, lam: float
-) -> Tensor:
-    return sum_of_residuals(residuals_of(rewards, values, next_values, over, lam), gamma * lam * going_on(over, cut))
+def lambda_in_the_residual(x: Steps) -> Tensor:
+    return sum_of_residuals(x._replace(gamma=x.lam).residuals, x.gamma * x.lam * x.going_on)
 
 
 @advantages.mistake(
@@ -551,10 +553,8 @@ def lambda_in_the_residual(
     "Later residuals decay by lambda alone; tempting, because gamma is in the residual already. A residual k steps "
     "later is worth gamma^k today, as a reward is, and lambda^k says how far we trust it: both.",
 )
-def decays_by_lambda_alone(
-    rewards: Tensor, values: Tensor, next_values: Tensor, over: Tensor, cut: Tensor, gamma: float, lam: float
-) -> Tensor:
-    return sum_of_residuals(residuals_of(rewards, values, next_values, over, gamma), lam * going_on(over, cut))
+def decays_by_lambda_alone(x: Steps) -> Tensor:
+    return sum_of_residuals(x.residuals, x.lam * x.going_on)
 
 
 @advantages.mistake(
@@ -562,10 +562,8 @@ def decays_by_lambda_alone(
     "Lambda has no effect: later residuals decay by gamma alone; tempting, because discounted sums always look so. "
     "That is lambda = 1, the return less the value, with all its noise.",
 )
-def forgets_lambda(
-    rewards: Tensor, values: Tensor, next_values: Tensor, over: Tensor, cut: Tensor, gamma: float, _lam: float
-) -> Tensor:
-    return sum_of_residuals(residuals_of(rewards, values, next_values, over, gamma), gamma * going_on(over, cut))
+def forgets_lambda(x: Steps) -> Tensor:
+    return x._replace(lam=1.0).estimates
 
 
 @advantages.mistake(
@@ -573,14 +571,11 @@ def forgets_lambda(
     "You carry residuals forward in time, so an action is judged by what came before it; tempting, because loops "
     "count upward. Start in the last row and go back.",
 )
-def carries_residuals_forward(
-    rewards: Tensor, values: Tensor, next_values: Tensor, over: Tensor, cut: Tensor, gamma: float, lam: float
-) -> Tensor:
-    residuals, found = residuals_of(rewards, values, next_values, over, gamma), torch.zeros_like(rewards)
-    past = torch.zeros_like(rewards[0])
-    for t in range(len(rewards)):
-        found[t] = residuals[t] + gamma * lam * past
-        past = torch.where(over[t] | cut[t], 0.0, found[t])
+def carries_residuals_forward(x: Steps) -> Tensor:
+    found, past = torch.zeros_like(x.rewards), torch.zeros_like(x.rewards[0])
+    for t in range(len(x.rewards)):
+        found[t] = x.residuals[t] + x.gamma * x.lam * past
+        past = torch.where(x.ended[t], 0.0, found[t])
     return found
 
 
@@ -589,11 +584,8 @@ def carries_residuals_forward(
     "You do not subtract V: these are estimates of Q; tempting, because returns need no subtraction. An advantage says "
     "how much better than usual; without the baseline the noise is that of whole returns.",
 )
-def forgets_the_baseline(
-    rewards: Tensor, values: Tensor, next_values: Tensor, over: Tensor, cut: Tensor, gamma: float, lam: float
-) -> Tensor:
-    residuals = residuals_of(rewards, values, next_values, over, gamma)
-    return values + sum_of_residuals(residuals, gamma * lam * going_on(over, cut))
+def forgets_the_baseline(x: Steps) -> Tensor:
+    return x.values + x.estimates
 
 
 @advantages.mistake(
@@ -601,12 +593,8 @@ def forgets_the_baseline(
     "You standardize the estimates; tempting, because an update is given standardized ones. That comes one line later: "
     "the value function is fitted to advantages plus values, and needs them in the units of the rewards.",
 )
-def standardises(
-    rewards: Tensor, values: Tensor, next_values: Tensor, over: Tensor, cut: Tensor, gamma: float, lam: float
-) -> Tensor:
-    residuals = residuals_of(rewards, values, next_values, over, gamma)
-    found = sum_of_residuals(residuals, gamma * lam * going_on(over, cut))
-    return (found - found.mean()) / found.std()
+def standardises(x: Steps) -> Tensor:
+    return (x.estimates - x.estimates.mean()) / x.estimates.std()
 
 
 @advantages.mistake(
@@ -614,11 +602,8 @@ def standardises(
     "You multiply the sum by 1 - lambda; tempting, because the n-step estimates have such weights. In terms of "
     "residuals these weights have been added up already, and the factor is gone: at lambda = 1 nothing would be left.",
 )
-def weighs_twice(
-    rewards: Tensor, values: Tensor, next_values: Tensor, over: Tensor, cut: Tensor, gamma: float, lam: float
-) -> Tensor:
-    residuals = residuals_of(rewards, values, next_values, over, gamma)
-    return (1 - lam) * sum_of_residuals(residuals, gamma * lam * going_on(over, cut))
+def weighs_twice(x: Steps) -> Tensor:
+    return (1 - x.lam) * x.estimates
 
 
 @advantages.mistake(
@@ -626,10 +611,8 @@ def weighs_twice(
     "You stop at the first residual, whatever lambda is; tempting, because it looks like an advantage, and with an "
     "exact V it would be one. Later residuals count as well, each with gamma lambda more: that is lambda = 0.",
 )
-def stops_at_one_residual(
-    rewards: Tensor, values: Tensor, next_values: Tensor, over: Tensor, _cut: Tensor, gamma: float, _lam: float
-) -> Tensor:
-    return residuals_of(rewards, values, next_values, over, gamma)
+def stops_at_one_residual(x: Steps) -> Tensor:
+    return x.residuals
 
 
 @advantages.mistake(
@@ -637,11 +620,8 @@ def stops_at_one_residual(
     "An end in one environment ends the sums of all; tempting, because `if` asks for one answer and `any` gives it. "
     "The columns are strangers to each other: decide for each, with torch.where or a column of zeros and ones.",
 )
-def one_end_ends_all(
-    rewards: Tensor, values: Tensor, next_values: Tensor, over: Tensor, cut: Tensor, gamma: float, lam: float
-) -> Tensor:
-    residuals, ends = residuals_of(rewards, values, next_values, over, gamma), (over | cut).any(1, keepdim=True)
-    return sum_of_residuals(residuals, gamma * lam * (~ends).double().expand_as(residuals))
+def one_end_ends_all(x: Steps) -> Tensor:
+    return sum_of_residuals(x.residuals, x.gamma * x.lam * x.going_on.amin(1, keepdim=True).expand_as(x.rewards))
 
 
 @advantages.mistake(
@@ -649,11 +629,8 @@ def one_end_ends_all(
     "You look for an end in the flags of the next row; tempting, because some programs keep a flag with the state that "
     "it led to. Here the flags of row t say what happened after step t: they stand beside its reward.",
 )
-def flags_of_the_next_row(
-    rewards: Tensor, values: Tensor, next_values: Tensor, over: Tensor, cut: Tensor, gamma: float, lam: float
-) -> Tensor:
-    over, cut = one_row_up(over), one_row_up(cut)
-    return sum_of_residuals(residuals_of(rewards, values, next_values, over, gamma), gamma * lam * going_on(over, cut))
+def flags_of_the_next_row(x: Steps) -> Tensor:
+    return x._replace(over=one_row_up(x.over), cut=one_row_up(x.cut)).estimates
 
 
 @advantages.mistake(
@@ -661,11 +638,8 @@ def flags_of_the_next_row(
     "Your numbers are right, but in the order in which you found them: the last row comes first. It is tempting to "
     "append while walking back; then the list has to be turned around.",
 )
-def last_row_first(
-    rewards: Tensor, values: Tensor, next_values: Tensor, over: Tensor, cut: Tensor, gamma: float, lam: float
-) -> Tensor:
-    residuals = residuals_of(rewards, values, next_values, over, gamma)
-    return sum_of_residuals(residuals, gamma * lam * going_on(over, cut)).flip(0)
+def last_row_first(x: Steps) -> Tensor:
+    return x.estimates.flip(0)
 
 
 # ---- one_iteration ---------------------------------------------------------------------------------------------------
@@ -673,10 +647,29 @@ def last_row_first(
 Normalise = Callable[[Tensor], Tensor]
 Collect = Callable[[Tensor, Normalise], Tensor]
 Update = Callable[[Tensor, Tensor], Tensor]
-Iteration = Callable[[Tensor, RunningMoments, Collect, Update], tuple[Tensor, RunningMoments]]
+Result = tuple[Tensor, RunningMoments]
+Iteration = Callable[[Tensor, RunningMoments, Collect, Update], Result]
 
 
-def between_two_iterations(rng: Generator) -> tuple[Tensor, RunningMoments, Collect, Update]:
+class Between(NamedTuple):
+    """What is handed to `one_iteration`."""
+
+    theta: Tensor
+    statistics: RunningMoments
+    collect: Collect
+    update: Update
+
+    def raw_obs(self) -> Tensor:
+        """What the policy sees when it follows theta with these statistics."""
+        return self.collect(self.theta, self.statistics.normalise)
+
+
+def moments_of(raw_obs: Tensor) -> RunningMoments:
+    """Those of this batch alone."""
+    return RunningMoments.empty(raw_obs.shape[-1]).including(raw_obs)
+
+
+def between_two_iterations(rng: Generator) -> Between:
     """Theta [3], statistics of thirty earlier observations, a policy's walk through raw observations, an update."""
     statistics = RunningMoments.empty(3).including(2 * normal(rng, 30, 3) + 1)
     noise, start = normal(rng, 12, 3), normal(rng, 3)
@@ -691,10 +684,10 @@ def between_two_iterations(rng: Generator) -> tuple[Tensor, RunningMoments, Coll
     def update(theta: Tensor, obs: Tensor) -> Tensor:
         return theta + torch.tanh(obs.double()).square().mean(0)
 
-    return normal(rng, 3), statistics, collect, update
+    return Between(normal(rng, 3), statistics, collect, update)
 
 
-one_iteration = Check("one_iteration", minutes=6, inputs=between_two_iterations)
+one_iteration = Check("one_iteration", minutes=6, inputs=between_two_iterations, arguments=Between)
 
 
 @one_iteration.property(
@@ -702,60 +695,61 @@ one_iteration = Check("one_iteration", minutes=6, inputs=between_two_iterations)
     "policy does is for the next iteration to see."
 )
 def collects_once_and_updates_once(student: Iteration, rng: Generator) -> bool:
-    theta, statistics, collect, update = between_two_iterations(rng)
+    x = between_two_iterations(rng)
     called: list[str] = []
 
-    def watched_collect(theta: Tensor, normalise: Normalise) -> Tensor:
+    def collect(theta: Tensor, normalise: Normalise) -> Tensor:
         called.append("collect")
-        return collect(theta, normalise)
+        return x.collect(theta, normalise)
 
-    def watched_update(theta: Tensor, obs: Tensor) -> Tensor:
+    def update(theta: Tensor, obs: Tensor) -> Tensor:
         called.append("update")
-        return update(theta, obs)
+        return x.update(theta, obs)
 
-    student(theta, statistics, watched_collect, watched_update)
+    student(x.theta, x.statistics, collect, update)
     return called == ["collect", "update"]
 
 
 @one_iteration.property("The theta that comes back should be the one that `update` returned.")
 def the_new_theta_comes_back(student: Iteration, rng: Generator) -> bool:
-    theta, statistics, collect, _ = between_two_iterations(rng)
+    x = between_two_iterations(rng)
     updated = normal(rng, 3)
-    after, _ = student(theta, statistics, collect, lambda _theta, _obs: updated.clone())
+    after, _ = student(*x._replace(update=lambda _theta, _obs: updated.clone()))
     return close(after, updated)
 
 
 @one_iteration.property("The policy should act on observations that are normalized by the statistics as they stand.")
 def acts_on_normalised_observations(student: Iteration, rng: Generator) -> bool:
-    theta, statistics, collect, update = between_two_iterations(rng)
+    x = between_two_iterations(rng)
+    raw_obs = torch.full((2, 3), 1.5, dtype=torch.float64)
     given: list[Tensor] = []
 
-    def watched(theta: Tensor, normalise: Normalise) -> Tensor:
-        given.append(normalise(torch.full((2, 3), 1.5, dtype=torch.float64)))
-        return collect(theta, normalise)
+    def collect(theta: Tensor, normalise: Normalise) -> Tensor:
+        given.append(normalise(raw_obs))
+        return x.collect(theta, normalise)
 
-    student(theta, statistics, watched, update)
-    return close(given[0], statistics.normalise(torch.full((2, 3), 1.5, dtype=torch.float64)))
+    student(*x._replace(collect=collect))
+    return close(given[0], x.statistics.normalise(raw_obs))
 
 
 @one_iteration.property("The update should be given the very numbers that the policy saw while it collected.")
 def updates_on_what_was_seen(student: Iteration, rng: Generator) -> bool:
-    theta, statistics, collect, update = between_two_iterations(rng)
+    x = between_two_iterations(rng)
     learned_from: list[Tensor] = []
 
-    def watched(theta: Tensor, obs: Tensor) -> Tensor:
+    def update(theta: Tensor, obs: Tensor) -> Tensor:
         learned_from.append(obs)
-        return update(theta, obs)
+        return x.update(theta, obs)
 
-    student(theta, statistics, collect, watched)
-    return close(learned_from[0], statistics.normalise(collect(theta, statistics.normalise)))
+    student(*x._replace(update=update))
+    return close(learned_from[0], x.statistics.normalise(x.raw_obs()))
 
 
 @one_iteration.property("The statistics that come back should know the old observations and the new ones.")
 def statistics_grow(student: Iteration, rng: Generator) -> bool:
-    theta, statistics, collect, update = between_two_iterations(rng)
-    _, after = student(theta, statistics, collect, update)
-    return close(after.mean, statistics.including(collect(theta, statistics.normalise)).mean)
+    x = between_two_iterations(rng)
+    _, after = student(*x)
+    return close(after.mean, x.statistics.including(x.raw_obs()).mean)
 
 
 @one_iteration.mistake(
@@ -763,12 +757,10 @@ def statistics_grow(student: Iteration, rng: Generator) -> bool:
     "You renew the statistics before the update; tempting, because fresh ones are better. The update then sees numbers "
     "that the policy never saw, and its ratios do not start at 1. Update first, renew afterward.",
 )
-def renews_before_the_update(
-    theta: Tensor, statistics: RunningMoments, collect: Collect, update: Update
-) -> tuple[Tensor, RunningMoments]:
-    raw_obs = collect(theta, statistics.normalise)
-    statistics = statistics.including(raw_obs)
-    return update(theta, statistics.normalise(raw_obs)), statistics
+def renews_before_the_update(x: Between) -> Result:
+    raw_obs = x.raw_obs()
+    statistics = x.statistics.including(raw_obs)
+    return x.update(x.theta, statistics.normalise(raw_obs)), statistics
 
 
 @one_iteration.mistake(
@@ -777,10 +769,8 @@ def renews_before_the_update(
     "iteration to the next they have to, or the policy squints at places that it first reaches late. Hand back what "
     "`including` returns: it leaves the old moments as they were.",
 )
-def never_renews(
-    theta: Tensor, statistics: RunningMoments, collect: Collect, update: Update
-) -> tuple[Tensor, RunningMoments]:
-    return update(theta, statistics.normalise(collect(theta, statistics.normalise))), statistics
+def never_renews(x: Between) -> Result:
+    return x.update(x.theta, x.statistics.normalise(x.raw_obs())), x.statistics
 
 
 @one_iteration.mistake(
@@ -788,11 +778,9 @@ def never_renews(
     "You hand raw observations to the update; tempting, because they are what collect returns. The policy acted on "
     "normalized ones: its probabilities at raw ones are those of another policy.",
 )
-def updates_on_raw_observations(
-    theta: Tensor, statistics: RunningMoments, collect: Collect, update: Update
-) -> tuple[Tensor, RunningMoments]:
-    raw_obs = collect(theta, statistics.normalise)
-    return update(theta, raw_obs), statistics.including(raw_obs)
+def updates_on_raw_observations(x: Between) -> Result:
+    raw_obs = x.raw_obs()
+    return x.update(x.theta, raw_obs), x.statistics.including(raw_obs)
 
 
 @one_iteration.mistake(
@@ -800,12 +788,9 @@ def updates_on_raw_observations(
     "You normalize the batch by its own mean and variance; tempting, because that is what one does to data in a table. "
     "While the batch was collected nobody knew them: the policy saw the older statistics, and so must the update.",
 )
-def normalises_by_the_batch(
-    theta: Tensor, statistics: RunningMoments, collect: Collect, update: Update
-) -> tuple[Tensor, RunningMoments]:
-    raw_obs = collect(theta, statistics.normalise)
-    own = RunningMoments.empty(raw_obs.shape[-1]).including(raw_obs)
-    return update(theta, own.normalise(raw_obs)), statistics.including(raw_obs)
+def normalises_by_the_batch(x: Between) -> Result:
+    raw_obs = x.raw_obs()
+    return x.update(x.theta, moments_of(raw_obs).normalise(raw_obs)), x.statistics.including(raw_obs)
 
 
 @one_iteration.mistake(
@@ -813,11 +798,9 @@ def normalises_by_the_batch(
     "You put normalized observations into the statistics; tempting, because these are the ones at hand. Then the "
     "statistics learn that everything has mean 0 and variance 1, and forget the units of the world: include raw ones.",
 )
-def includes_normalised_observations(
-    theta: Tensor, statistics: RunningMoments, collect: Collect, update: Update
-) -> tuple[Tensor, RunningMoments]:
-    obs = statistics.normalise(collect(theta, statistics.normalise))
-    return update(theta, obs), statistics.including(obs)
+def includes_normalised_observations(x: Between) -> Result:
+    obs = x.statistics.normalise(x.raw_obs())
+    return x.update(x.theta, obs), x.statistics.including(obs)
 
 
 @one_iteration.mistake(
@@ -825,12 +808,9 @@ def includes_normalised_observations(
     "You replace the statistics by those of the new batch; tempting, because the newest policy matters most. They then "
     "jump with the luck of every batch, and each jump is a change of policy that no trust region holds back.",
 )
-def forgets_what_was_seen(
-    theta: Tensor, statistics: RunningMoments, collect: Collect, update: Update
-) -> tuple[Tensor, RunningMoments]:
-    raw_obs = collect(theta, statistics.normalise)
-    fresh = RunningMoments.empty(raw_obs.shape[-1]).including(raw_obs)
-    return update(theta, statistics.normalise(raw_obs)), fresh
+def forgets_what_was_seen(x: Between) -> Result:
+    raw_obs = x.raw_obs()
+    return x.update(x.theta, x.statistics.normalise(raw_obs)), moments_of(raw_obs)
 
 
 @one_iteration.mistake(
@@ -838,8 +818,6 @@ def forgets_what_was_seen(
     "Your policy collects on raw observations and learns on normalized ones; tempting, because normalising looks like "
     "a matter of learning. The policy is the network with its normalization: both belong to acting, too.",
 )
-def acts_on_raw_observations(
-    theta: Tensor, statistics: RunningMoments, collect: Collect, update: Update
-) -> tuple[Tensor, RunningMoments]:
-    raw_obs = collect(theta, lambda raw: raw)
-    return update(theta, statistics.normalise(raw_obs)), statistics.including(raw_obs)
+def acts_on_raw_observations(x: Between) -> Result:
+    raw_obs = x.collect(x.theta, lambda raw: raw)
+    return x.update(x.theta, x.statistics.normalise(raw_obs)), x.statistics.including(raw_obs)
