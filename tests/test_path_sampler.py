@@ -98,7 +98,18 @@ def test_final_observations_are_in_order_of_step_and_environment() -> None:
         final = torch.tensor([[100.0 * t + e] for t, e in sorted(truncated)], dtype=torch.float64).reshape(-1, 1)
         wide: Tensor = torch.zeros(rows, width, 1)
         return SinglePath(
-            wide, wide, blank, blank, blank, ends, ends, final, wide[0], (float(first),), (first,), {"acting": first}
+            raw_obs=wide,
+            obs=wide,
+            actions=blank,
+            log_q=blank,
+            rewards=blank,
+            terminated=ends,
+            truncated=ends,
+            final_obs=final,
+            next_obs=wide[0],
+            episode_returns=(float(first),),
+            episode_lengths=(first,),
+            seconds={"acting": first},
         )
 
     joined = side_by_side([group(0, 2, [(1, 0), (4, 1), (4, 0)]), group(2, 3, []), group(5, 1, [(0, 5), (4, 5)])])

@@ -20,7 +20,7 @@ from trpo_lessons.advantages import ValueFunction
 from trpo_lessons.envs.atari.scores import RANDOM_AND_HUMAN, human_normalised
 from trpo_lessons.kl import fisher_vector_product, max_kl, mean_kl
 from trpo_lessons.policies import Policy
-from trpo_lessons.single_path import RunningMoments
+from trpo_lessons.single_path import RunningMoments, values_along
 from trpo_lessons.surrogate import Batch, surrogate_gradient, surrogate_value
 from trpo_lessons.training.game_path import GameBatch, GamePath
 from trpo_lessons.training.game_sampler import GameSampler
@@ -209,7 +209,7 @@ def test_a_value_function_fitted_in_chunks_equals_one_fitted_at_once(
 def test_values_along_a_path_of_games(breakout: Watched) -> None:
     path = breakout.sample()
     value = ValueFunction((4, 52, 40), (5,), seeded(5))
-    values, next_values = path.values(NOTHING_SEEN, value, 16)
+    values, next_values = values_along(path, NOTHING_SEEN, value, 16)
     assert close(values, value(path.batch(path.rewards).obs).view(path.rewards.shape[::-1]).T)
     inside = ~path.truncated[:-1]
     assert torch.equal(next_values[:-1][inside], values[1:][inside])

@@ -6,6 +6,7 @@ Reading order: after `advantages`. Lesson 06, section 5.1 and the left half of f
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,9 @@ from torch import Tensor
 
 from trpo_lessons.distributions import Distribution
 from trpo_lessons.policies import Policy
-from trpo_lessons.surrogate import Batch
+from trpo_lessons.surrogate import Batch, Samples, States, chunks
+
+Outcome = tuple[np.ndarray, np.ndarray, np.ndarray, Mapping[str, Any]]  # rewards, terminated, truncated, infos
 
 
 @dataclass(frozen=True)
@@ -61,23 +64,19 @@ class RunningMoments:
 
 
 @dataclass(frozen=True)
-class SinglePath:
-    """T steps of E environments side by side, and what is needed to go on.
+class PathRecord(ABC):
+    """T steps of E environments side by side, and what is needed to go on; a subclass says how it keeps observations.
 
-    raw_obs      [T, E, obs_dim]  observations as the environment gave them; float64
-    obs          [T, E, obs_dim]  normalised, as the policy saw them; float32
     actions      [T, E] or [T, E, action_dim]  as drawn from the policy, before any clipping to the action space
     log_q        [T, E]  their log probability under the policy that drew them
-    rewards      [T, E]  as the environment gave them; float64
+    rewards      [T, E]  what the advantages are made of; float64
     terminated, truncated  [T, E]  bool
-    final_obs    [number of truncated steps, obs_dim]  raw observation that each of them led to, in order of (t, e)
-    next_obs     [E, obs_dim]  raw observation from which sampling goes on
-    episode_returns, episode_lengths  of the episodes that ended during these steps
+    final_obs    [number of truncated steps, *obs_shape]  raw observation that each of them led to, in order of (t, e)
+    next_obs     [E, *obs_shape]  raw observation from which sampling goes on
+    episode_returns, episode_lengths  of the episodes that ended during these steps, as the environment counts them
     seconds      wall time spent "acting" and "simulating"
     """
 
-    raw_obs: Tensor
-    obs: Tensor
     actions: Tensor
     log_q: Tensor
     rewards: Tensor
@@ -95,6 +94,23 @@ class SinglePath:
         return self.rewards.numel()
 
     @property
+    @abstractmethod
+    def states(self) -> Samples:
+        """The states before all steps, [E * T], environment by environment."""
+
+
+@dataclass(frozen=True)
+class SinglePath(PathRecord):
+    """A path with its observations.
+
+    raw_obs      [T, E, obs_dim]  as the environment gave them; float64
+    obs          [T, E, obs_dim]  normalised, as the policy saw them; float32
+    """
+
+    raw_obs: Tensor
+    obs: Tensor
+
+    @property
     def problem(self) -> str:
         """Why these samples must not be learned from, or "" when all numbers are finite."""
         columns = {"an observation": self.raw_obs, "a reward": self.rewards, "an action": self.actions.double()}
@@ -103,11 +119,10 @@ class SinglePath:
         broken = [name for name, column in columns.items() if not column.isfinite().all()]
         return f"{broken[0]} is not finite" if broken else ""
 
-    def values(
-        self, statistics: RunningMoments, value: Callable[[Tensor], Tensor], _chunk_size: int | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """See `values_along`."""
-        return values_along(self, statistics, value)
+    @property
+    def states(self) -> States:
+        """As the policy saw them, [E * T], for KL and Fisher matrix: `trpo_update(..., states=path.states)`."""
+        return States(by_environment(self.obs))
 
     def statistics_after(self, statistics: RunningMoments) -> RunningMoments:
         """The statistics for the next iteration: those of everything seen so far and of this path."""
@@ -128,25 +143,19 @@ def by_environment(rows: Tensor) -> Tensor:
 
 
 def values_along(
-    path: SinglePath, statistics: RunningMoments, value: Callable[[Tensor], Tensor]
+    path: PathRecord, statistics: RunningMoments, value: Callable[[Tensor], Tensor], chunk_size: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """V of the state before each step and of the state it led to, both [T, E], as `advantages.gae` wants them.
 
     The state a step led to is the next row's, except where an episode was truncated (there it is the final observation,
     before the reset) and in the last row. After a termination the entry has no meaning, and gae ignores it.
     """
-    values = value(path.obs.flatten(0, 1)).view(path.rewards.shape)
+    of_chunks = [value(chunk.obs) for chunk in chunks(path.states, chunk_size)]
+    values = torch.cat(of_chunks).view(path.rewards.T.shape).T
     after_last, after_cut = (value(statistics.normalise(obs)) for obs in (path.next_obs, path.final_obs))
-    return values, values_after(values, after_last, after_cut, path.truncated)
-
-
-def values_after(values: Tensor, after_last: Tensor, after_cut: Tensor, truncated: Tensor) -> Tensor:
-    """V of the state that each step led to, [T, E], from V of the states before the steps, after the last row [E], and
-    after each truncated step.
-    """
     next_values = torch.cat([values[1:], after_last[None]])
-    next_values[truncated] = after_cut
-    return next_values
+    next_values[path.truncated] = after_cut
+    return values, next_values
 
 
 def sample_single_path(
@@ -191,7 +200,7 @@ def follow(
         next_obs, rewards, terminated, truncated, infos = env.step(command)
         recorder.seconds["acting"] += acted - start
         recorder.seconds["simulating"] += time.perf_counter() - acted
-        recorder.record(raw_obs, obs, distribution, actions, rewards, terminated, truncated, infos)
+        recorder.record(raw_obs, obs, distribution, actions, (rewards, terminated, truncated, infos))
         raw_obs = torch.as_tensor(next_obs, dtype=raw_obs.dtype).clone()
     return raw_obs
 
@@ -221,20 +230,13 @@ class PathRecorder:
         self._episodes: list[tuple[float, int]] = []  # return and length
 
     def record(
-        self,
-        raw_obs: Tensor,
-        obs: Tensor,
-        distribution: Distribution,
-        actions: Tensor,
-        rewards: np.ndarray,
-        terminated: np.ndarray,
-        truncated: np.ndarray,
-        infos: Mapping[str, Any],
+        self, raw_obs: Tensor, obs: Tensor, distribution: Distribution, actions: Tensor, outcome: Outcome
     ) -> None:
         """One step in every environment: what was seen and done, and what came of it."""
+        rewards, terminated, truncated, infos = outcome
         # Copies: the environment may use its arrays again for the next step.
-        outcome = (np.array(rewards, dtype=np.float64), np.array(terminated), np.array(truncated))
-        row = (raw_obs, obs, actions, *map(torch.from_numpy, outcome))
+        copies = (np.array(rewards, dtype=np.float64), np.array(terminated), np.array(truncated))
+        row = (raw_obs, obs, actions, *map(torch.from_numpy, copies))
         for name, column in zip(PathRecorder.COLUMNS, row, strict=True):
             if name in self._rows:
                 self._rows[name].append(column)

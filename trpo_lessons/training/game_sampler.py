@@ -47,4 +47,4 @@ def side_by_side(paths: Sequence[GamePath]) -> GamePath:
     if len(paths) == 1:
         return paths[0]
     frames, shown = (torch.cat([getattr(path.frames, name) for path in paths], dim=1) for name in ("frames", "shown"))
-    return GamePath(FrameStacks(frames, shown, torch.arange(shown.numel())), **joined(paths, ()))
+    return GamePath(frames=FrameStacks(frames, shown, torch.arange(shown.numel())), **joined(paths, ()))

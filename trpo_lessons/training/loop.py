@@ -19,7 +19,7 @@ from torch import Tensor
 
 from trpo_lessons import envs
 from trpo_lessons.advantages import ValueFunction, explained_variance, gae
-from trpo_lessons.single_path import RunningMoments, SinglePath, by_environment
+from trpo_lessons.single_path import RunningMoments, SinglePath, by_environment, values_along
 from trpo_lessons.surrogate import Samples
 from trpo_lessons.training.config import TrainConfig
 from trpo_lessons.training.game_path import GamePath
@@ -86,7 +86,7 @@ class Trainer:
         torch.set_num_threads(config.threads)
         values, next_values = torch.zeros_like(path.rewards), torch.zeros_like(path.rewards)
         if self.value:
-            values, next_values = path.values(self.statistics, self.value, config.chunk_size)
+            values, next_values = values_along(path, self.statistics, self.value, config.chunk_size)
         lam = config.lam if self.value else 1.0
         advantages = gae(path.rewards, values, next_values, path.terminated, path.truncated, config.gamma, lam)
         returns = advantages + values

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from trpo_lessons import envs
 from trpo_lessons.policies import Policy
-from trpo_lessons.single_path import RunningMoments, SinglePath, sample_single_path
+from trpo_lessons.single_path import PathRecord, RunningMoments, SinglePath, sample_single_path
 from trpo_lessons.training.config import TrainConfig
-from trpo_lessons.training.game_path import GamePath
 from trpo_lessons.training.groups import EnvironmentGroups, Group
 
 
@@ -45,7 +44,7 @@ def side_by_side(paths: Sequence[SinglePath]) -> SinglePath:
     return paths[0] if len(paths) == 1 else SinglePath(**joined(paths, ("raw_obs", "obs")))
 
 
-def joined(paths: Sequence[SinglePath | GamePath], observations: Sequence[str]) -> dict[str, Any]:
+def joined(paths: Sequence[PathRecord], observations: Sequence[str]) -> dict[str, Any]:
     """The fields of several paths as those of one; of the columns of `observations` only those that are named."""
     columns = (*observations, "actions", "log_q", "rewards", "terminated", "truncated")
     return {
@@ -58,7 +57,7 @@ def joined(paths: Sequence[SinglePath | GamePath], observations: Sequence[str]) 
     }
 
 
-def _final_obs(paths: Sequence[SinglePath | GamePath]) -> Tensor:
+def _final_obs(paths: Sequence[PathRecord]) -> Tensor:
     """Every group lists its truncated steps in order of (t, e); so must all of them together."""
     widths = [path.truncated.shape[1] for path in paths]
     firsts = [sum(widths[:i]) for i in range(len(widths))]
