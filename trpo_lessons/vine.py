@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.vector import VectorWrapper
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -33,7 +33,7 @@ from trpo_lessons.envs import RestorableVectorEnv, State
 from trpo_lessons.envs.base import Floats
 from trpo_lessons.envs.random_state import make_generators, pack_generators
 from trpo_lessons.policies import Policy
-from trpo_lessons.single_path import RunningMoments, SinglePath, by_environment, for_environment, sample_single_path
+from trpo_lessons.single_path import RunningMoments, SinglePath, for_environment, sample_single_path
 from trpo_lessons.surrogate import States
 
 FirstActions = Callable[[Distribution, torch.Generator], tuple[Tensor, Tensor]]
@@ -271,7 +271,7 @@ class Vine:
     @property
     def states(self) -> States:
         """All states of the trunk, [E * T], for KL and Fisher matrix: `trpo_update(..., states=vine.states)`."""
-        return States(by_environment(self.trunk.obs))
+        return self.trunk.states
 
 
 def sample_vine(
@@ -310,8 +310,9 @@ def sample_vine(
             f"each, and no more states than the trunk's {trunk_steps} steps of {trunk_env.num_envs} environments"
         )
     chosen = choose_states(trunk_steps, trunk_env.num_envs, num_states, generator)
-    follow = partial(sample_single_path, trunk_env, policy, theta, statistics, num_steps=1, generator=generator)
-    trunk, saved = grow_trunk(trunk_env, follow, raw_obs, trunk_steps, chosen)
+    env = _SavesChosen(trunk_env, chosen)
+    trunk = sample_single_path(env, policy, theta, statistics, raw_obs, trunk_steps, generator)
+    saved = env.saved()
     obs = trunk.obs[tuple(chosen.T)]
     with torch.no_grad():
         pi_old = policy(theta, obs)
@@ -346,34 +347,24 @@ def choose_states(num_steps: int, num_envs: int, num_states: int, generator: tor
     return torch.stack((steps // num_envs, steps % num_envs), dim=1)
 
 
-def grow_trunk(
-    env: RestorableVectorEnv, follow: Callable[[Tensor], SinglePath], raw_obs: Tensor, num_steps: int, chosen: Tensor
-) -> tuple[SinglePath, State]:
-    """A path of `num_steps` steps in `env`, and its states before each of the steps `chosen` [N, 2], arrays [N, ...].
+class _SavesChosen(VectorWrapper):
+    """Saves, as it is stepped, the states before the steps `chosen` [N, 2]."""
 
-    `follow` takes one step of the policy from raw observations [E, obs_dim].
-    """
-    parts: list[SinglePath] = []
-    saved: list[State] = []
-    for t in range(num_steps):
-        here = chosen[chosen[:, 0] == t, 1]
+    def __init__(self, env: RestorableVectorEnv, chosen: Tensor) -> None:
+        super().__init__(env)
+        self._restorable, self._chosen, self._num_steps = env, chosen, 0
+        self._saved: list[State] = []
+
+    def step(self, actions: Any) -> Any:
+        here = self._chosen[self._chosen[:, 0] == self._num_steps, 1].numpy()
         if len(here):
-            saved.append(rows_of(env.save_state(), here.numpy()))
-        parts.append(follow(raw_obs))
-        raw_obs = parts[-1].next_obs
-    return joined(parts), {name: np.concatenate([state[name] for state in saved]) for name in saved[0]}
+            self._saved.append(rows_of(self._restorable.save_state(), here))
+        self._num_steps += 1
+        return self.env.step(actions)
 
-
-def joined(parts: Sequence[SinglePath]) -> SinglePath:
-    """One path made of several, each of which begins where the one before ended."""
-    columns = ("raw_obs", "obs", "actions", "log_q", "rewards", "terminated", "truncated", "final_obs")
-    return SinglePath(
-        **{name: torch.cat([getattr(part, name) for part in parts]) for name in columns},
-        next_obs=parts[-1].next_obs,
-        episode_returns=tuple(each for part in parts for each in part.episode_returns),
-        episode_lengths=tuple(each for part in parts for each in part.episode_lengths),
-        seconds={phase: sum(part.seconds[phase] for part in parts) for phase in parts[0].seconds},
-    )
+    def saved(self) -> State:
+        """Arrays [N, ...]."""
+        return {name: np.concatenate([state[name] for state in self._saved]) for name in self._saved[0]}
 
 
 def branch_noise(

@@ -107,9 +107,9 @@ _CLASS_VINE: dict[str, dict[str, Any]] = {
         **_FEW_STATES,
         "iterations": 244,
         "steps_per_iteration": 4096,
-        "vine_states": 32,
+        "vine_states": 64,  # 32 with rollouts of 20 steps: 149, and 307 with other random numbers
         "vine_branches": 4,
-        "rollout_length": 20,
+        "rollout_length": 10,
     },
     "hopper": {**_FEW_STATES, "vine_states": 64, "vine_branches": 4, "rollout_length": 10},
     # Twice as many branches of half the length: 3703 in place of 833.
