@@ -1,0 +1,47 @@
+"""The recorded runs of both sampling schemes, and their curves over the same axis."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from trpo_lessons.teaching.recorded_runs import FOLDERS, SEEDS, TASKS, draw_curves, recorded_logs, recorded_scores
+from trpo_lessons.training.run_folder import RunFolder
+from trpo_lessons.viewing.learning_curve import Log
+
+
+def invented(steps: list[float], returns: list[float]) -> Log:
+    return {"total_steps": np.array(steps), "mean_return": np.array(returns)}
+
+
+def test_every_run_is_a_line_in_the_panel_of_its_task() -> None:
+    single = [invented([100.0, 200.0], [np.nan, 7.0]), invented([100.0, 200.0], [1.0, 2.0])]
+    vine = [invented([90.0, 170.0, 260.0], [3.0, 4.0, 5.0])]
+    figure = Figure()
+    draw_curves(figure, {"hopper": {"single path": single, "vine": vine}, "swimmer": {"single path": [], "vine": vine}})
+    hopper, swimmer = figure.axes
+    assert (hopper.get_title(), swimmer.get_title()) == ("hopper", "swimmer")
+    for line, log in zip(hopper.lines, [*single, *vine], strict=True):
+        np.testing.assert_array_equal(line.get_xdata(), log["total_steps"])
+        np.testing.assert_array_equal(line.get_ydata(), log["mean_return"])
+    assert [line.get_linestyle() for line in hopper.lines] == ["-", "-", "--"]
+    assert [text.get_text() for text in hopper.get_legend().get_texts()] == ["single path", "vine"]
+    assert len(swimmer.lines) == 1
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_both_schemes_had_the_same_seeds_and_a_budget_that_counts_every_step(task: str) -> None:
+    for scheme, path in FOLDERS.items():
+        for seed, log, score in zip(SEEDS, recorded_logs(task)[scheme], recorded_scores(task)[scheme], strict=True):
+            folder = path / f"{task}-seed{seed}"
+            summary = json.loads((folder / "summary.json").read_text())
+            assert (summary["task"], summary["seed"]) == (task, seed)
+            assert summary["sampling"].replace("-", " ") == scheme
+            assert summary["mean_return"] == score
+            assert log["total_steps"][-1] == summary["total_steps"] <= 1_000_000
+            branches = np.array([float(row.get("branch_steps", 0)) for row in RunFolder(folder).rows()])
+            assert (np.diff(log["total_steps"], prepend=0.0) > branches).all(), "there is a trunk too"
+            assert (branches > 0).all() == (scheme == "vine")
