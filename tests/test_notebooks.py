@@ -32,6 +32,12 @@ def test_lesson_is_stored_whole_and_clean(lesson: Path) -> None:
     assert static_faults(nbformat.read(lesson, as_version=4)) == []
 
 
+def test_no_code_line_of_a_lesson_is_cut_in_a_window_of_1280_pixels(lesson: Path) -> None:
+    """JupyterLab has room for 104 characters there; `notebooks/ruff.toml` holds the rule for whoever formats."""
+    lines = [line for cell in code_cells(nbformat.read(lesson, as_version=4)) for line in cell.source.splitlines()]
+    assert [line for line in lines if len(line) > 104] == []
+
+
 def test_lesson_runs_to_its_stored_outputs(lesson: Path, run: str, tmp_path: Path) -> None:
     """Once, and damage done to it on the way is noticed; `make test-lesson` does it twice."""
     results, unnoticed = validate(lesson, tmp_path)

@@ -92,7 +92,8 @@ def facts_of_along(numbers: Along) -> str:
     """Model and truth at the full step, and what the search made of it."""
     full, delta, backtracks = at_full_step(numbers), numbers.delta, len(numbers.tried) - 1
     promised = numbers.gain_model[full] * numbers.tried[-1]
-    kl_model, kl = text(numbers.kl_model[full] / delta), text(numbers.kl[full] / delta)
+    # Two digits: the share that damping leaves may be close to 1, with a third digit at the edge of rounding (0.98452).
+    kl_model, kl = f"{numbers.kl_model[full] / delta:.2f}", text(numbers.kl[full] / delta)
     taken, gain = text(numbers.tried[-1]), text(numbers.tried_gain[-1])
     return (
         f"full step: KL {kl_model} delta by the bowl, {kl} delta in truth; "
