@@ -6,15 +6,19 @@ import itertools
 import math
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from trpo_lessons import mdp
+from trpo_lessons.bench import gradient_batches as gb
+from trpo_lessons.bench import gradient_subjects as gs
 from trpo_lessons.bench import gradient_variance as gv
 from trpo_lessons.kl import fisher_matrix
 from trpo_lessons.policies import CategoricalHead, linear_policy
@@ -143,12 +147,12 @@ def test_cost_and_error_behave_as_the_lesson_says() -> None:
 # ---- noise and signal
 
 
-def made_up(batches: int, seed: int, factor: float = 1.0, turned: float = 0.0) -> gv.Gradients:
+def made_up(batches: int, seed: int, factor: float = 1.0, turned: float = 0.0) -> gb.Gradients:
     """Gradients with mean `factor` * (3, 0, ..., 0), turned into the second coordinate, and a variance of 2 in each."""
     rng = np.random.default_rng(seed)
     mean = np.zeros(20)
     mean[:2] = 3 * math.cos(turned), 3 * math.sin(turned)
-    return gv.Gradients(torch.from_numpy(factor * (mean + math.sqrt(2) * rng.normal(size=(batches, 20)))), 500.0)
+    return gb.Gradients(torch.from_numpy(factor * (mean + math.sqrt(2) * rng.normal(size=(batches, 20)))), 500.0)
 
 
 def test_noise_is_what_it_was_made_with() -> None:
@@ -175,16 +179,16 @@ def test_a_gradient_that_points_elsewhere_is_found_out() -> None:
     found = gv.noise(made_up(300, 2, turned=math.pi / 4), made_up(400, 1))
     assert found.aligned == pytest.approx(math.cos(math.pi / 4), abs=0.03)
     assert found.steps == pytest.approx(500 * 20 * 2 / (9 / 2), rel=0.15)
-    nothing = gv.noise(gv.Gradients(-made_up(50, 2).rows, 500.0), made_up(400, 1))
+    nothing = gv.noise(gb.Gradients(-made_up(50, 2).rows, 500.0), made_up(400, 1))
     assert nothing.aligned == 0
     assert nothing.steps >= 1e12
 
 
 def test_the_natural_ruler_measures_with_the_damped_fisher_matrix() -> None:
-    subject = gv.load_subject("cartpole")
+    subject = gs.load_subject("cartpole")
     ruler = gv.natural_ruler(subject, num_states=256)
-    env, raw_obs, generator = gv.long_run(subject, 9)
-    obs = gv.follow(subject, env, raw_obs, 16, generator).obs.transpose(0, 1).flatten(0, 1)
+    env, raw_obs, generator = gs.long_run(subject, 9)
+    obs = gs.follow(subject, env, raw_obs, 16, generator).obs.transpose(0, 1).flatten(0, 1)
     A = fisher_matrix(subject.policy, subject.theta.double(), obs.double())
     g = torch.from_numpy(np.random.default_rng(0).normal(size=(2, len(A))))
     expected = g @ torch.linalg.solve(A + gv.DAMPING * torch.eye(len(A)), g.T)
@@ -196,20 +200,20 @@ def test_the_natural_ruler_measures_with_the_damped_fisher_matrix() -> None:
 
 
 def test_batches_of_a_single_path_are_pieces_of_one_run() -> None:
-    subject = gv.load_subject("cartpole")
-    many, one = (gv.single_path_gradients(subject, batches, 320 // batches, seed=4) for batches in (10, 1))
-    assert many.keys() == {gv.RETURNS, gv.MEAN_OFF, gv.VALUE_OFF, gv.GAE}
-    for name in (gv.RETURNS, gv.VALUE_OFF, gv.GAE):
+    subject = gs.load_subject("cartpole")
+    many, one = (gb.single_path_gradients(subject, batches, 320 // batches, seed=4) for batches in (10, 1))
+    assert many.keys() == {gb.RETURNS, gb.MEAN_OFF, gb.VALUE_OFF, gb.GAE}
+    for name in (gb.RETURNS, gb.VALUE_OFF, gb.GAE):
         torch.testing.assert_close(many[name].rows.mean(0), one[name].rows[0], rtol=1e-4, atol=1e-5)
-        assert many[name].steps == 32 * gv.NUM_ENVS
-    assert (many[gv.MEAN_OFF].rows - many[gv.RETURNS].rows).abs().max() > 0.01
+        assert many[name].steps == 32 * gs.NUM_ENVS
+    assert (many[gb.MEAN_OFF].rows - many[gb.RETURNS].rows).abs().max() > 0.01
 
 
 def test_a_vine_pays_for_trunk_and_branches_and_keeps_to_its_budget() -> None:
-    subject, settings = gv.load_subject("cartpole"), gv.VineSettings(2, 12)
-    found = list(itertools.islice(gv.vines(subject, settings, 1024, seed=3), 4))
+    subject, settings = gs.load_subject("cartpole"), gb.VineSettings(2, 12)
+    found = list(itertools.islice(gb.vines(subject, settings, 1024, seed=3), 4))
     paid = [vine.trunk.num_steps + int(vine.lengths.sum()) for vine in found]
-    gradients = gv.vine_gradients(subject, settings, 4, 1024, seed=3)
+    gradients = gb.vine_gradients(subject, settings, 4, 1024, seed=3)
     assert gradients.steps == pytest.approx(np.mean(paid))
     assert all(abs(steps - 1024) < 0.2 * 1024 for steps in paid)
     surrogates = [
@@ -218,30 +222,50 @@ def test_a_vine_pays_for_trunk_and_branches_and_keeps_to_its_budget() -> None:
     torch.testing.assert_close(gradients.rows, torch.stack(surrogates).double())
     following = itertools.pairwise(found)
     assert all(torch.equal(one.trunk.next_obs, two.trunk.raw_obs[0]) for one, two in following), "one run goes on"
-    hopper = gv.load_subject("hopper")
-    [vine] = itertools.islice(gv.vines(hopper, gv.VineSettings(3, 2, common=False), 300, seed=3), 1)
+    hopper = gs.load_subject("hopper")
+    [vine] = itertools.islice(gb.vines(hopper, gb.VineSettings(3, 2, common=False), 300, seed=3), 1)
     assert vine.rollout_set.actions.shape[1:] == (3, 3)
-    gv_gradient = gv.vine_gradients(hopper, gv.VineSettings(3, 2, common=False), 1, 300, seed=3).rows[0]
+    gv_gradient = gb.vine_gradients(hopper, gb.VineSettings(3, 2, common=False), 1, 300, seed=3).rows[0]
     expected = surrogate_gradient(hopper.policy, hopper.theta, vine.rollout_set, self_normalised_surrogate)
     torch.testing.assert_close(gv_gradient, expected.double())
 
 
 def test_settings_have_names() -> None:
-    assert gv.VineSettings(2, 30).name == "K 2, length 30"
-    assert gv.VineSettings(4, 10, common=False, value_at_cut=True).name == (
+    assert gb.VineSettings(2, 30).name == "K 2, length 30"
+    assert gb.VineSettings(4, 10, common=False, value_at_cut=True).name == (
         "K 4, length 10, V at the cut, own random numbers"
     )
 
 
-@pytest.mark.parametrize("name", list(gv.TRAINING))
+@pytest.mark.parametrize("name", list(gs.TRAINING))
 def test_every_subject_can_be_loaded_and_acts(name: str) -> None:
-    subject = gv.load_subject(name)
+    subject = gs.load_subject(name)
     env = subject.env(3, seed=0)
     obs, _ = env.reset()
     assert subject.pi_old(obs).sample(torch.Generator().manual_seed(0)).shape[0] == 3
     assert not subject.pi_old(obs).parameters[0].requires_grad
     assert subject.value(subject.statistics.normalise(torch.as_tensor(obs))).isfinite().all()
     assert subject.gamma == (0.995 if name == "hopping" else 0.99)
+
+
+def test_a_trained_subject_is_the_one_that_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    short = gs.TRAINING["cartpole"] | {"iterations": 1, "steps_per_iteration": 256}
+    monkeypatch.setitem(gs.TRAINING, "once", short | {"task": "cartpole"})
+    assert len(gs.train_subject("once", tmp_path)) == 1
+    tensors, subject = load_file(tmp_path / "once.safetensors"), gs.load_subject("once", tmp_path)
+    assert subject.task == "cartpole"
+    torch.testing.assert_close(subject.theta, tensors["theta"], rtol=0, atol=0)
+    assert subject.statistics.count == tensors["statistics.count"] == 256
+    obs = torch.zeros(3, 4)
+    assert subject.value(obs).shape == (3,)
+    with pytest.raises(KeyError):
+        gs.load_subject("unknown", tmp_path)
+
+
+def test_early_copies_of_the_lesson_find_what_they_import() -> None:
+    assert all(hasattr(gv, name) for name in gv.__all__)
+    assert gv.load_subject is gs.load_subject
+    assert gv.vine_gradients is gb.vine_gradients
 
 
 # ---- the recording
@@ -263,8 +287,8 @@ def test_the_recording_says_how_it_was_made(task: str) -> None:
     assert kept["command"] == f"python -m trpo_lessons.bench.gradient_variance measure {task}"
     assert kept["batches"] == gv.BATCHES[task]
     assert kept["batch_steps"] == gv.BATCH_STEPS[task]
-    assert kept["gamma"] == gv.load_subject(task).gamma
-    assert kept["training"] == {key: list(v) if isinstance(v, tuple) else v for key, v in gv.TRAINING[task].items()}
+    assert kept["gamma"] == gs.load_subject(task).gamma
+    assert kept["training"] == {key: list(v) if isinstance(v, tuple) else v for key, v in gs.TRAINING[task].items()}
     assert kept["seeds"] == gv.SEED
     assert kept["versions"].keys() == {"torch", "numpy", "gymnasium", "mujoco"}
     expected = {f"vine: {each.name}" for each in gv.VINES[task]}
@@ -277,7 +301,7 @@ def test_the_recording_says_how_it_was_made(task: str) -> None:
         if "500" not in name and "length 100" not in name:
             assert row["steps_per_batch"] == pytest.approx(kept["batch_steps"], rel=0.06), name
     halves = gv.recorded_reference(task).rows
-    assert halves.shape == (2, gv.load_subject(task).policy.num_parameters)
+    assert halves.shape == (2, gs.load_subject(task).policy.num_parameters)
     assert torch.cosine_similarity(*halves, dim=0) > 0.8
 
 
@@ -288,16 +312,16 @@ def test_what_the_lesson_says_of_the_recording_is_so() -> None:
     assert natural(hop, "vine: K 4, length 100")["times_returns"][0] == pytest.approx(0.2, abs=0.005)
     ratio, low, high = natural(cart, "vine: K 2, length 500")["times_returns"]
     assert (round(ratio), round(low, 1), round(high, 1)) == (4, 2.3, 7.6)
-    level = natural(hop, path + gv.MEAN_OFF)["interval"], natural(hop, "vine: K 4, length 100")["interval"]
+    level = natural(hop, path + gb.MEAN_OFF)["interval"], natural(hop, "vine: K 4, length 100")["interval"]
     assert level[0][0] < level[1][1]
     assert level[1][0] < level[0][1], "drawn level"
     short = {cart: "vine: K 2, length 10, V at the cut", hop: "vine: K 4, length 10, V at the cut"}
     for task, times in ((cart, 2.6), (hop, 5.2)):
-        assert steps(task, short[task]) / steps(task, path + gv.GAE) == pytest.approx(times, abs=0.05)
-        assert natural(task, path + gv.GAE)["interval"][1] < natural(task, short[task])["interval"][0]
+        assert steps(task, short[task]) / steps(task, path + gb.GAE) == pytest.approx(times, abs=0.05)
+        assert natural(task, path + gb.GAE)["interval"][1] < natural(task, short[task])["interval"][0]
         best = min(steps(task, name) for name in gv.recorded(task)["estimators"] if name.startswith("vine"))
         assert best == steps(task, short[task]), "the best vines here"
-    assert 45 < steps(hop, path + gv.RETURNS) / steps(hop, path + gv.VALUE_OFF) < 50
+    assert 45 < steps(hop, path + gb.RETURNS) / steps(hop, path + gb.VALUE_OFF) < 50
     own = ", own random numbers"
     assert 6 < steps(hop, "vine: K 4, length 100" + own) / steps(hop, "vine: K 4, length 100") < 6.5
     assert 1.8 < steps(hop, short[hop] + own) / steps(hop, short[hop]) < 2.1
@@ -309,24 +333,24 @@ def test_what_the_lesson_says_of_the_recording_is_so() -> None:
 def test_for_the_hopper_that_hops_it_is_a_draw() -> None:
     task, vine = "hopping", "vine: K 4, length 10, V at the cut"
     assert gv.recorded(task)["batches"] == gv.BATCHES[task]
-    assert steps(task, f"single path: {gv.GAE}") == pytest.approx(88_000, abs=500)
+    assert steps(task, f"single path: {gb.GAE}") == pytest.approx(88_000, abs=500)
     assert steps(task, vine) == pytest.approx(120_000, abs=5_000)
-    gae, branches = (natural(task, name)["interval"] for name in (f"single path: {gv.GAE}", vine))
+    gae, branches = (natural(task, name)["interval"] for name in (f"single path: {gb.GAE}", vine))
     assert gae[0] < branches[0] < gae[1] < branches[1], "the intervals overlap widely"
     assert 6 < steps(task, vine + ", own random numbers") / steps(task, vine) < 7
-    assert 7 < steps(task, f"single path: {gv.VALUE_OFF}") / steps(task, f"single path: {gv.GAE}") < 8
-    assert steps(task, f"single path: {gv.RETURNS}") > 4e6
+    assert 7 < steps(task, f"single path: {gb.VALUE_OFF}") / steps(task, f"single path: {gb.GAE}") < 8
+    assert steps(task, f"single path: {gb.RETURNS}") > 4e6
 
 
 def test_a_short_measurement_has_every_row_of_the_recorded_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gv, "BOOTSTRAPS", 20)
-    monkeypatch.setitem(gv.VINES, "cartpole", [gv.VineSettings(2, 4), gv.VineSettings(2, 4, value_at_cut=True)])
+    monkeypatch.setitem(gv.VINES, "cartpole", [gb.VineSettings(2, 4), gb.VineSettings(2, 4, value_at_cut=True)])
     facts, halves = gv.measure("cartpole", 4)
     kept = gv.recorded("cartpole")
     assert facts.keys() == kept.keys()
     assert len(facts["estimators"]) == 6
     assert all(row.keys() == {"steps_per_batch", "natural", "parameters"} for row in facts["estimators"].values())
-    assert halves.shape == (2, gv.load_subject("cartpole").policy.num_parameters)
+    assert halves.shape == (2, gs.load_subject("cartpole").policy.num_parameters)
 
 
 def test_tasks_without_a_measurement_are_refused(
@@ -362,7 +386,7 @@ def test_distances_are_in_centimeters_from_the_mean_of_those_that_go_on() -> Non
 def test_the_figure_holds_trunk_states_and_branches() -> None:
     figure, fans = plt.figure(), [fan((4, 3)), fan((5, 5), seed=1)]
     trunk = np.cumsum(np.full((9, 6), 0.1), axis=0)
-    draw_vine(figure, gv.load_subject("hopping").env(1, 0).model, trunk, fans)
+    draw_vine(figure, gs.load_subject("hopping").env(1, 0).model, trunk, fans)
     axes = figure.axes[0]
     lines = [collection for collection in axes.collections if len(collection.get_paths()) == 2]
     drawn = [path.vertices for collection in lines for path in collection.get_paths()]

@@ -18,7 +18,8 @@ The modules in reading order; each imports only from those above it:
     training             the loop, presets, run folders, resume
     viewing              animations and learning curves
     doctor               what works on this machine
-    bench                how fast training is, and sb3-contrib's TRPO with the recipe we compare ourselves with
+    bench                how fast training is, and sb3-contrib's TRPO with the recipe we compare ourselves with;
+                         gradient_subjects, gradient_batches, gradient_variance: how noisy gradients are (lesson 07)
     cli                  the trpo-lessons command
     teaching             explorers, checks for exercises, grading; imported by notebooks only
 

@@ -3,9 +3,8 @@
     python -m trpo_lessons.bench.gradient_variance train hopper      # the policy, its statistics and its value function
     python -m trpo_lessons.bench.gradient_variance measure hopper    # what the zoo holds, and lesson 07 shows
 
-Every estimator is asked for the same thing, the gradient of the surrogate at theta_old, from batch after batch. Its
-batches come from one run that goes on and on, so that nothing is cut at the end of a batch and every step is paid for
-once, those of the trunk too. Copies that idle at the end of a small vine are not counted: a large one keeps them busy.
+Reading order: after `gradient_subjects`, which says whose gradients these are, and `gradient_batches`, which says how
+they are estimated.
 
     noise     trace of the covariance of the gradient of one batch
     signal    squared length of the mean gradient along the true one
@@ -20,251 +19,75 @@ what an update sees.
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trpo_lessons import envs
-from trpo_lessons.advantages import ValueFunction, discounted_returns, gae
-from trpo_lessons.distributions import Distribution
-from trpo_lessons.envs import RestorableVectorEnv, restorable
-from trpo_lessons.kl import fisher_matrix
-from trpo_lessons.policies import Policy
-from trpo_lessons.single_path import RunningMoments, SinglePath, by_environment, sample_single_path, values_along
-from trpo_lessons.surrogate import Batch, surrogate_gradient
-from trpo_lessons.training.config import TrainConfig
-from trpo_lessons.training.loop import Trainer, statistics_from
-from trpo_lessons.training.policy_for import policy_for
-from trpo_lessons.training.presets import preset
-from trpo_lessons.vine import (
-    Vine,
-    all_actions_surrogate,
-    every_action,
-    from_the_policy,
-    sample_vine,
-    self_normalised_surrogate,
+from trpo_lessons.bench.gradient_batches import (
+    GAE,
+    MEAN_OFF,
+    RETURNS,
+    VALUE_OFF,
+    Gradients,
+    VineSettings,
+    single_path_gradients,
+    vine_gradients,
 )
+from trpo_lessons.bench.gradient_subjects import (
+    FOLDER,
+    NUM_ENVS,
+    TRAINING,
+    Floats,
+    Subject,
+    follow,
+    load_subject,
+    long_run,
+    train_subject,
+)
+from trpo_lessons.kl import fisher_matrix
+from trpo_lessons.single_path import by_environment
 
-FOLDER = Path(__file__).parents[1] / "zoo" / "gradient_variance"
-# Beginners, one that falls after a hundred steps among them; and one that hops. Discounts are part of what is measured,
-# so they stand here, whatever the presets become.
-TRAINING: dict[str, dict[str, Any]] = {
-    "cartpole": {"iterations": 5, "hidden": (16,), "value_hidden": (32,), "gamma": 0.99, "lam": 0.95},
-    "hopper": {"iterations": 15, "hidden": (32, 32), "value_hidden": (32, 32), "gamma": 0.99, "lam": 0.95},
-    "hopping": {
-        "task": "hopper",
-        "iterations": 60,
-        "hidden": (32, 32),
-        "value_hidden": (32, 32),
-        "gamma": 0.995,
-        "lam": 0.95,
-    },
-    "swimmer": {"iterations": 20, "hidden": (32, 32), "value_hidden": (32, 32), "gamma": 0.99, "lam": 0.95},
-}
+# What the first copies of lesson 07 import from here; students still have them.
+__all__ = [
+    "GAE",
+    "MEAN_OFF",
+    "RETURNS",
+    "VALUE_OFF",
+    "VineSettings",
+    "load_subject",
+    "long_run",
+    "natural_ruler",
+    "noise",
+    "recorded",
+    "recorded_reference",
+    "reference_gradients",
+    "single_path_gradients",
+    "vine_gradients",
+]
+
 DAMPING = 0.1
-NUM_ENVS = 16  # of single paths and of trunks
-TRUNK_STEPS = 8  # of the trunk for every state with branches; the paper's hopper has 6.4
 BATCH_STEPS = {"cartpole": 1024, "hopper": 5120, "swimmer": 5120}
-WARM_UP = {"cartpole": 512, "hopper": 512, "swimmer": 64}  # steps of every copy until all are at different places
 BOOTSTRAPS = 1000
-Floats = npt.NDArray[np.float64]
-
-
-# ---- whose gradient
-
-
-@dataclass(frozen=True, eq=False)
-class Subject:
-    """A policy on its way to being a good one, and what came with its training."""
-
-    task: str
-    policy: Policy
-    theta: Tensor
-    statistics: RunningMoments
-    value: ValueFunction
-    gamma: float
-    lam: float
-
-    def env(self, num_envs: int, seed: int) -> RestorableVectorEnv:
-        """Copies of the task."""
-        return restorable(envs.make(self.task, num_envs, seed=seed, threads=1))
-
-    def pi_old(self, raw_obs: Tensor | Floats) -> Distribution:
-        """The policy in states seen as the environment shows them, [E, obs_dim]."""
-        with torch.no_grad():
-            return self.policy(self.theta, self.statistics.normalise(torch.as_tensor(raw_obs)))
-
-
-def _config(name: str) -> TrainConfig:
-    settings = {key: value for key, value in TRAINING[name].items() if key not in ("task", "iterations")}
-    return preset(TRAINING[name].get("task", name), "class", threads=1, seed=0, **settings)
-
-
-def train_subject(name: str, folder: Path = FOLDER) -> list[float]:
-    """Train, and write to `folder`; the mean return after every iteration.
-
-    The presets have moved on since those of the zoo were trained: training again gives others of the same kind.
-    """
-    trainer = Trainer(_config(name))
-    returns = [trainer.iterate()["mean_return"] for _ in range(TRAINING[name]["iterations"])]
-    tensors, facts = trainer.state()
-    kept = {key: tensor for key, tensor in tensors.items() if key.startswith(("theta", "statistics.", "value."))}
-    kept["statistics.count"] = torch.tensor(facts["statistics_count"], dtype=torch.float64)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({key: tensor.contiguous() for key, tensor in kept.items()}, folder / f"{name}.safetensors")
-    trainer.close()
-    return returns
-
-
-@functools.cache
-def load_subject(name: str, folder: Path = FOLDER) -> Subject:
-    """One of `TRAINING`, as it was trained."""
-    config, tensors = _config(name), load_file(folder / f"{name}.safetensors")
-    policy = policy_for(envs.make(config.task, 1, seed=0, threads=1), config)
-    value = ValueFunction(len(tensors["statistics.mean"]), config.value_hidden)
-    value.load_state_dict({key.removeprefix("value."): t for key, t in tensors.items() if key.startswith("value.")})
-    statistics = statistics_from(tensors, {"statistics_count": tensors["statistics.count"].item()})
-    return Subject(config.task, policy, tensors["theta"], statistics, value, config.gamma, config.lam)
-
-
-# ---- batch after batch
-
-
-@dataclass(frozen=True)
-class Gradients:
-    """The gradients of R batches, [R, num_parameters], float64, and how many simulator steps a batch took."""
-
-    rows: Tensor
-    steps: float
-
-
-def long_run(subject: Subject, seed: int) -> tuple[RestorableVectorEnv, Tensor, torch.Generator]:
-    """Copies that have played long enough to be at different places, what they see, and a generator."""
-    env, generator = subject.env(NUM_ENVS, seed), torch.Generator().manual_seed(seed)
-    raw_obs = torch.as_tensor(env.reset(seed=1000 * seed)[0], dtype=torch.float64)
-    path = follow(subject, env, raw_obs, WARM_UP[subject.task], generator)
-    return env, path.next_obs, generator
-
-
-def follow(
-    subject: Subject, env: RestorableVectorEnv, raw_obs: Tensor, num_steps: int, generator: torch.Generator
-) -> SinglePath:
-    """The single path of a subject."""
-    return sample_single_path(env, subject.policy, subject.theta, subject.statistics, raw_obs, num_steps, generator)
-
-
-RETURNS, MEAN_OFF, VALUE_OFF, GAE = "returns", "returns - their mean", "returns - V", "GAE"
-
-
-def single_path_gradients(subject: Subject, batches: int, rows: int, seed: int) -> dict[str, Gradients]:
-    """One path of `batches` * `rows` steps in every copy, cut into batches; four ways to say what an action was worth.
-
-    Returns are those of the whole path, also of the steps that fall into the next batch; only where the whole run ends
-    they are cut, and V stands for the rest.
-    """
-    env, raw_obs, generator = long_run(subject, seed)
-    path = follow(subject, env, raw_obs, batches * rows, generator)
-    values, next_values = values_along(path, subject.statistics, subject.value)
-    returns = discounted_returns(path.rewards, next_values, path.terminated, path.truncated, subject.gamma)
-    ends = path.terminated, path.truncated
-    worth = {
-        RETURNS: returns,
-        MEAN_OFF: returns,
-        VALUE_OFF: returns - values,
-        GAE: gae(path.rewards, values, next_values, *ends, subject.gamma, subject.lam),
-    }
-    found: dict[str, list[Tensor]] = {name: [] for name in worth}
-    for start in range(0, batches * rows, rows):
-        here = slice(start, start + rows)
-        for name, each in worth.items():
-            advantages = each[here] - each[here].mean() if name == MEAN_OFF else each[here]
-            columns = (path.obs[here], path.actions[here], advantages.float(), path.log_q[here])
-            batch = Batch(*(by_environment(column) for column in columns))
-            found[name].append(surrogate_gradient(subject.policy, subject.theta, batch).double())
-    return {name: Gradients(torch.stack(rows_), rows * NUM_ENVS) for name, rows_ in found.items()}
-
-
-@dataclass(frozen=True)
-class VineSettings:
-    """How a vine grows: K, the length of a rollout, common random numbers or not, and V at the cut or nothing."""
-
-    branches: int
-    length: int
-    common: bool = True
-    value_at_cut: bool = False
-    trunk_steps: int = TRUNK_STEPS
-
-    @property
-    def name(self) -> str:
-        """Such as "K 4, length 10, V at the cut, own random numbers"."""
-        parts = [f"K {self.branches}", f"length {self.length}"]
-        parts += ["V at the cut"] * self.value_at_cut + ["own random numbers"] * (not self.common)
-        return ", ".join(parts)
-
-
-def vines(subject: Subject, settings: VineSettings, batch_steps: int, seed: int) -> Iterator[Vine]:
-    """Vine after vine, each from where the trunk of the one before ended; each costs about `batch_steps` steps."""
-    env, raw_obs, generator = long_run(subject, seed)
-    branch_env = subject.env(32, seed)
-    first_actions = every_action if subject.task == "cartpole" else from_the_policy(settings.branches)
-
-    def grow(raw_obs: Tensor, num_states: int) -> Vine:
-        return sample_vine(
-            env,
-            branch_env,
-            subject.policy,
-            subject.theta,
-            subject.statistics,
-            raw_obs,
-            trunk_steps=max(1, round(num_states * settings.trunk_steps / NUM_ENVS)),
-            num_states=num_states,
-            first_actions=first_actions,
-            rollout_length=settings.length,
-            gamma=subject.gamma,
-            generator=generator,
-            value=subject.value if settings.value_at_cut else None,
-            common_random_numbers=settings.common,
-        )
-
-    # Branches end early where episodes do: a first vine, which is not used, says how long they are.
-    trial = grow(raw_obs, 64)
-    raw_obs = trial.trunk.next_obs
-    per_state = settings.trunk_steps + trial.lengths.double().sum(1).mean().item()
-    num_states = max(1, round(batch_steps / per_state))
-    while True:
-        grown = grow(raw_obs, num_states)
-        raw_obs = grown.trunk.next_obs
-        yield grown
-
-
-def vine_gradients(subject: Subject, settings: VineSettings, batches: int, batch_steps: int, seed: int) -> Gradients:
-    """The gradients of equation 16 on discrete tasks, of equation 17 on continuous ones."""
-    surrogate = all_actions_surrogate if subject.task == "cartpole" else self_normalised_surrogate
-    rows, steps = [], 0
-    for _, grown in zip(range(batches), vines(subject, settings, batch_steps, seed), strict=False):
-        rows.append(surrogate_gradient(subject.policy, subject.theta, grown.rollout_set, surrogate).double())
-        steps += grown.trunk.num_steps + int(grown.lengths.sum())
-    return Gradients(torch.stack(rows), steps / batches)
+NO_SIGNAL = 1e12  # steps
 
 
 # ---- noise and signal
 
 
 Ruler = Callable[[Tensor], Tensor]
+"""Turns gradients [R, num_parameters] into rows [R, num_parameters] whose plain lengths are the lengths meant."""
 
 
 def in_parameters(rows: Tensor) -> Tensor:
@@ -273,7 +96,10 @@ def in_parameters(rows: Tensor) -> Tensor:
 
 
 def natural_ruler(subject: Subject, num_states: int = 1024, seed: int = 9) -> Ruler:
-    """|g|^2 = g^T (A + damping I)^-1 g: what a trust region of the KL makes of a gradient. A from fresh states."""
+    """|g|^2 = g^T (A + damping I)^-1 g: what a trust region of the KL makes of a gradient.
+
+    A is the mean Fisher matrix over `num_states` fresh states, float64.
+    """
     env, raw_obs, generator = long_run(subject, seed)
     path = follow(subject, env, raw_obs, num_states // NUM_ENVS, generator)
     A = fisher_matrix(subject.policy, subject.theta.double(), by_environment(path.obs).double())
@@ -282,7 +108,7 @@ def natural_ruler(subject: Subject, num_states: int = 1024, seed: int = 9) -> Ru
 
 
 def central(drawn: Floats) -> tuple[float, float]:
-    """The central 95 % of bootstrap values."""
+    """The ends of the central 95 % of bootstrap values [B]."""
     low, high = np.quantile(drawn, (0.025, 0.975))
     return float(low), float(high)
 
@@ -291,8 +117,10 @@ def central(drawn: Floats) -> tuple[float, float]:
 class Noise:
     """How noisy an estimator is, with `BOOTSTRAPS` values each from batches drawn again; see the module for the names.
 
-    steps    simulator steps until noise and signal are equal
-    aligned  cosine of the mean gradient and the true one: below 1 by what no number of batches mends
+    steps          simulator steps until noise and signal are equal
+    aligned        cosine of the mean gradient and the true one: below 1 by what no number of batches mends
+    steps_drawn    [BOOTSTRAPS]
+    aligned_drawn  [BOOTSTRAPS]
     """
 
     steps: float
@@ -301,7 +129,7 @@ class Noise:
     aligned_drawn: Floats = field(repr=False)
 
     def interval(self) -> tuple[float, float]:
-        """The central 95 % of what the bootstrap makes of `steps`."""
+        """The central 95 % of what the bootstrap makes of `steps`, simulator steps."""
         return central(self.steps_drawn)
 
     def times(self, other: Noise) -> tuple[float, float, float]:
@@ -309,38 +137,69 @@ class Noise:
         return self.steps / other.steps, *central(self.steps_drawn / other.steps_drawn)
 
 
+@dataclass(frozen=True, eq=False)
+class _Products:
+    """Inner products of R gradients with each other, and with the two halves of a reference, H gradients each.
+
+    own      [R, R]
+    halves   [R, H], [R, H]
+    across   [H, H]  of one half with the other
+    """
+
+    own: Floats
+    halves: tuple[Floats, Floats]
+    across: Floats
+
+    @classmethod
+    def of(cls, rows: Tensor, true: Tensor) -> _Products:
+        """From gradients [R, num_parameters] and a reference [2 H, num_parameters], both in a ruler."""
+        half = len(true) // 2
+        one, other = true[:half], true[half : 2 * half]
+        halves = (rows @ one.T).numpy(), (rows @ other.T).numpy()
+        return cls((rows @ rows.T).numpy(), halves, (one @ other.T).numpy())
+
+    def evaluate(self, c: Floats, a: Floats, b: Floats) -> tuple[float, float]:
+        """Noise / signal and alignment if gradients count by shares c [R], those of the reference by a [H] and b [H].
+
+        With m the mean gradient, g the true one and a, b the means of the two halves of the reference:
+        signal = (m.g)^2 / |g|^2, where m.g is estimated by m.(a + b)/2 and |g|^2 by a.b.
+        """
+        count, mean_square = len(c), c @ self.own @ c
+        covariance = count / (count - 1) * (c @ self.own.diagonal() - mean_square)
+        along = c @ (self.halves[0] @ a + self.halves[1] @ b) / 2
+        true_square = a @ self.across @ b
+        if along <= 0 or true_square <= 0:
+            return math.inf, 0.0  # no signal to be seen
+        squares = max((mean_square - covariance / count) * true_square, along**2)
+        return float(covariance * true_square / along**2), float(along / np.sqrt(squares))
+
+
+def drawn_shares(rng: np.random.Generator, size: int) -> Floats:
+    """How much each of `size` batches counts, [size], when as many are drawn from them with replacement; sums to 1."""
+    return np.bincount(rng.integers(size, size=size), minlength=size) / size
+
+
 def noise(gradients: Gradients, reference: Gradients, ruler: Ruler = in_parameters, seed: int = 0) -> Noise:
     """Noise and signal of an estimator; `reference` are independent gradients without bias, of an even number of rows.
 
-    With m the mean gradient, g the true one and a, b the means of the two halves of the reference:
-    signal = (m.g)^2 / |g|^2, where m.g is estimated by m.(a + b)/2 and |g|^2 by a.b.
+    Where no signal can be seen `steps` is `NO_SIGNAL`, and `aligned` 0.
     """
-    rows, true = ruler(gradients.rows), ruler(reference.rows)
-    count, half = len(rows), len(true) // 2
-    gram, halves = (rows @ rows.T).numpy(), (true[:half], true[half : 2 * half])
-    with_half = [(rows @ each.T).numpy() for each in halves]
-    across = (halves[0] @ halves[1].T).numpy()
+    products = _Products.of(ruler(gradients.rows), ruler(reference.rows))
+    count, half = len(gradients.rows), len(reference.rows) // 2
 
     def evaluate(c: Floats, a: Floats, b: Floats) -> tuple[float, float]:
-        mean_square = c @ gram @ c
-        covariance = count / (count - 1) * (c @ gram.diagonal() - mean_square)
-        along = c @ (with_half[0] @ a + with_half[1] @ b) / 2
-        true_square = a @ across @ b
-        if along <= 0 or true_square <= 0:
-            return 1e12, 0.0  # no signal to be seen
-        squares = max((mean_square - covariance / count) * true_square, along**2)
-        return covariance * true_square / along**2 * gradients.steps, along / np.sqrt(squares)
-
-    def shares(rng: np.random.Generator, size: int) -> Floats:
-        return np.bincount(rng.integers(size, size=size), minlength=size) / size
+        ratio, aligned = products.evaluate(c, a, b)
+        return min(ratio * gradients.steps, NO_SIGNAL), aligned
 
     # The reference is drawn again in the same way for every estimator, so that its luck cancels in comparisons.
     own, common = np.random.default_rng([seed, 1]), np.random.default_rng(0)
     even = np.full(count, 1 / count), np.full(half, 1 / half), np.full(half, 1 / half)
-    drawn = [evaluate(shares(own, count), shares(common, half), shares(common, half)) for _ in range(BOOTSTRAPS)]
-    steps, aligned = evaluate(*even)
+    drawn = [
+        evaluate(drawn_shares(own, count), drawn_shares(common, half), drawn_shares(common, half))
+        for _ in range(BOOTSTRAPS)
+    ]
     steps_drawn, aligned_drawn = np.array(drawn).T
-    return Noise(steps, aligned, steps_drawn, aligned_drawn)
+    return Noise(*evaluate(*even), steps_drawn, aligned_drawn)
 
 
 # ---- the zoo
@@ -380,16 +239,28 @@ def measure(task: str, batches: int) -> tuple[dict[str, Any], Tensor]:
     """
     begun = time.time()
     subject = load_subject(task)
-    size = BATCH_STEPS[subject.task]
     reference = reference_gradients(subject, 2 * batches)
-    rulers = {"natural": natural_ruler(subject), "parameters": in_parameters}
+    estimators = figures(all_gradients(task, batches, begun), reference, natural_ruler(subject))
+    facts = circumstances(task, batches, round(time.time() - begun)) | {"estimators": estimators}
+    return facts, torch.stack([half.mean(0) for half in reference.rows.chunk(2)])
+
+
+def all_gradients(task: str, batches: int, begun: float) -> dict[str, Gradients]:
+    """`batches` gradients of every estimator of a task; prints what is done, and the seconds since `begun`."""
+    subject = load_subject(task)
+    size = BATCH_STEPS[subject.task]
     path = single_path_gradients(subject, batches, size // NUM_ENVS, SEED["single path"])
     found = {f"single path: {name}": gradients for name, gradients in path.items()}
     for settings in VINES[task]:
         found[f"vine: {settings.name}"] = vine_gradients(subject, settings, batches, size, SEED["vine"])
         print(f"{time.time() - begun:.0f} s: {settings.name}", flush=True)
-    rows: dict[str, Any] = {name: {"steps_per_batch": round(each.steps, 1)} for name, each in found.items()}
-    for kind, ruler in rulers.items():
+    return found
+
+
+def figures(found: dict[str, Gradients], reference: Gradients, natural: Ruler) -> dict[str, dict[str, Any]]:
+    """Of every estimator, the steps of a batch and what `noise` says with both rulers; steps are simulator steps."""
+    rows: dict[str, dict[str, Any]] = {name: {"steps_per_batch": round(each.steps, 1)} for name, each in found.items()}
+    for kind, ruler in {"natural": natural, "parameters": in_parameters}.items():
         measured = {name: noise(each, reference, ruler) for name, each in found.items()}
         for name, one in measured.items():
             rows[name][kind] = {
@@ -399,23 +270,33 @@ def measure(task: str, batches: int) -> tuple[dict[str, Any], Tensor]:
                 "aligned": one.aligned,
                 "aligned_interval": central(one.aligned_drawn),
             }
-    facts = {
+    return rows
+
+
+def circumstances(task: str, batches: int, seconds: int) -> dict[str, Any]:
+    """How a measurement was made: command, settings, seeds, versions, machine and wall time in seconds."""
+    subject = load_subject(task)
+    return {
         "command": f"python -m trpo_lessons.bench.gradient_variance measure {task}",
         "task": task,
         "batches": batches,
-        "batch_steps": size,
+        "batch_steps": BATCH_STEPS[subject.task],
         "seeds": SEED,
         "damping": DAMPING,
         "gamma": subject.gamma,
         "lam": subject.lam,
         "training": TRAINING[task],
-        "seconds": round(time.time() - begun),
+        "seconds": seconds,
         "threads": 1,
         "machine": f"{platform.machine()}, {os.cpu_count()} processors, shared with other work",
         "versions": {name: version(name) for name in ("torch", "numpy", "gymnasium", "mujoco")},
-        "estimators": rows,
     }
-    return facts, torch.stack([half.mean(0) for half in reference.rows.chunk(2)])
+
+
+def record(task: str, facts: dict[str, Any], halves: Tensor, folder: Path = FOLDER) -> None:
+    """Write what `measure` returned to `folder`, where `recorded` and `recorded_reference` find it."""
+    save_file({"halves": halves}, folder / f"{task}_reference.safetensors")
+    (folder / f"{task}.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 def recorded(task: str, folder: Path = FOLDER) -> dict[str, Any]:
@@ -443,11 +324,9 @@ def main() -> None:
     if arguments.task not in VINES:
         parser.error(f"gradients are measured on {' and '.join(VINES)}")
     facts, halves = measure(arguments.task, arguments.batches or BATCHES[arguments.task])
-    text = json.dumps(facts, indent=1)
-    print(text)
+    print(json.dumps(facts, indent=1))
     if arguments.batches is None:
-        save_file({"halves": halves}, FOLDER / f"{arguments.task}_reference.safetensors")
-        (FOLDER / f"{arguments.task}.json").write_text(text + "\n", encoding="utf-8")
+        record(arguments.task, facts, halves)
 
 
 if __name__ == "__main__":
