@@ -183,7 +183,7 @@ def code_lines(path: Path) -> int:
 
 def test_the_core_can_be_read_in_an_hour() -> None:
     sizes = {path.name: code_lines(path) for path in PACKAGE.rglob("*.py") if module_of(path) in CORE}
-    assert sum(sizes.values()) <= 1360, sizes
+    assert sum(sizes.values()) <= 1440, sizes
 
 
 def test_code_lines_leaves_out_what_is_not_code(tmp_path: Path) -> None:
