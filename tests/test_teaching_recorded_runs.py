@@ -45,3 +45,9 @@ def test_both_schemes_had_the_same_seeds_and_a_budget_that_counts_every_step(tas
             branches = np.array([float(row.get("branch_steps", 0)) for row in RunFolder(folder).rows()])
             assert (np.diff(log["total_steps"], prepend=0.0) > branches).all(), "there is a trunk too"
             assert (branches > 0).all() == (scheme == "vine")
+
+
+def test_readme_shows_the_recorded_vines() -> None:
+    readme = (FOLDERS["vine"].parents[2] / "README.md").read_text()
+    for task in TASKS:
+        assert ", ".join(f"{score:.0f}" for score in recorded_scores(task)["vine"]) in readme

@@ -44,7 +44,7 @@ def draw_curves(figure: Figure, logs: Mapping[str, Mapping[str, Sequence[Log]]])
         panel.set(title=task, xlabel="simulator steps", ylim=(0, None))
         panel.xaxis.set_major_formatter(EngFormatter(sep=""))
     panels[0].set_ylabel("return, mean over\nthe latest 100 episodes")
-    panels[0].legend(loc="lower right", fontsize=9)
+    panels[0].legend(loc="upper left", fontsize=9)
 
 
 def _log(folder: RunFolder) -> Log:

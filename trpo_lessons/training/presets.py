@@ -107,8 +107,8 @@ _CLASS_VINE: dict[str, dict[str, Any]] = {
         **_FEW_STATES,
         "iterations": 244,
         "steps_per_iteration": 4096,
-        "lam": 1.0,  # with .99, V came to agree with itself in one seed of three, and learning stood still at 139
-        "vine_states": 64,  # 32 with rollouts of 20 steps: 149
+        # 32 states with rollouts of 20 steps: 149. Lambda 1 for V: 50, 288 and 270 in place of 328, 341 and 139.
+        "vine_states": 64,
         "vine_branches": 4,
         "rollout_length": 10,
     },
