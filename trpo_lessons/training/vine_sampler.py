@@ -35,7 +35,7 @@ from trpo_lessons.vine import (
 
 # Rollouts side by side, in each group. Wide enough that a step of the policy is cheap for each of them, and narrow
 # enough that a copy whose rollout ends early finds another one waiting.
-WIDTH = 64
+WIDTH = 128
 
 
 class VineSampler(EnvironmentGroups):
