@@ -83,7 +83,7 @@ class Trainer:
     def _learn(self, samples: SinglePath | GamePath | Vine, clock: Stopwatch) -> tuple[UpdateReport, dict[str, float]]:
         """Everything between two samplings: advantages, the TRPO update, the value function, the statistics."""
         config, path = self.config, _path_of(samples)
-        torch.set_num_threads(config.threads)
+        torch.set_num_threads(self._threads_of_a_fit)
         values, next_values = torch.zeros_like(path.rewards), torch.zeros_like(path.rewards)
         if self.value:
             values, next_values = values_along(path, self.statistics, self.value, config.chunk_size)
@@ -93,7 +93,6 @@ class Trainer:
         worth = [returns, samples.rollout_set.q_values] if isinstance(samples, Vine) else [returns]
         if not all(each.square().sum().isfinite() for each in worth):
             return _refused("the returns are too large to compute with")
-        torch.set_num_threads(self._threads_of_a_fit)
         objective = self._objective(samples, advantages)
         facts = {
             "explained_variance": explained_variance(values, returns) if self.value else math.nan,
