@@ -19,7 +19,7 @@ from trpo_lessons.conjugate_gradient import conjugate_gradient
 from trpo_lessons.kl import mean_product
 from trpo_lessons.line_search import backtracking_line_search
 from trpo_lessons.policies import FlatNetwork, layers_for
-from trpo_lessons.surrogate import Columns, Samples, States, chunks, mean_over
+from trpo_lessons.surrogate import Samples, States, StatesAnd, chunks, mean_over
 
 
 def discounted_returns(
@@ -71,15 +71,10 @@ def explained_variance(predictions: Tensor, targets: Tensor) -> float:
 
 
 @dataclass(frozen=True)
-class _Fit(Columns):
+class _Fit(StatesAnd):
     """States, and what V should say in each of them, [N]."""
 
-    states: Samples
     targets: Tensor
-
-    @property
-    def obs(self) -> Tensor:
-        return self.states.obs
 
 
 class ValueFunction:

@@ -70,6 +70,18 @@ class States(Columns):
 
 
 @dataclass(frozen=True)
+class StatesAnd(Columns):
+    """States of any kind, side by side with what a subclass adds in a field of length N."""
+
+    states: Samples
+
+    @property
+    def obs(self) -> Tensor:
+        """Observations [N, *obs_shape]."""
+        return self.states.obs
+
+
+@dataclass(frozen=True)
 class Batch(States):
     """What one iteration of sampling leaves behind: N state-action pairs drawn from q.
 

@@ -29,8 +29,8 @@ from trpo_lessons.kl import MatrixVectorProduct, distributions_in, fisher_vector
 from trpo_lessons.line_search import backtracking_line_search
 from trpo_lessons.policies import Policy
 from trpo_lessons.surrogate import (
-    Columns,
     Samples,
+    StatesAnd,
     Surrogate,
     asked_already,
     mean_over,
@@ -107,15 +107,10 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Remembered(Columns):
+class Remembered(StatesAnd):
     """The states of an update, and what the old policy says in them: it is asked once, not for every candidate."""
 
-    states: Samples
     old: Distribution
-
-    @property
-    def obs(self) -> Tensor:
-        return self.states.obs
 
 
 def trpo_update(
