@@ -49,6 +49,16 @@ def test_it_solves_what_numpy_solves(size: int, log_condition: float, log_scale:
     assert (b - A @ solution.x).norm() <= 1.1e-9 * b.norm()
 
 
+@PROPERTY
+@given(st.integers(1, 12), st.integers(0, 12), st.floats(0, 4), st.integers(0, 10_000))
+def test_the_product_that_comes_along_is_that_of_the_solution(
+    size: int, iterations: int, log_condition: float, seed: int
+) -> None:
+    A = spd(torch.logspace(0, log_condition, size, dtype=torch.float64), seed)
+    solution = conjugate_gradient(lambda v: A @ v, normal(seed + 1, size), iterations, residual_tol=1e-12)
+    torch.testing.assert_close(solution.product, A @ solution.x, rtol=1e-7, atol=1e-9)
+
+
 @pytest.mark.parametrize("distinct", [1, 2, 5, 9])
 def test_as_many_steps_as_there_are_distinct_eigenvalues(distinct: int) -> None:
     A = spd(torch.linspace(1, 5, distinct, dtype=torch.float64).repeat(20)[:20])

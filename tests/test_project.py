@@ -29,6 +29,7 @@ READING_ORDER = [
     ["distributions"],
     ["mdp"],
     ["improvement_bound"],
+    ["convolution"],
     ["policies"],
     ["surrogate"],
     ["kl"],
@@ -46,7 +47,7 @@ READING_ORDER = [
     ["teaching"],
 ]
 LINE_OF = {module: number for number, line in enumerate(READING_ORDER) for module in line}
-CORE = {module for line in READING_ORDER[: LINE_OF["vine"] + 1] for module in line} - {"envs"}
+CORE = {module for line in READING_ORDER[: LINE_OF["vine"] + 1] for module in line} - {"convolution", "envs"}
 
 
 # ---- versions --------------------------------------------------------------------------------------------------------

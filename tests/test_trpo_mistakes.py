@@ -138,13 +138,17 @@ MISTAKES: dict[str, tuple[Callable[[Update], None], list[tuple[str, str]], dict[
         {},
     ),
     "the factor 2 forgotten": (check_scale, [("2 * delta / direction.curvature", "delta / direction.curvature")], {}),
-    "no damping in the scale": (check_scale, [("damped(x).double()", "fisher_product(x).double()")], {}),
+    "no damping in the scale": (
+        check_scale,
+        [("solution.product.double()", "(solution.product - damping * solution.x).double()")],
+        {},
+    ),
     "no damping in the solve": (
         check_direction,
         [("conjugate_gradient(damped, gradient", "conjugate_gradient(fisher_product, gradient")],
         {},
     ),
-    "the plain gradient": (check_direction, [("x = solution.x", "x = gradient")], {}),
+    "the plain gradient": (check_direction, [("Direction(solution.x,", "Direction(gradient,")], {}),
     "rejected parameters left in place": (
         check_rejected_steps_are_undone,
         [("return theta, _refused(report, _why_rejected", "return search.facts.theta, _refused(report, _why_rejected")],

@@ -176,7 +176,7 @@ def test_a_step_that_is_not_finite_is_not_taken(monkeypatch: pytest.MonkeyPatch)
     before = value(obs)
 
     def overflowing(_: Any, b: Tensor) -> Solution:
-        return Solution(torch.full_like(b, math.inf), (), False)
+        return Solution(torch.full_like(b, math.inf), b, (), False)
 
     monkeypatch.setattr(advantages, "conjugate_gradient", overflowing)
     value.fit(obs, returns)

@@ -5,6 +5,7 @@ The modules in reading order; each imports only from those above it:
     distributions        Categorical, FactoredCategorical, DiagGaussian
     mdp                  finite MDPs solved exactly
     improvement_bound    equations 1 to 10 and Algorithm 1
+    convolution          convolutions for the Atari network, cheap to differentiate twice; leave it for later
     policies             policy(theta, obs) -> Distribution, with theta one flat vector
     surrogate            the batch and the sampled surrogate, equation 15
     kl                   mean and max KL, Fisher-vector products

@@ -22,6 +22,7 @@ class Solution:
     """Where conjugate gradient stopped.
 
     x               [n]  the approximate solution
+    product         [n]  A x, from the residual that comes along: no further product is spent on it
     residual_norms  ||b - A x|| before the first iteration and after each one
     converged       whether the last of them is at most residual_tol * ||b||
     breakdown       why it stopped early, if b or a product was not finite or A turned out not to be positive definite;
@@ -29,6 +30,7 @@ class Solution:
     """
 
     x: Tensor
+    product: Tensor
     residual_norms: tuple[float, ...]
     converged: bool
     breakdown: str = ""
@@ -52,7 +54,7 @@ def conjugate_gradient(
     rr = _dot(r, r)
     norms = [rr**0.5]
     if not math.isfinite(rr):
-        return Solution(x, tuple(norms), False, f"the norm of b is {norms[0]:.3g}, but must be finite")
+        return Solution(x, b - r, tuple(norms), False, f"the norm of b is {norms[0]:.3g}, but must be finite")
     target = residual_tol * norms[0]
     for _ in range(iterations):
         if norms[-1] <= target:
@@ -60,14 +62,15 @@ def conjugate_gradient(
         a_p = matvec(p)
         curvature = _dot(p, a_p)
         if not 0 < curvature < math.inf:
-            return Solution(x, tuple(norms), False, f"p^T A p is {curvature:.3g}, but must be positive and finite")
+            problem = f"p^T A p is {curvature:.3g}, but must be positive and finite"
+            return Solution(x, b - r, tuple(norms), False, problem)
         alpha = rr / curvature  # exact minimum along p
         x = x + alpha * p
         r = r - alpha * a_p
         rr, rr_before = _dot(r, r), rr
         p = r + (rr / rr_before) * p  # makes the next direction conjugate to all the earlier ones
         norms.append(rr**0.5)
-    return Solution(x, tuple(norms), norms[-1] <= target)
+    return Solution(x, b - r, tuple(norms), norms[-1] <= target)
 
 
 def _dot(u: Tensor, v: Tensor) -> float:

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.init import orthogonal_
 
+from trpo_lessons.convolution import convolve
 from trpo_lessons.distributions import Categorical, DiagGaussian, Distribution, FactoredCategorical
 
 
@@ -212,7 +213,7 @@ def linear(fan_in: int, fan_out: int) -> Layer:
 
 def convolution(channels: int, filters: int, size: int, stride: int) -> Layer:
     """An unpadded convolution with square filters."""
-    return Layer(partial(functional.conv2d, stride=stride), ((filters, channels, size, size), (filters,)))
+    return Layer(partial(convolve, stride=stride), ((filters, channels, size, size), (filters,)))
 
 
 def mlp(sizes: Sequence[int]) -> list[Layer]:

@@ -234,12 +234,11 @@ def natural_direction(
         return fisher_product(v) + damping * v
 
     solution = conjugate_gradient(damped, gradient, cg_iterations, residual_tol)
-    x = solution.x
-    curvature = torch.dot(x.double(), damped(x).double()).item()
+    curvature = torch.dot(solution.x.double(), solution.product.double()).item()
     problem = solution.breakdown
     if not problem and not 0 < curvature < math.inf:
         problem = f"x^T A x is {curvature:.3g}, but must be positive and finite"
-    return Direction(x, curvature, solution.residual_norms, problem)
+    return Direction(solution.x, curvature, solution.residual_norms, problem)
 
 
 def _check_settings(delta: float, damping: float, cg_iterations: int, fisher_stride: int) -> None:

@@ -1,0 +1,100 @@
+"""Convolutions against torch's own, as far as the third derivative, in every mode of differentiation."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn import functional
+
+from trpo_lessons import convolution
+from trpo_lessons.convolution import convolve
+
+SHAPES = st.tuples(*[st.integers(1, 3)] * 4, st.integers(0, 3), st.integers(0, 3))
+
+
+def arguments(shapes: tuple[int, ...], seed: int = 0) -> tuple[tuple[Tensor, Tensor, Tensor], int]:
+    """Images, weight, bias and a stride; the images need not be a whole number of strides."""
+    count, channels, filters, stride, taller, wider = shapes
+    generator = torch.Generator().manual_seed(seed)
+    sizes = (count, channels, 2 + taller, 2 + wider), (filters, channels, 2, 2), (filters,)
+    images, weight, bias = (torch.randn(size, generator=generator, dtype=torch.float64) for size in sizes)
+    return (images, weight, bias), stride
+
+
+def derivatives(convolution: object, tensors: tuple[Tensor, ...], order: int) -> list[Tensor]:
+    """All values, gradients, gradients of a function of the gradients, and so on."""
+    assert callable(convolution)
+    at = [tensor.clone().requires_grad_() for tensor in tensors]
+    values = [convolution(*at)]
+    found = list(values)
+    for _ in range(order):
+        scalar = sum((torch.sin(value) * torch.cos(value + 1).detach()).sum() for value in values)
+        values = list(torch.autograd.grad(scalar, at, create_graph=True))
+        found += values
+    return found
+
+
+@given(SHAPES)
+def test_values_and_three_derivatives_are_those_of_torch(shapes: tuple[int, ...]) -> None:
+    tensors, stride = arguments(shapes)
+    ours = derivatives(partial(convolve, stride=stride), tensors, order=3)
+    torchs = derivatives(partial(functional.conv2d, stride=stride), tensors, order=3)
+    for mine, its in zip(ours, torchs, strict=True):
+        torch.testing.assert_close(mine, its)
+
+
+@given(SHAPES)
+def test_forward_mode_agrees(shapes: tuple[int, ...]) -> None:
+    tensors, stride = arguments(shapes)
+    tangents, _ = arguments(shapes, seed=1)
+    _, expected = torch.func.jvp(partial(functional.conv2d, stride=stride), tensors, tangents)
+    with forward_ad.dual_level():
+        dual = [forward_ad.make_dual(*pair) for pair in zip(tensors, tangents, strict=True)]  # type: ignore[no-untyped-call]
+        of_all = forward_ad.unpack_dual(convolve(*dual, stride))  # type: ignore[no-untyped-call]
+        of_weight = forward_ad.unpack_dual(convolve(tensors[0], dual[1], tensors[2], stride))  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(of_all.tangent, expected)
+    torch.testing.assert_close(of_weight.tangent, functional.conv2d(tensors[0], tangents[1], stride=stride))
+
+
+def test_function_transforms_agree() -> None:
+    tensors, stride = arguments((2, 2, 3, 2, 2, 3))
+
+    def hessian(of: object) -> Tensor:
+        assert callable(of)
+        (blocks,) = torch.func.hessian(lambda w: of(tensors[0], w, tensors[2], stride=stride).tanh().sum())(
+            tensors[1]
+        ).unsqueeze(0)
+        assert isinstance(blocks, Tensor)
+        return blocks
+
+    torch.testing.assert_close(hessian(convolve), hessian(functional.conv2d))
+
+
+@pytest.mark.parametrize("images_require_a_gradient", [False, True])
+def test_differentiating_a_gradient_computes_only_what_is_asked_for(
+    images_require_a_gradient: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """J^T u, differentiated in u alone: a convolution with the direction, and no gradient in images or weight."""
+    computed: list[int] = []
+    original = convolution._partial
+
+    def counted(argument: int, *rest: object) -> Tensor:
+        computed.append(argument)
+        return original(argument, *rest)  # type: ignore[arg-type]
+
+    (images, weight, bias), stride = arguments((2, 2, 3, 2, 3, 3))
+    images, weight = 1 * images.requires_grad_(images_require_a_gradient), 1 * weight.requires_grad_()  # no leaves
+    monkeypatch.setattr(convolution, "_partial", counted)
+    outputs = convolve(images, weight, bias, stride)
+    u = torch.zeros_like(outputs, requires_grad=True)
+    wanted = [images, weight] if images_require_a_gradient else [weight]
+    pulled_back = torch.autograd.grad(outputs, wanted, u, create_graph=True)
+    computed.clear()
+    torch.autograd.grad(pulled_back, u, [torch.ones_like(each) for each in wanted])
+    assert computed == [convolution.OUTPUTS] * len(wanted)
