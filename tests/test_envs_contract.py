@@ -287,6 +287,15 @@ class RestorableContract(VectorEnvContract):
         for name, array in twin.save_state().items():
             np.testing.assert_array_equal(mixed.save_state()[name], array)
 
+    def test_some_copies_can_be_saved(self):
+        env, _ = self.started()
+        self.run(env, self.actions(env)[:3])
+        some = env.save_state([4, 1, 4])
+        for name, array in env.save_state().items():
+            np.testing.assert_array_equal(some[name], array[[4, 1, 4]])
+        with pytest.raises(IndexError):
+            env.save_state([self.num_envs])
+
     def test_states_for_some_copies_are_refused_when_they_do_not_fit(self):
         env, _ = self.started()
         state = env.save_state()
@@ -381,6 +390,11 @@ class RestoresEveryCopy(CartPole):
         )
 
 
+class SavesInTheOrderOfCopies(CartPole):
+    def save_state(self, rows=None):
+        return super().save_state(rows if rows is None else sorted(rows))
+
+
 class ReturnsALiveArray(CartPole):
     def _observe(self):
         return self._state
@@ -410,6 +424,7 @@ class RestoresHalfOfABadState(CartPole):
         (ForgetsItsGenerators, "test_rows_can_be_picked_and_repeated"),
         (ForgetsItsGenerators, "test_restored_state_has_the_same_future"),
         (RestoresEveryCopy, "test_some_copies_can_be_restored_while_the_others_go_on"),
+        (SavesInTheOrderOfCopies, "test_some_copies_can_be_saved"),
         (ReturnsALiveArray, "test_nothing_that_was_returned_changes_later"),
         (CallsTheTimeLimitAFailure, "test_truncation_is_the_clock_and_changes_nothing_else"),
         (SharesOneGenerator, "test_copy_i_is_seeded_with_seed_plus_i"),

@@ -352,13 +352,15 @@ class _SavesChosen(VectorWrapper):
 
     def __init__(self, env: RestorableVectorEnv, chosen: Tensor) -> None:
         super().__init__(env)
-        self._restorable, self._chosen, self._num_steps = env, chosen, 0
+        self._restorable, self._num_steps = env, 0
+        self._chosen: dict[int, list[int]] = {}
+        for step, row in chosen.tolist():
+            self._chosen.setdefault(step, []).append(row)
         self._saved: list[State] = []
 
     def step(self, actions: Any) -> Any:
-        here = self._chosen[self._chosen[:, 0] == self._num_steps, 1].numpy()
-        if len(here):
-            self._saved.append(rows_of(self._restorable.save_state(), here))
+        if self._num_steps in self._chosen:
+            self._saved.append(self._restorable.save_state(self._chosen[self._num_steps]))
         self._num_steps += 1
         return self.env.step(actions)
 

@@ -18,11 +18,22 @@ from numpy.typing import NDArray
 
 from trpo_lessons.envs.adapter import PREFIX, GymnasiumVectorEnv, find_spec
 from trpo_lessons.envs.barto_cartpole import BartoCartPole
-from trpo_lessons.envs.base import RestorableVectorEnv, State
+from trpo_lessons.envs.base import RestorableVectorEnv, Rows, State
 from trpo_lessons.envs.cartpole import CartPole
 from trpo_lessons.envs.random_state import Seed
 
-__all__ = ["GAMES", "TASKS", "RestorableVectorEnv", "State", "Task", "UnknownTask", "check_task", "make", "restorable"]
+__all__ = [
+    "GAMES",
+    "TASKS",
+    "RestorableVectorEnv",
+    "Rows",
+    "State",
+    "Task",
+    "UnknownTask",
+    "check_task",
+    "make",
+    "restorable",
+]
 
 
 class UnknownTask(ValueError):  # noqa: N818 (it is named for what happened)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from trpo_lessons.envs.random_state import COLUMNS, Seed, make_generators, pack_
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 State = dict[str, NDArray[Any]]
+Rows = Sequence[int] | NDArray[np.intp]
 
 
 class EpisodicVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC):
@@ -141,15 +143,17 @@ class RestorableVectorEnv(EpisodicVectorEnv):
     def _physics(self) -> State:
         """The live arrays that hold the physical state, each with leading axis E; restoring writes into them."""
 
-    def save_state(self) -> State:
-        """Copies of everything that the future depends on, each array with leading axis E; see the class."""
-        state = {name: array.copy() for name, array in self._layout().items()}
-        state["generators"] = pack_generators(self._generators)
+    def save_state(self, rows: Rows | None = None) -> State:
+        """Copies of everything that the future depends on, each array with leading axis E; see the class.
+
+        rows: the copies to save, in this order, if not all.
+        """
+        which = self._which(rows)
+        state = {name: array[which] for name, array in self._layout().items()}
+        state["generators"] = pack_generators([self._generators[row] for row in which])
         return state
 
-    def restore_state(
-        self, state: Mapping[str, NDArray[Any]], rows: Sequence[int] | NDArray[np.intp] | None = None
-    ) -> NDArray[Any]:
+    def restore_state(self, state: Mapping[str, NDArray[Any]], rows: Rows | None = None) -> NDArray[Any]:
         """Continue from a saved state, of this or of another environment of the same task; returns obs [E, obs_dim].
 
         rows: the copies to put into the saved states, one state each, in this order; the others go on as they are, and
@@ -161,7 +165,7 @@ class RestorableVectorEnv(EpisodicVectorEnv):
         """
         if rows is not None and self._needs_reset:
             raise ResetNeeded(f"call reset() or restore_state() of {self.task} before restoring some of its copies")
-        which = np.arange(self.num_envs) if rows is None else np.asarray(rows, dtype=np.intp)
+        which = self._which(rows)
         self._check_state(state, {name: array[which] for name, array in self._layout().items()})
         for name, array in self._physics().items():
             array[which] = state[name]
@@ -170,6 +174,9 @@ class RestorableVectorEnv(EpisodicVectorEnv):
         put_back([self._generators[row] for row in which], state["generators"])
         self._needs_reset = False
         return self._observe()
+
+    def _which(self, rows: Rows | None) -> NDArray[np.intp]:
+        return np.arange(self.num_envs) if rows is None else np.asarray(rows, dtype=np.intp)
 
     def _layout(self) -> State:
         """The live arrays of a state, and room for the generators, which are not kept as numbers."""
@@ -224,6 +231,7 @@ def refuse_options(task: str, options: dict[str, Any] | None) -> None:
         raise ValueError(f"{task} takes no reset options, but was given {sorted(options)}")
 
 
+@cache
 def _fingerprint(task: str) -> int:
     """A number for a name: walker and halfcheetah states have the same shapes, and must not be mistaken."""
     return int.from_bytes(hashlib.sha256(task.encode()).digest()[:8], "little")

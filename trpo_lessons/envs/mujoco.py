@@ -200,7 +200,7 @@ class MujocoVectorEnv(RestorableVectorEnv):
         limit = self.robot.velocity_limit
         if limit < np.inf:
             velocities = obs[:, -self.model.nv :]
-            np.clip(velocities, -limit, limit, out=velocities)
+            np.minimum(np.maximum(velocities, -limit, out=velocities), limit, out=velocities)
         return obs
 
     def close_extras(self, **_kwargs: Any) -> None:

@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from gymnasium.vector import VectorEnv, VectorWrapper
-from numpy.typing import NDArray
 from torch import Tensor
 
 from trpo_lessons import envs
@@ -139,10 +138,10 @@ class _InTurns(VectorWrapper):
         finally:
             self._turn.acquire()
 
-    def save_state(self) -> envs.State:
-        return envs.restorable(self.env).save_state()
+    def save_state(self, rows: envs.Rows | None = None) -> envs.State:
+        return envs.restorable(self.env).save_state(rows)
 
-    def restore_state(self, state: envs.State, rows: NDArray[np.intp] | None = None) -> Floats:
+    def restore_state(self, state: envs.State, rows: envs.Rows | None = None) -> Floats:
         return envs.restorable(self.env).restore_state(state, rows)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from trpo_lessons.envs.atari import workers
 from trpo_lessons.envs.atari.console import unpack_emulator
 from trpo_lessons.envs.atari.games import GamesVectorEnv
 from trpo_lessons.envs.atari.settings import FRAME_SKIP, NOOP
-from trpo_lessons.envs.base import Bools, Floats, RestorableVectorEnv, State
+from trpo_lessons.envs.base import Bools, Floats, RestorableVectorEnv, Rows, State
 
 
 class AtariVectorEnv(GamesVectorEnv, RestorableVectorEnv):
@@ -35,7 +35,7 @@ class AtariVectorEnv(GamesVectorEnv, RestorableVectorEnv):
         self._order(workers.PICTURE)
         return tuple(self._shared["pictures"].copy())
 
-    def _order(self, order: bytes, rows: NDArray[np.intp] | None = None) -> None:
+    def _order(self, order: bytes, rows: Rows | None = None) -> None:
         # What was begun and not finished leaves games nowhere: they may only start again, or be restored.
         needs_reset, self._needs_reset = self._needs_reset, True
         self._workers.order(order, rows)
@@ -76,20 +76,18 @@ class AtariVectorEnv(GamesVectorEnv, RestorableVectorEnv):
     def _observe(self) -> NDArray[Any]:
         return self._shared["frames"].copy()
 
-    def save_state(self) -> State:
+    def save_state(self, rows: Rows | None = None) -> State:
         """As `RestorableVectorEnv.save_state`; 0.1 MB a game. Raises ResetNeeded before the first reset."""
         if self._needs_reset:
             raise ResetNeeded(f"call reset() or restore_state() of {self.task} before save_state()")
-        self._order(workers.SAVE)
-        return super().save_state()
+        self._order(workers.SAVE, rows)
+        return super().save_state(rows)
 
-    def restore_state(
-        self, state: Mapping[str, NDArray[Any]], rows: Sequence[int] | NDArray[np.intp] | None = None
-    ) -> NDArray[Any]:
+    def restore_state(self, state: Mapping[str, NDArray[Any]], rows: Rows | None = None) -> NDArray[Any]:
         """As `RestorableVectorEnv.restore_state`."""
         self._workers.settle()
         obs = super().restore_state(state, rows)
-        self._order(workers.RESTORE, None if rows is None else np.asarray(rows, dtype=np.intp))
+        self._order(workers.RESTORE, rows)
         self._is_loaded = True
         return obs
 

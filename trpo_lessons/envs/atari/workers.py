@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from trpo_lessons.envs.atari.console import EMULATOR_BYTES, Console
 from trpo_lessons.envs.atari.settings import FRAME_SKIP, SCREEN_HEIGHT, SCREEN_WIDTH, STACK, AtariSettings
+from trpo_lessons.envs.base import Rows
 
 LOAD, RESET, STEP, SAVE, RESTORE, PICTURE = b"L", b"R", b"S", b"V", b"B", b"P"
 DONE, FAILED = b".", b"!"
@@ -108,12 +109,12 @@ class Workers:
         """Of the workers, as the system knows them."""
         return [worker.process.pid for worker in self._workers]
 
-    def order(self, order: bytes, rows: Sequence[int] | NDArray[np.intp] | None = None) -> None:
+    def order(self, order: bytes, rows: Rows | None = None) -> None:
         """Have an order carried out for these games, or for all, and wait until it is done. Raises WorkerError."""
         self.settle()
         self.arrays["chosen"][:] = rows is None
         if rows is not None:
-            self.arrays["chosen"][rows] = True
+            self.arrays["chosen"][np.asarray(rows, dtype=np.intp)] = True
         for worker in self._workers:
             if self.arrays["chosen"][worker.rows].any():
                 self._owing.append(worker)
