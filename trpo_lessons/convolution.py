@@ -30,6 +30,8 @@ def convolve(images: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tenso
 
     `weight` is [filters, channels, size, size] and `bias` [filters]. The same numbers as functional.conv2d.
     """
+    if not torch.is_grad_enabled():  # acting, most of all: a few pictures at a time, where every call counts
+        return functional.conv2d(images, weight, bias, stride)
     geometry = _Geometry(tuple(images.shape[-2:]), tuple(weight.shape[-2:]), stride)
     return _partial(OUTPUTS, images, weight, geometry) + bias.view(-1, 1, 1)
 
