@@ -19,7 +19,6 @@ from trpo_lessons.envs.cartpole import CartPole
 CONTINUE_FROM_FILE = """
 import sys
 import numpy as np
-from trpo_lessons.envs import make
 given = dict(np.load(sys.argv[1]))
 task, actions = str(given.pop("task_name")), given.pop("actions")
 env = make(task, actions.shape[1], threads=1)
@@ -182,6 +181,8 @@ class VectorEnvContract:
 class RestorableContract(VectorEnvContract):
     """Episodes are brought to their end by moving the clock of a saved state, which is part of what is tested."""
 
+    source_of_make = "from trpo_lessons.envs import make"  # for a new process
+
     def started(self, num_envs=None, seed=3):
         env = self.make(num_envs)
         assert isinstance(env, RestorableVectorEnv)
@@ -245,7 +246,8 @@ class RestorableContract(VectorEnvContract):
             obs.append(step[0])
             rewards.append(step[1])
         files = [str(tmp_path / "state.npz"), str(tmp_path / "future.npz")]
-        subprocess.run([sys.executable, "-c", CONTINUE_FROM_FILE, *files], check=True)
+        source = f"{self.source_of_make}\n{CONTINUE_FROM_FILE}"
+        subprocess.run([sys.executable, "-c", source, *files], check=True)
         future = dict(np.load(files[1]))
         np.testing.assert_array_equal(future.pop("obs"), obs)
         np.testing.assert_array_equal(future.pop("rewards"), rewards)

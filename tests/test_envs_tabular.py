@@ -1,12 +1,9 @@
 """A finite MDP as an environment: the contract, and frequencies that are those of the MDP."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
-from test_envs_contract import CONTINUE_FROM_FILE, RestorableContract
+from test_envs_contract import RestorableContract
 
 from trpo_lessons import mdp
 from trpo_lessons.envs.tabular import TabularVectorEnv
@@ -24,6 +21,10 @@ def game_with_an_end(gamma=0.9):
 
 class TestTabular(RestorableContract):
     task = "tabular"
+    source_of_make = (
+        "from trpo_lessons import mdp\nfrom trpo_lessons.envs.tabular import TabularVectorEnv\n"
+        f"def make(task, num_envs, threads):\n    return TabularVectorEnv({GAME}, num_envs)"
+    )
 
     def make(self, num_envs=None, **kwargs):
         return TabularVectorEnv(eval(GAME), self.num_envs if num_envs is None else num_envs, **kwargs)
@@ -42,28 +43,6 @@ class TestTabular(RestorableContract):
         assert not np.array_equal(first, second)
         np.testing.assert_array_equal(first, again)
         np.testing.assert_array_equal(second, twin.reset()[0])
-
-    def test_restored_in_a_new_process_has_the_same_future(self, tmp_path):
-        env, _ = self.started()
-        actions = self.actions(env)
-        np.savez(tmp_path / "state.npz", actions=actions, task_name="", **env.save_state())
-        obs, rewards = [env.restore_state(env.save_state())], []
-        for action in actions:
-            step = env.step(action)
-            obs.append(step[0])
-            rewards.append(step[1])
-        source = CONTINUE_FROM_FILE.replace(
-            "from trpo_lessons.envs import make",
-            "from trpo_lessons import mdp\nfrom trpo_lessons.envs.tabular import TabularVectorEnv\n"
-            f"def make(task, num_envs, threads):\n    return TabularVectorEnv({GAME}, num_envs)",
-        )
-        files = [str(tmp_path / "state.npz"), str(tmp_path / "future.npz")]
-        subprocess.run([sys.executable, "-c", source, *files], check=True)
-        future = dict(np.load(files[1]))
-        np.testing.assert_array_equal(future.pop("obs"), obs)
-        np.testing.assert_array_equal(future.pop("rewards"), rewards)
-        for name, array in env.save_state().items():
-            np.testing.assert_array_equal(future[name], array)
 
     def test_the_step_that_ends_an_episode_returns_the_first_observation_of_the_next(self):
         env, _ = self.started()
