@@ -113,7 +113,8 @@ _CLASS_VINE: dict[str, dict[str, Any]] = {
         "vine_branches": 4,
         "rollout_length": 10,
     },
-    "hopper": {**_FEW_STATES, "vine_states": 64, "vine_branches": 4, "rollout_length": 10},
+    # Wide and short trunks: the same scores as with half as many environments, and fewer steps of the policy.
+    "hopper": {**_FEW_STATES, "num_envs": 64, "vine_states": 64, "vine_branches": 4, "rollout_length": 10},
     # Twice as many branches of half the length: 3703 in place of 833.
     "walker": {**_FEW_STATES, "vine_states": 64, "vine_branches": 4, "rollout_length": 5},
     "halfcheetah": {**_FEW_STATES, "vine_states": 64, "vine_branches": 4, "rollout_length": 10},
