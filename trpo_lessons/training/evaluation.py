@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +61,7 @@ def evaluate(
     if deterministic is None:
         deterministic = run.config.task not in envs.GAMES
     env = envs.make(run.config.task, episodes, threads=run.config.threads, **run.config.task_settings)
-    with closing(env):
+    with closing(env), _one_torch_thread():
         generator = torch.Generator().manual_seed(seed)
         obs, _ = env.reset(seed=SEED_OFFSET + seed)
         returns, lengths = np.zeros(episodes), np.zeros(episodes, dtype=int)
@@ -77,6 +78,17 @@ def evaluate(
     return Evaluation(tuple(returns.tolist()), tuple(lengths.tolist()))
 
 
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """A few observations are too little work to share, and threads that wait for each other take the games' time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def choose_actions(
     run: Run, obs: Floats, space: gym.Space[Any], generator: torch.Generator | None = None
 ) -> NDArray[Any]:
@@ -84,6 +96,6 @@ def choose_actions(
     most likely ones.
     """
     with torch.no_grad():
-        distribution = run.policy(run.theta, run.statistics.normalise(torch.as_tensor(obs, dtype=torch.float64)))
+        distribution = run.policy(run.theta, run.statistics.normalise(torch.as_tensor(obs)))
         actions = distribution.sample(generator) if generator else distribution.mode()
     return for_environment(actions, space)
