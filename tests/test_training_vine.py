@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from trpo_lessons.training.objective import branch_facts, scaled_differences, vi
 from trpo_lessons.training.run_folder import RunFolder
 from trpo_lessons.training.vine_sampler import VineSampler
 from trpo_lessons.trpo import trpo_update
-from trpo_lessons.vine import RolloutSet, Vine, all_actions_surrogate, sample_vine, self_normalised_surrogate
+from trpo_lessons.vine import RolloutSet, Vine, all_actions_surrogate, self_normalised_surrogate
 
 BRANCH_FACTS = ("branch_steps", "mean_branch_length", "mean_q", "q_spread")
 
@@ -104,69 +105,30 @@ def test_branch_facts_by_hand() -> None:
     }
 
 
-# ---- groups
+# ---- threads and states
 
 
 def test_threads_change_nothing_but_the_time_it_takes() -> None:
-    """The naive twin samples a vine for each group, one after the other, in this thread."""
-    config = tiny("hopper", threads=3, num_envs=6, vine_states=9, steps_per_iteration=9 * 2 * 3 + 60)
-    sampler, twin = VineSampler(config, seeded(3)), VineSampler(config, seeded(3))
+    config = tiny("hopper", num_envs=6, vine_states=9, steps_per_iteration=9 * 2 * 3 + 60)
+    samplers = [VineSampler(replace(config, threads=threads), seeded(3)) for threads in (1, 3)]
     trainer = Trainer(config)
-    policy, theta, statistics = trainer.policy, trainer.theta, RunningMoments.empty(11)
-    assert [env.num_envs for env in sampler.envs] == [2, 2, 2]
     for _ in range(2):
-        vine = sampler.sample(policy, theta, statistics, trainer.value)
-        parts = []
-        for group in twin._groups:
-            part = sample_vine(
-                envs.restorable(group.env),
-                envs.restorable(envs.make("hopper", 6, threads=1)),
-                policy,
-                theta,
-                statistics,
-                group.raw_obs,
-                trunk_steps=10,
-                num_states=3,
-                first_actions=sampler._first_actions,
-                rollout_length=3,
-                gamma=config.gamma,
-                generator=group.generator,
-                value=trainer.value,
-            )
-            group.raw_obs = part.trunk.next_obs
-            parts.append(part)
-        assert torch.equal(vine.trunk.raw_obs, torch.cat([part.trunk.raw_obs for part in parts], dim=1))
-        for name in ("obs", "actions", "q_values", "log_q"):
-            theirs = torch.cat([getattr(part.rollout_set, name) for part in parts])
-            assert torch.equal(getattr(vine.rollout_set, name), theirs), name
-        assert vine.num_steps == sum(part.num_steps for part in parts) == 9 * 2 * 3 + 60
-        assert torch.equal(vine.lengths, torch.cat([part.lengths for part in parts]))
-        t, e = vine.chosen.T
-        assert torch.equal(vine.trunk.obs[t, e], vine.rollout_set.obs), "(t, e) count over all groups"
-        assert len(set(map(tuple, vine.chosen.tolist()))) == 9
-    for each in (sampler, twin, trainer):
+        one, three = (
+            each.sample(trainer.policy, trainer.theta, RunningMoments.empty(11), trainer.value) for each in samplers
+        )
+        assert torch.equal(one.trunk.raw_obs, three.trunk.raw_obs)
+        assert torch.equal(one.rollout_set.q_values, three.rollout_set.q_values)
+        assert torch.equal(one.lengths, three.lengths)
+        assert one.num_steps == three.num_steps == config.steps_per_iteration
+    for each in (*samplers, trainer):
         each.close()
 
 
-@pytest.mark.parametrize(("num_envs", "states", "threads", "groups"), [(4, 6, 4, 2), (4, 5, 4, 1), (6, 12, 4, 3)])
-def test_groups_are_equal_or_their_steps_would_not_be_equally_likely(
-    num_envs: int, states: int, threads: int, groups: int
-) -> None:
-    steps = states * 2 * 3 + 10 * num_envs
-    sampler = VineSampler(
-        tiny("hopper", num_envs=num_envs, vine_states=states, threads=threads, steps_per_iteration=steps), seeded(0)
-    )
-    assert [env.num_envs for env in sampler.envs] == [num_envs // groups] * groups
-    assert sampler._states_in_a_group * groups == states
-    sampler.close()
-
-
-def test_a_state_restores_every_group_and_needs_nothing_of_the_branches() -> None:
+def test_a_state_restores_the_trunk_and_needs_nothing_of_the_branches() -> None:
     config = tiny("hopper", threads=2)
     sampler, _ = sampled(config)
     other = VineSampler(config, seeded(9))
-    for env in other._branches:
-        env.reset(seed=77)
+    other._branches.reset(seed=77)
     other.load_state(sampler.state())
     trainer = Trainer(config)
     mine, its = (each.sample(trainer.policy, trainer.theta, trainer.statistics) for each in (sampler, other))
@@ -299,7 +261,7 @@ def test_a_number_that_is_not_finite_never_reaches_theta(
     monkeypatch.setattr(envs, "make", lambda _task, num_envs, **_settings: Poisoned(num_envs))
     trainer = Trainer(tiny())
     assert isinstance(trainer.sampler, VineSampler)
-    [env] = trainer.sampler.envs if where == "trunk" else trainer.sampler._branches
+    env = trainer.sampler.envs[0] if where == "trunk" else trainer.sampler._branches
     assert isinstance(env, Poisoned)
     assert trainer.iterate()["accepted"] == 1
     learned = learned_so_far(trainer)

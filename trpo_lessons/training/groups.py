@@ -22,7 +22,6 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from torch import Tensor
 
 from trpo_lessons import envs
-from trpo_lessons.envs.base import Floats
 from trpo_lessons.training.config import TrainConfig
 
 Result = TypeVar("Result")
@@ -48,8 +47,9 @@ class EnvironmentGroups:
     def __init__(self, config: TrainConfig, generator: torch.Generator, num_groups: int) -> None:
         self._sizes = [len(copies) for copies in np.array_split(np.arange(config.num_envs), num_groups)]
         generators = [generator] + [_seeded(config.seed, group) for group in range(1, num_groups)]
+        threads = max(1, config.threads // num_groups)
         self._groups = [
-            Group(envs.make(config.task, size, threads=1, **config.task_settings), generator)
+            Group(envs.make(config.task, size, threads=threads, **config.task_settings), generator)
             for size, generator in zip(self._sizes, generators, strict=True)
         ]
         self._turn = Lock()
@@ -137,12 +137,6 @@ class _InTurns(VectorWrapper):
             return self.env.step(actions)
         finally:
             self._turn.acquire()
-
-    def save_state(self, rows: envs.Rows | None = None) -> envs.State:
-        return envs.restorable(self.env).save_state(rows)
-
-    def restore_state(self, state: envs.State, rows: envs.Rows | None = None) -> Floats:
-        return envs.restorable(self.env).restore_state(state, rows)
 
 
 def _seeded(seed: int, group: int) -> torch.Generator:
