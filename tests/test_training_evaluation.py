@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import pytest
+import torch
 
 from trpo_lessons import training
 from trpo_lessons.training import evaluation
+from trpo_lessons.training.threads import torch_threads
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +59,26 @@ def test_an_environment_that_can_no_longer_be_made(endless: training.Run, monkey
         training.RunError, match=r"run: gym:toy_envs:Endless-v0 cannot be made: the wind tunnel is gone"
     ):
         training.load_run(endless.folder)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_torch_computes_with_one_thread_while_episodes_are_played(
+    fails: bool, endless: training.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    original = evaluation.choose_actions
+
+    def watched(*args: Any) -> Any:
+        seen.append(torch.get_num_threads())
+        if fails:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    monkeypatch.setattr(evaluation, "choose_actions", watched)
+    with torch_threads(2):
+        try:
+            training.evaluate(endless, episodes=2, time_limit=3)
+        except KeyboardInterrupt:
+            assert fails
+        assert torch.get_num_threads() == 2
+    assert set(seen) == {1}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ from trpo_lessons.envs.base import Floats
 from trpo_lessons.single_path import for_environment
 from trpo_lessons.training.run import Run
 from trpo_lessons.training.run_folder import RunError
+from trpo_lessons.training.threads import torch_threads
 
 SEED_OFFSET = 1_000_000  # evaluation never starts from states that training started from
 ENDLESS = 50_000  # steps; more than an episode has where the environment sets any limit
@@ -61,7 +61,8 @@ def evaluate(
     if deterministic is None:
         deterministic = run.config.task not in envs.GAMES
     env = envs.make(run.config.task, episodes, threads=run.config.threads, **run.config.task_settings)
-    with closing(env), _one_torch_thread():
+    # A few observations are too little work to share, and threads that wait for each other take the games' time.
+    with closing(env), torch_threads(1):
         generator = torch.Generator().manual_seed(seed)
         obs, _ = env.reset(seed=SEED_OFFSET + seed)
         returns, lengths = np.zeros(episodes), np.zeros(episodes, dtype=int)
@@ -76,17 +77,6 @@ def evaluate(
         told = f"{playing.sum()} of {episodes} episodes of {run.config.task} have not ended after {ENDLESS} steps"
         raise RunError(f"{told}; give it a time limit (--time-limit STEPS)")
     return Evaluation(tuple(returns.tolist()), tuple(lengths.tolist()))
-
-
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """A few observations are too little work to share, and threads that wait for each other take the games' time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def choose_actions(

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from trpo_lessons import envs
 from trpo_lessons.training.config import TrainConfig
+from trpo_lessons.training.threads import torch_threads
 
 Result = TypeVar("Result")
 
@@ -78,8 +79,7 @@ class EnvironmentGroups:
         """What `follow` makes of each group, in a thread of its own; it must step `taking_turns(env)`."""
 
         def in_its_turn(group: Group) -> Result:
-            torch.set_num_threads(1)  # a row of observations is too little work to share: waking threads costs more
-            with self._turn:
+            with torch_threads(1), self._turn:  # a row of observations is too little work to share
                 return follow(group)
 
         if len(self._groups) == 1:

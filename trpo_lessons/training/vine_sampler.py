@@ -6,6 +6,7 @@ import math
 
 import gymnasium as gym
 import torch
+from torch import Tensor
 
 from trpo_lessons import envs
 from trpo_lessons.advantages import ValueFunction
@@ -49,7 +50,7 @@ class VineSampler(EnvironmentGroups):
         self._first_actions, self.surrogate = way_to_branch(branches.single_action_space, config.vine_branches)
 
     def sample(
-        self, policy: Policy, theta: torch.Tensor, statistics: RunningMoments, value: ValueFunction | None = None
+        self, policy: Policy, theta: Tensor, statistics: RunningMoments, value: ValueFunction | None = None
     ) -> Vine:
         """The next trunk and its branches; `value` is asked for the rest where a branch is cut."""
 

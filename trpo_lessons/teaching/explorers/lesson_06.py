@@ -26,6 +26,7 @@ from trpo_lessons.teaching.explorers.lesson_01 import text
 from trpo_lessons.teaching.pictures import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILION, LivePicture
 from trpo_lessons.training import Run, TrainConfig
 from trpo_lessons.training.loop import Trainer
+from trpo_lessons.training.threads import torch_threads
 
 Floats = npt.NDArray[np.float64]
 
@@ -362,8 +363,7 @@ def watch_learning(config: TrainConfig) -> tuple[Run, list[dict[str, float]]]:
     """
     alt = f"Four curves over the iterations of TRPO on {config.task}: return, KL, gains, and explained variance."
     live, rows = LivePicture(alt, 8.4, 4.8), list[dict[str, float]]()
-    threads = torch.get_num_threads()
-    with closing(Trainer(config)) as trainer:
+    with torch_threads(torch.get_num_threads()), closing(Trainer(config)) as trainer:  # the trainer sets its own
         for left in reversed(range(config.iterations)):
             row = trainer.iterate()
             ended = list(trainer.recent)[-row["episodes"] :] if row["episodes"] else []
@@ -371,7 +371,6 @@ def watch_learning(config: TrainConfig) -> tuple[Run, list[dict[str, float]]]:
             if left % max(1, config.iterations // DRAWINGS) == 0:
                 live.redraw(lambda figure: draw_report(figure, rows, config))
         run = Run(Path(), config, trainer.policy, trainer.theta, trainer.statistics, trainer.iteration)
-    torch.set_num_threads(threads)  # the trainer has its own
     return run, rows
 
 
