@@ -113,7 +113,8 @@ def test_workers_before_the_first_reset_end_as_well():
 
 
 OWNER = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have jobs in the background ignore it
 from trpo_lessons.envs.atari import make_atari
 env = make_atari("pong", 2, seed=0, threads=2)
 env.reset()
