@@ -10,6 +10,10 @@ from trpo_lessons.envs.atari import make_atari
 from trpo_lessons.envs.atari.frames import FrameRecorder
 
 
+def halved(obs):
+    return obs / 2
+
+
 @functools.cache
 def recorded(num_steps=60, num_envs=3, before=10):
     """Observations of a game with a start every 14 steps or so, and the same from the recorder: [T, E, 4, H, W]."""
@@ -28,7 +32,7 @@ def recorded(num_steps=60, num_envs=3, before=10):
         obs, _, terminated, truncated, _ = env.step(action)
         started = terminated | truncated
     env.close()
-    return torch.from_numpy(np.stack(all_obs)), recorder.finish()
+    return torch.from_numpy(np.stack(all_obs)), recorder.finish(halved)
 
 
 @pytest.mark.parametrize("before", [0, 1, 13, 14, 15])  # steps before the first: a game starts there, or soon after
@@ -37,7 +41,7 @@ def test_every_observation_comes_back(before):
     by_game = obs.transpose(0, 1).flatten(0, 1)
     assert stacks.shape == by_game.shape
     assert len(stacks) == 180
-    torch.testing.assert_close(stacks.tensor(), by_game, rtol=0, atol=0)
+    torch.testing.assert_close(stacks.raw(), by_game, rtol=0, atol=0)
     assert (stacks.shown < 4).any()
 
 
@@ -45,10 +49,16 @@ def test_slices_and_picks():
     obs, stacks = recorded()
     by_game = obs.transpose(0, 1).flatten(0, 1)
     for index in (slice(10, 90), slice(3, None, 7), torch.tensor([5, 170, 5])):
-        torch.testing.assert_close(stacks[index].tensor(), by_game[index], rtol=0, atol=0)
-    torch.testing.assert_close(stacks[20:100][::3].tensor(), by_game[20:100][::3], rtol=0, atol=0)
-    torch.testing.assert_close(stacks[7:9].to("cpu").tensor(), by_game[7:9], rtol=0, atol=0)
-    assert len(stacks[0:0].tensor()) == 0
+        torch.testing.assert_close(stacks[index].raw(), by_game[index], rtol=0, atol=0)
+    torch.testing.assert_close(stacks[20:100][::3].raw(), by_game[20:100][::3], rtol=0, atol=0)
+    torch.testing.assert_close(stacks[7:9].to("cpu").raw(), by_game[7:9], rtol=0, atol=0)
+    assert len(stacks[0:0].raw()) == 0
+
+
+def test_what_a_network_sees_of_them_is_normalised():
+    _, stacks = recorded()
+    for part in (stacks, stacks[10:90:7], stacks[7:9].to("cpu")):
+        assert torch.equal(part.normalised(), part.raw() / 2)
 
 
 def test_a_frame_is_stored_once():
@@ -64,7 +74,7 @@ def test_what_was_recorded_must_fill_the_room_for_it():
     obs, started = torch.zeros(1, 4, 5, 6, dtype=torch.uint8), torch.tensor([True])
     recorder.record(obs, started)
     with pytest.raises(ValueError, match="1 steps were recorded, but room was made for 2"):
-        recorder.finish()
+        recorder.finish(halved)
     recorder.record(obs, started)
     with pytest.raises(IndexError):
         recorder.record(obs, started)

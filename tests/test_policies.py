@@ -87,7 +87,7 @@ def test_the_convolutional_policy_computes_what_an_ordinary_network_computes() -
     images = normal(0, 3, 2, 14, 10)
     policy = convolutional_policy((2, 14, 10), JOYSTICK, hidden=7)
     distribution = policy(parameters_to_vector(network.parameters()).detach(), images)
-    torch.testing.assert_close(distribution.parameters[0], network(images / 255).detach(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(distribution.parameters[0], network(images).detach(), rtol=1e-12, atol=1e-12)
 
 
 def test_gradients_in_theta_are_those_of_an_ordinary_network() -> None:

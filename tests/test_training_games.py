@@ -20,11 +20,12 @@ from trpo_lessons.advantages import ValueFunction
 from trpo_lessons.envs.atari.scores import RANDOM_AND_HUMAN, human_normalised
 from trpo_lessons.kl import fisher_vector_product, max_kl, mean_kl
 from trpo_lessons.policies import Policy
-from trpo_lessons.single_path import RunningMoments, values_along
+from trpo_lessons.single_path import values_along
 from trpo_lessons.surrogate import Batch, surrogate_gradient, surrogate_value
 from trpo_lessons.training.game_path import GameBatch, GamePath
 from trpo_lessons.training.game_sampler import GameSampler
 from trpo_lessons.training.loop import Trainer
+from trpo_lessons.training.obs_statistics import FrameMoments
 from trpo_lessons.training.policy_for import policy_for
 from trpo_lessons.trpo import trpo_update
 
@@ -35,7 +36,7 @@ TINY: dict[str, Any] = {
     "hidden": (5,),
     "value_hidden": (5,),
 }
-NOTHING_SEEN = RunningMoments.empty(0)
+NOTHING_SEEN = FrameMoments.empty((52, 40))
 
 
 def tiny(game: str = "pong", **settings: Any) -> training.TrainConfig:
@@ -54,6 +55,7 @@ class Watched:
         self.sampler = GameSampler(self.config, seeded())
         self.policy = policy_for(self.sampler.envs[0], self.config)
         self.theta = self.policy.initial_theta(seeded(1))
+        self.statistics = NOTHING_SEEN
         self.told: list[list[tuple[Any, ...]]] = [[] for _ in self.sampler.envs]
         for env, told in zip(self.sampler.envs, self.told, strict=True):
             env.max_episode_steps = 14
@@ -70,7 +72,7 @@ class Watched:
     def sample(self) -> GamePath:
         for told in self.told:
             told.clear()
-        return self.sampler.sample(self.policy, self.theta, NOTHING_SEEN)
+        return self.sampler.sample(self.policy, self.theta, self.statistics)
 
     def column(self, place: int) -> Tensor:
         """What `step` returned at this place, [T, E, ...]: the groups side by side."""
@@ -96,11 +98,14 @@ def test_every_stack_is_the_observation_that_was_shown(breakout: Watched) -> Non
         first = torch.cat([group.raw_obs for group in breakout.sampler._groups])
         path = breakout.sample()
         shown = torch.cat([first[None], breakout.column(0)])
-        obs = path.batch(torch.zeros_like(path.rewards)).obs
-        assert obs.dtype == torch.uint8
-        assert torch.equal(obs, shown[:-1].transpose(0, 1).flatten(0, 1))
+        expected = shown[:-1].transpose(0, 1).flatten(0, 1)
+        assert path.frames.raw().dtype == torch.uint8
+        assert torch.equal(path.frames.raw(), expected)
+        assert torch.equal(path.batch(torch.zeros_like(path.rewards)).obs, breakout.statistics.normalise(expected))
         assert torch.equal(path.next_obs, shown[-1])
         assert path.truncated.sum() > 5, "no game ended: the test saw no reset"
+        breakout.statistics = path.statistics_after(breakout.statistics)
+    assert breakout.statistics.count == 600 / 4
 
 
 def test_final_observations_are_those_before_the_reset_in_order(breakout: Watched) -> None:
@@ -197,7 +202,7 @@ def test_a_value_function_fitted_in_chunks_equals_one_fitted_at_once(
     chunk_size: int, problem: tuple[Policy, Tensor, GameBatch, Batch]
 ) -> None:
     *_, batch, whole = problem
-    returns = batch.advantages.double() + batch.obs.double().mean((1, 2, 3))
+    returns = batch.advantages.double() + 255 * batch.obs.double().mean((1, 2, 3))
     value, twin = (ValueFunction((4, 52, 40), (20,), seeded(5)) for _ in range(2))
     # So much damping that conjugate gradient converges: unconverged, it makes large differences of small ones.
     value.fit(batch, returns, 2, 1.0, stride=3, chunk_size=chunk_size)
@@ -207,15 +212,16 @@ def test_a_value_function_fitted_in_chunks_equals_one_fitted_at_once(
 
 
 def test_values_along_a_path_of_games(breakout: Watched) -> None:
+    breakout.statistics = breakout.sample().statistics_after(breakout.statistics)
     path = breakout.sample()
     value = ValueFunction((4, 52, 40), (5,), seeded(5))
-    values, next_values = values_along(path, NOTHING_SEEN, value, 16)
+    values, next_values = values_along(path, breakout.statistics, value, 16)
     assert close(values, value(path.batch(path.rewards).obs).view(path.rewards.shape[::-1]).T)
     inside = ~path.truncated[:-1]
     assert torch.equal(next_values[:-1][inside], values[1:][inside])
-    assert close(next_values[path.truncated], value(path.final_obs))
+    assert close(next_values[path.truncated], value(breakout.statistics.normalise(path.final_obs)))
     last = ~path.truncated[-1]
-    assert close(next_values[-1][last], value(path.next_obs)[last])
+    assert close(next_values[-1][last], value(breakout.statistics.normalise(path.next_obs))[last])
 
 
 # ---- whole runs -----------------------------------------------------------------------------------------------------
@@ -284,7 +290,10 @@ def test_the_paper_s_settings(game: str) -> None:
     assert (config.steps_per_iteration, config.iterations, config.delta, config.gamma) == (100_000, 500, 0.01, 0.99)
     assert (config.value_hidden, config.fisher_stride, config.life_loss_ends) == ((), 10, False)
     assert config.task_settings == {}, "the environment's own settings are the paper's"
-    assert training.preset(game, "class").life_loss_ends
+    assert not config.normalise_obs
+    ours = training.preset(game, "class")
+    assert ours.life_loss_ends
+    assert ours.normalise_obs
 
 
 def test_the_paper_preset_has_the_paper_s_33500_parameters() -> None:
@@ -301,6 +310,7 @@ def test_the_paper_preset_has_the_paper_s_33500_parameters() -> None:
         ({"actions": "all"}, "actions must be joystick, legal or minimal, or none, got 'all'"),
         ({"sticky_actions": 1}, "sticky_actions must be at least 0 and below 1, or none, got 1"),
         ({"life_loss_ends": 1}, "life_loss_ends must be true or false, got 1"),
+        ({"normalise_obs": "no"}, "normalise_obs must be true or false, got 'no'"),
         ({"control_cost": 0.1}, "pong has no control_cost; tasks that have it: swimmer, hopper, walker, halfcheetah"),
     ],
 )

@@ -17,7 +17,7 @@ from trpo_lessons.training.memory import keep_freed_memory
 torch.set_num_threads(1)
 assert keep_freed_memory()
 policy = convolutional_policy((4, 52, 40), CategoricalHead(6))
-theta, pictures = policy.initial_theta(), torch.zeros(512, 4, 52, 40, dtype=torch.uint8)
+theta, pictures = policy.initial_theta(), torch.zeros(512, 4, 52, 40)
 
 def fetched_by_passes(times):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -24,12 +24,11 @@ DEVICES = [
 def problem(dtype: torch.dtype, device: str) -> tuple[Tensor, Batch]:
     """Theta away from its tame beginning, and a batch of noisy pictures; the same numbers in every dtype."""
     theta = POLICY.initial_theta(seeded(0)).double() + 0.02 * normal(1, POLICY.num_parameters)
-    pictures = torch.randint(0, 256, (96, 4, 52, 40), generator=seeded(2), dtype=torch.uint8)
-    policy_there = POLICY(theta, pictures.double())
+    pictures = torch.randint(0, 256, (96, 4, 52, 40), generator=seeded(2)).double() / 255
+    policy_there = POLICY(theta, pictures)
     actions = policy_there.sample(seeded(3))
     log_q = policy_there.log_prob(actions)
-    obs = pictures.double() if dtype == torch.float64 else pictures
-    columns = (obs, actions, normal(4, 96).to(dtype), log_q.to(dtype))
+    columns = (pictures.to(dtype), actions, normal(4, 96).to(dtype), log_q.to(dtype))
     return theta.to(device, dtype), Batch(*(column.to(device) for column in columns))
 
 

@@ -128,7 +128,10 @@ class ValueFunction:
         Raises ValueError when an input is not finite, before anything has changed.
         """
         states = States(obs.to(self._theta.device)) if isinstance(obs, Tensor) else obs
-        if not (returns.isfinite().all() and all(part.obs.isfinite().all() for part in chunks(states, chunk_size))):
+        if not (
+            returns.isfinite().all()
+            and all(torch.stack(part.obs.aminmax()).isfinite().all() for part in chunks(states, chunk_size))
+        ):
             raise ValueError("cannot fit a value function to observations or returns that are not finite")
         self._change_units(returns)
         mean, std = self._units()

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import gymnasium as gym
 import numpy as np
@@ -39,18 +39,18 @@ class RunningMoments:
     deviations: Tensor
 
     @classmethod
-    def empty(cls, obs_dim: int) -> RunningMoments:
+    def empty(cls, obs_shape: int | tuple[int, ...]) -> Self:
         """Nothing seen yet: `normalise` leaves observations as they are."""
-        return cls(0.0, torch.zeros(obs_dim, dtype=torch.float64), torch.zeros(obs_dim, dtype=torch.float64))
+        return cls(0.0, torch.zeros(obs_shape, dtype=torch.float64), torch.zeros(obs_shape, dtype=torch.float64))
 
-    def including(self, rows: Tensor) -> RunningMoments:
+    def including(self, rows: Tensor) -> Self:
         """The moments of everything seen so far and `rows` [N, obs_dim]; Chan et al. (1983)."""
         rows = rows.double()
         count = self.count + len(rows)
         shift = rows.mean(0) - self.mean
         within = (rows - rows.mean(0)).square().sum(0)
         between = shift.square() * (self.count * len(rows) / count)
-        return RunningMoments(count, self.mean + shift * (len(rows) / count), self.deviations + within + between)
+        return type(self)(count, self.mean + shift * (len(rows) / count), self.deviations + within + between)
 
     def normalise(self, obs: Tensor) -> Tensor:
         """Observations [..., obs_dim] with mean 0 and variance 1 by these statistics, clipped to +-10; float32."""

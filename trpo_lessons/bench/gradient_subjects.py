@@ -27,7 +27,8 @@ from trpo_lessons.envs import RestorableVectorEnv, restorable
 from trpo_lessons.policies import Policy
 from trpo_lessons.single_path import RunningMoments, SinglePath, sample_single_path
 from trpo_lessons.training.config import TrainConfig
-from trpo_lessons.training.loop import Trainer, statistics_from
+from trpo_lessons.training.loop import Trainer
+from trpo_lessons.training.obs_statistics import restored
 from trpo_lessons.training.policy_for import policy_for
 from trpo_lessons.training.presets import preset
 
@@ -114,9 +115,11 @@ def load_subject(name: str, folder: Path = FOLDER) -> Subject:
     """One of `TRAINING`, as it was trained. Raises KeyError for another name."""
     config, tensors = _config(name), load_file(folder / f"{name}.safetensors")
     policy = policy_for(envs.make(config.task, 1, seed=0, threads=1), config)
-    value = ValueFunction(len(tensors["statistics.mean"]), config.value_hidden)
+    obs_dim = len(tensors["statistics.mean"])
+    value = ValueFunction(obs_dim, config.value_hidden)
     value.load_state_dict({key.removeprefix("value."): t for key, t in tensors.items() if key.startswith("value.")})
-    statistics = statistics_from(tensors, {"statistics_count": tensors["statistics.count"].item()})
+    counted = {"statistics_count": tensors["statistics.count"].item()}
+    statistics = restored(RunningMoments.empty(obs_dim), tensors, counted)
     return Subject(config.task, policy, tensors["theta"], statistics, value, config.gamma, config.lam)
 
 

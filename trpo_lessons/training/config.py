@@ -56,6 +56,7 @@ class TrainConfig:
 
     life_loss_ends: bool = False  # of games: returns end where a life is lost; the game goes on
 
+    normalise_obs: bool = True  # running statistics of observations; without, games show bytes divided by 255
     hidden: tuple[int, ...] = (64, 64)
     initial_log_std: float = 0.0
 
@@ -199,6 +200,7 @@ _RULES = {
     "no_op_max": _or_none(_number(1, 1000, "a whole number from 1 to 1000", whole=True)),
     "fire_reset": _or_none(_YES_OR_NO),
     "life_loss_ends": _YES_OR_NO,
+    "normalise_obs": _YES_OR_NO,
     "hidden": _WIDTHS,
     "value_hidden": _WIDTHS,
     "initial_log_std": _number(-10, 5, "between -10 and 5"),

@@ -24,8 +24,8 @@ class GameStates(Columns):
 
     @cached_property
     def obs(self) -> Tensor:
-        """Observations uint8 [N, 4, height, width], made when they are first asked for and kept as long as this is."""
-        return self.frames.tensor()
+        """As the policy saw them, float32 [N, 4, height, width]; made when first asked for, kept as long as this is."""
+        return self.frames.normalised()
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class GameBatch(GameStates):
 
 @dataclass(frozen=True)
 class GamePath(PathRecord):
-    """A path with its frames: E * T observations, game by game, uint8 [4, height, width] each.
+    """A path with its frames: E * T observations, game by game, [4, height, width] each.
 
     Rewards are the signs of scores: -1, 0 or 1. Where it is to count as an end, a lost life terminates, and the returns
     and lengths are still those of whole games.
@@ -58,8 +58,11 @@ class GamePath(PathRecord):
         return GameStates(self.frames)
 
     def statistics_after(self, statistics: RunningMoments) -> RunningMoments:
-        """Unchanged: the network scales pixels by itself, always in the same way."""
-        return statistics
+        """The statistics for the next iteration: those of everything seen so far and of this path's new frames.
+
+        Of every fourth: neighbours are almost the same.
+        """
+        return statistics.including(self.frames.frames[-len(self.rewards) :: 4].flatten(0, 1))
 
     def batch(self, advantages: Tensor) -> GameBatch:
         """The batch for an update, given `advantages` [T, E]; game by game."""
@@ -71,11 +74,14 @@ class GameRecorder(PathRecorder):
 
     COLUMNS = ("actions", "rewards", "terminated", "truncated")
 
-    def __init__(self, num_steps: int, first_obs: Tensor, life_loss_ends: bool) -> None:
-        """`first_obs` [E, 4, height, width]; `life_loss_ends`: a lost life is recorded as a termination."""
+    def __init__(self, num_steps: int, first_obs: Tensor, statistics: RunningMoments, life_loss_ends: bool) -> None:
+        """`first_obs` [E, 4, height, width], `statistics` as the policy has them; `life_loss_ends`: a lost life is
+        recorded as a termination.
+        """
         super().__init__()
         num_games, _, height, width = first_obs.shape
         self._frames = FrameRecorder(num_steps, num_games, (height, width))
+        self._normalise = statistics.normalise
         self._started = torch.zeros(num_games, dtype=torch.bool)
         self._life_loss_ends = life_loss_ends
 
@@ -93,4 +99,6 @@ class GameRecorder(PathRecorder):
     def finish_game_path(self, next_obs: Tensor) -> GamePath:
         """The path, given the observations [E, 4, height, width] after its last step."""
         columns: dict[str, Any] = {name: torch.stack(rows) for name, rows in self._rows.items()}
-        return GamePath(frames=self._frames.finish(), **columns, **self._rest(columns["actions"], next_obs))
+        return GamePath(
+            frames=self._frames.finish(self._normalise), **columns, **self._rest(columns["actions"], next_obs)
+        )

@@ -35,7 +35,7 @@ class GameSampler(EnvironmentGroups):
 
         def play(group: Group) -> GamePath:
             env, generator = self.taking_turns(group.env), group.generator
-            recorder = GameRecorder(self._rows, group.raw_obs, self._life_loss_ends)
+            recorder = GameRecorder(self._rows, group.raw_obs, statistics, self._life_loss_ends)
             group.raw_obs = follow(env, policy, theta, statistics, group.raw_obs, self._rows, generator, recorder)
             return recorder.finish_game_path(group.raw_obs)
 
@@ -47,4 +47,5 @@ def side_by_side(paths: Sequence[GamePath]) -> GamePath:
     if len(paths) == 1:
         return paths[0]
     frames, shown = (torch.cat([getattr(path.frames, name) for path in paths], dim=1) for name in ("frames", "shown"))
-    return GamePath(frames=FrameStacks(frames, shown, torch.arange(shown.numel())), **joined(paths, ()))
+    stacks = FrameStacks(frames, shown, torch.arange(shown.numel()), paths[0].frames.normalise)
+    return GamePath(frames=stacks, **joined(paths, ()))

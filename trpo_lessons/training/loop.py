@@ -19,14 +19,15 @@ from torch import Tensor
 
 from trpo_lessons import envs
 from trpo_lessons.advantages import ValueFunction, explained_variance, gae
-from trpo_lessons.single_path import RunningMoments, SinglePath, by_environment, values_along
+from trpo_lessons.single_path import SinglePath, by_environment, values_along
 from trpo_lessons.surrogate import Samples
 from trpo_lessons.training.config import TrainConfig
 from trpo_lessons.training.game_path import GamePath
 from trpo_lessons.training.game_sampler import GameSampler
 from trpo_lessons.training.objective import Objective, branch_facts, path_objective, vine_objective
+from trpo_lessons.training.obs_statistics import restored, statistics_for
 from trpo_lessons.training.path_sampler import PathSampler
-from trpo_lessons.training.policy_for import is_picture, observation_shape, policy_for
+from trpo_lessons.training.policy_for import observation_shape, policy_for
 from trpo_lessons.training.vine_sampler import VineSampler
 from trpo_lessons.trpo import Stopwatch, UpdateReport, trpo_update
 from trpo_lessons.vine import Vine
@@ -48,8 +49,7 @@ class Trainer:
         self.value: ValueFunction | None = None
         if config.value_hidden:
             self.value = ValueFunction(observation_shape(space), config.value_hidden, generator, config.device)
-        # Nothing is normalised in pictures: the networks scale pixels themselves, and these statistics stay empty.
-        self.statistics = RunningMoments.empty(0 if is_picture(space) else observation_shape(space)[0])
+        self.statistics = statistics_for(space)
         self.iteration = self.total_steps = 0
         self.recent: deque[tuple[float, int]] = deque(maxlen=RECENT_EPISODES)
         self._second_thread = ThreadPoolExecutor(1, thread_name_prefix="value")
@@ -100,7 +100,8 @@ class Trainer:
         }
         clock.lap("advantages")
         report = self._update(objective, by_environment(returns))
-        self.statistics = path.statistics_after(self.statistics)
+        if config.normalise_obs:
+            self.statistics = path.statistics_after(self.statistics)
         return report, facts
 
     def _objective(self, samples: SinglePath | GamePath | Vine, advantages: Tensor) -> Objective:
@@ -209,7 +210,7 @@ class Trainer:
         """
         self.theta = tensors["theta"].to(self.config.device)
         self.sampler.load_state(tensors)
-        self.statistics = statistics_from(tensors, facts)
+        self.statistics = restored(self.statistics, tensors, facts)
         if self.value:
             saved = {name.removeprefix("value."): t for name, t in tensors.items() if name.startswith("value.")}
             self.value.load_state_dict(saved)
@@ -241,11 +242,6 @@ def _path_of(samples: SinglePath | GamePath | Vine) -> SinglePath | GamePath:
 def standardised(advantages: Tensor) -> Tensor:
     """Advantages with mean 0 and standard deviation 1: the update's direction does not depend on their scale."""
     return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-
-
-def statistics_from(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> RunningMoments:
-    """The observation statistics that a checkpoint holds."""
-    return RunningMoments(facts["statistics_count"], tensors["statistics.mean"], tensors["statistics.deviations"])
 
 
 def _mean(values: list[float] | list[int]) -> float:

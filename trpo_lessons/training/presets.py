@@ -80,6 +80,7 @@ _PAPER_GAME: dict[str, Any] = {
     "iterations": 500,
     "steps_per_iteration": 100_000,
     "num_envs": 40,
+    "normalise_obs": False,
     "hidden": (20,),
     "value_hidden": (),
     "fisher_stride": 10,

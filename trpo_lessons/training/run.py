@@ -15,7 +15,8 @@ from trpo_lessons import envs
 from trpo_lessons.policies import Policy
 from trpo_lessons.single_path import RunningMoments
 from trpo_lessons.training.config import SettingError, TrainConfig
-from trpo_lessons.training.loop import Trainer, statistics_from
+from trpo_lessons.training.loop import Trainer
+from trpo_lessons.training.obs_statistics import restored, statistics_for
 from trpo_lessons.training.policy_for import policy_for
 from trpo_lessons.training.reporting import Reporter
 from trpo_lessons.training.run_folder import RunError, RunFolder, environment_facts
@@ -97,10 +98,10 @@ def load_run(path: Path | str) -> Run:
         env = envs.make(config.task, 1, threads=1, **config.task_settings)
     except ValueError as error:  # such as a Gymnasium environment whose simulator is not installed here
         raise RunError(f"{path}: {error}") from error
-    policy = policy_for(env, config)
+    policy, statistics = policy_for(env, config), statistics_for(env.single_observation_space)
     env.close()
     with _checkpoint_must_fit(folder):
-        theta, statistics = _theta_of(policy, tensors), statistics_from(tensors, facts)
+        theta, statistics = _theta_of(policy, tensors), restored(statistics, tensors, facts)
         return Run(folder.path, config, policy, theta, statistics, facts["iteration"])
 
 

@@ -7,6 +7,7 @@ frames of its stack belong to the game.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Self
 
 import torch
@@ -36,42 +37,48 @@ class FrameRecorder:
             self._shown[t] = torch.where(started, 1, (self._shown[t - 1] + 1).clamp(max=self._stack))
         self._steps += 1
 
-    def finish(self) -> FrameStacks:
-        """All of them. Raises ValueError when fewer than T steps were recorded."""
+    def finish(self, normalise: Callable[[Tensor], Tensor]) -> FrameStacks:
+        """All of them, to be seen through `normalise`. Raises ValueError when fewer than T steps were recorded."""
         if self._steps != len(self._shown):
             raise ValueError(f"{self._steps} steps were recorded, but room was made for {len(self._shown)}")
         num_steps, num_envs = self._shown.shape
-        return FrameStacks(self._frames, self._shown, torch.arange(num_steps * num_envs))
+        return FrameStacks(self._frames, self._shown, torch.arange(num_steps * num_envs), normalise)
 
 
 class FrameStacks:
-    """N observations of E games over T steps, stacked when `tensor` is called.
+    """N observations of E games over T steps, stacked when they are asked for.
 
     frames   [T + stack - 1, E, height, width]  uint8
     shown    [T, E]  how many frames of each stack, counted from the newest, belong to the game; the others are zero
     samples  [N]  which observations these are: number e * T + t is step t of game e, one game after the other
+    normalise  what a network sees of a stack
 
     Slices, and picks by an index tensor, share the frames.
     """
 
-    def __init__(self, frames: Tensor, shown: Tensor, samples: Tensor) -> None:
+    def __init__(self, frames: Tensor, shown: Tensor, samples: Tensor, normalise: Callable[[Tensor], Tensor]) -> None:
         self.frames = frames
         self.shown = shown
         self.samples = samples
+        self.normalise = normalise
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: slice | Tensor) -> Self:
-        return type(self)(self.frames, self.shown, self.samples[index])
+        return type(self)(self.frames, self.shown, self.samples[index], self.normalise)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """[N, stack, height, width]: that of `tensor()`, which is not made for this."""
+        """[N, stack, height, width]: that of `raw()`, which is not made for this."""
         height, width = self.frames.shape[2:]
         return len(self), len(self.frames) - len(self.shown) + 1, height, width
 
-    def tensor(self) -> Tensor:
+    def normalised(self) -> Tensor:
+        """The observations as a network sees them, float32 [N, stack, height, width]."""
+        return self.normalise(self.raw())
+
+    def raw(self) -> Tensor:
         """The observations, uint8 [N, stack, height, width]."""
         num_steps, num_envs = self.shown.shape
         games, steps = self.samples // num_steps, self.samples % num_steps
@@ -83,4 +90,4 @@ class FrameStacks:
 
     def to(self, device: str) -> Self:
         """The same observations on another device; only the frames travel, not the stacks."""
-        return type(self)(self.frames.to(device), self.shown.to(device), self.samples.to(device))
+        return type(self)(self.frames.to(device), self.shown.to(device), self.samples.to(device), self.normalise)

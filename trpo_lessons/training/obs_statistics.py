@@ -1,0 +1,60 @@
+"""Which observation statistics suit an environment: moments of a robot's sensors, or of what games show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import gymnasium as gym
+import torch
+from torch import Tensor
+
+from trpo_lessons.single_path import RunningMoments
+from trpo_lessons.training.policy_for import is_picture, observation_shape
+
+
+class FrameMoments(RunningMoments):
+    """The mean of every pixel, [height, width] as all moments are, and one standard deviation for all pixels together.
+
+    Most of a screen is background. In Pong its square is five hundred times the variance of what moves, so that to a
+    network which sees the pixels all states are alike, and the Fisher matrix has one direction in which the policy
+    changes everywhere at once. Without the background, states differ by what happens in them.
+
+    One scale is enough, and pixels that never change have none of their own.
+    """
+
+    def normalise(self, obs: Tensor) -> Tensor:
+        """Stacks of frames in bytes [N, stack, height, width] as float32: what differs from the mean frame.
+
+        In units of the standard deviation of all pixels, clipped to +-10; with no statistics, from 0 to 1.
+        """
+        # The order of the frames in memory changes no number, and halves what convolutions cost on a processor. It is
+        # changed while pixels are bytes, and the rest is done in place: this is called for every chunk.
+        pixels = obs.contiguous(memory_format=torch.channels_last).float()
+        if self.count < 2:
+            return pixels.div_(255)
+        scale, shift = (number.to(pixels.device) for number in self._scale_and_shift)
+        return pixels.mul_(scale).add_(shift).clamp_(-10, 10)
+
+    @cached_property
+    def _scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        scale = (self.deviations.mean() / self.count + 1e-8).rsqrt()
+        return scale.float(), (-scale * self.mean).float()
+
+
+def statistics_for(space: gym.Space[Any]) -> RunningMoments:
+    """Statistics that have seen no observation yet. Raises SettingError (one line) where no policy suits `space`."""
+    shape = observation_shape(space)
+    return FrameMoments.empty(shape[1:]) if is_picture(space) else RunningMoments.empty(shape)
+
+
+def restored(statistics: RunningMoments, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> RunningMoments:
+    """The statistics that a checkpoint holds, of the kind of `statistics`.
+
+    Raises ValueError where they are of observations of another shape.
+    """
+    mean, deviations = tensors["statistics.mean"], tensors["statistics.deviations"]
+    if mean.shape != statistics.mean.shape or deviations.shape != statistics.mean.shape:
+        raise ValueError(f"the statistics are of observations {list(mean.shape)}, not {list(statistics.mean.shape)}")
+    return type(statistics)(facts["statistics_count"], mean, deviations)
