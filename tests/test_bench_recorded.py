@@ -6,6 +6,7 @@ import csv
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from trpo_lessons import cli, training
 from trpo_lessons.bench import compare, record
 from trpo_lessons.bench.sb3_peer import TASKS
+from trpo_lessons.envs.atari.scores import human_normalised
 from trpo_lessons.training.run_folder import RunError
 
 ZOO = Path(compare.ZOO)
@@ -29,7 +31,8 @@ SCORES = st.lists(st.integers(-1000, 5000).map(float), min_size=2, max_size=6)
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"
-    training.train(training.preset("cartpole", "smoke", seed=3, threads=1, delta=0.02), folder)
+    unusual = {"threads": 1, "delta": 0.02, "iterations": 2, "steps_per_iteration": 192}
+    training.train(training.preset("cartpole", "smoke", seed=3, **unusual), folder)
     return folder
 
 
@@ -42,7 +45,7 @@ def test_what_is_kept_is_a_run_folder_with_its_score(finished: Path, tmp_path: P
     with open(kept / "evaluation.csv") as file:
         assert [float(row["return"]) for row in csv.DictReader(file)] == list(again.returns)
     assert (kept / "progress.csv").read_text() == (finished / "progress.csv").read_text()
-    assert summary["total_steps"] == 3 * 256
+    assert summary["total_steps"] == 2 * 192
     assert summary["wall_seconds"] >= 0
 
 
@@ -108,19 +111,24 @@ def test_one_seed_says_nothing_about_the_spread() -> None:
         compare.compare("hopper", [1.0], [1.0, 2.0])
 
 
+def recorded(folder: Path) -> dict[str, Any]:
+    """What a run's summary says, after a look at its episodes."""
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    with open(folder / "evaluation.csv") as file:
+        returns = [float(row["return"]) for row in csv.DictReader(file)]
+    assert len(returns) == 20
+    assert summary["mean_return"] == pytest.approx(np.mean(returns), rel=1e-5)
+    assert folder.name == f"{summary['task']}-seed{summary['seed']}"
+    return summary
+
+
 @pytest.mark.parametrize("of_whom", WHOSE)
 @pytest.mark.parametrize("task", TASKS)
 def test_recorded_scores_are_means_of_recorded_episodes(of_whom: str, task: str) -> None:
     folders = sorted((ZOO / of_whom).glob(f"{task}-seed*"))
     assert len(folders) == len(compare.scores(ZOO / of_whom, task))
     for folder in folders:
-        summary = json.loads((folder / "summary.json").read_text())
-        with open(folder / "evaluation.csv") as file:
-            returns = [float(row["return"]) for row in csv.DictReader(file)]
-        assert len(returns) == 20
-        assert summary["mean_return"] == pytest.approx(np.mean(returns), rel=1e-5)
-        assert folder.name == f"{task}-seed{summary['seed']}"
-        assert 999_000 <= summary["total_steps"] <= 1_000_000
+        assert 999_000 <= recorded(folder)["total_steps"] <= 1_000_000
 
 
 def test_readme_shows_the_recorded_scores() -> None:
@@ -128,3 +136,27 @@ def test_readme_shows_the_recorded_scores() -> None:
     for task, environment in TASKS.items():
         columns = [", ".join(f"{x:.0f}" for x in compare.scores(ZOO / whose, task)) for whose in WHOSE]
         assert f"| {environment} | {' | '.join(columns)} |" in readme
+
+
+# ---- games -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("game", ["pong", "breakout"])
+def test_a_recorded_game_is_a_finished_run_with_its_score_and_its_curve(game: str) -> None:
+    folder = ZOO / "class_preset_games" / f"{game}-seed0"
+    summary, run = recorded(folder), training.load_run(folder)
+    assert run.iteration == run.config.iterations == training.preset(game, "class").iterations
+    assert summary["command"] == record.command_of(run.config)
+    assert summary["command"].startswith(f"trpo-lessons train {game} --preset class --seed 0")
+    with open(folder / "progress.csv") as file:
+        curve = [int(row["total_steps"]) for row in csv.DictReader(file)]
+    assert curve == [(i + 1) * 8192 for i in range(len(curve))]
+    assert summary["total_steps"] == curve[-1] == run.config.total_steps
+
+
+@pytest.mark.parametrize(("game", "name"), [("pong", "Pong"), ("breakout", "Breakout")])
+def test_readme_shows_the_recorded_scores_of_games(game: str, name: str) -> None:
+    summary = recorded(ZOO / "class_preset_games" / f"{game}-seed0")
+    mean, error = summary["mean_return"], summary["standard_error"]
+    row = f"| {name} | {mean:.1f} ± {error:.1f} | {human_normalised(game, mean):.2f} |"
+    assert row in (ZOO.parents[1] / "README.md").read_text()

@@ -31,7 +31,6 @@ RUNS = Path("runs")
 LONGEST_FILM = 60  # s; its pictures take half a gigabyte of memory
 ROBOTS = ("swimmer", "hopper", "walker", "halfcheetah")
 GAMES = ("beam_rider", "breakout", "enduro", "pong", "qbert", "seaquest", "space_invaders")
-OWN_OPTIONS = ("sampling", "preset", "seed", "device", "iterations", "steps_per_iteration")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -226,6 +225,8 @@ def bench(task: str, seconds: float, num_envs: int | None, threads: int | None, 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
     """The settings that `--set NAME=VALUE` options give. Raises UsageError for what cannot be one."""
+    from trpo_lessons.training.config import OWN_OPTIONS
+
     settings: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")

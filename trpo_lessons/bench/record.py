@@ -18,6 +18,7 @@ from typing import Any
 
 from trpo_lessons import training
 from trpo_lessons.training import TrainConfig
+from trpo_lessons.training.config import OWN_OPTIONS
 from trpo_lessons.training.run_folder import RunError, RunFolder
 
 KEPT = ("config.json", "progress.csv", "checkpoint.safetensors")
@@ -25,7 +26,7 @@ EPISODES = 20
 
 
 def record(run_folder: Path, out: Path, episodes: int = EPISODES) -> dict[str, Any]:
-    """Score the run by `episodes` deterministic episodes and keep it in out/TASK-seedN; returns what summary.json says.
+    """Score the run by `episodes` episodes and keep it in out/TASK-seedN; returns what summary.json says.
 
     Raises RunError when the run is not finished, or when another one is kept there already.
     """
@@ -68,7 +69,8 @@ def command_of(config: TrainConfig) -> str:
     for name, value in config.to_json().items():
         if value != usual[name]:
             told = ",".join(map(str, value)) if isinstance(value, tuple) else value
-            words.append(f"--set {name}={told}")
+            option = f"--{name.replace('_', '-')} {told}" if name in OWN_OPTIONS else f"--set {name}={told}"
+            words.append(option)
     return " ".join(words)
 
 

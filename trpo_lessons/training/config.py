@@ -15,6 +15,8 @@ from typing import Any
 
 from trpo_lessons.envs import GAMES, TASKS, check_task
 
+OWN_OPTIONS = ("sampling", "preset", "seed", "device", "iterations", "steps_per_iteration")  # the others go by --set
+
 
 class SettingError(ValueError):
     """A setting that cannot be used; the message says what to do."""
