@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from typing import Any
 
 import pytest
@@ -85,6 +87,58 @@ def test_an_error_in_one_group_reaches_the_caller_and_leaves_no_thread_waiting(m
     path = sampler.sample(policy, theta, RunningMoments.empty(11))
     assert path.num_steps == config.steps_per_iteration
     sampler.close()
+
+
+class Counted:
+    """Steps of every group, and an error in one of them after its first seven."""
+
+    def __init__(self, sampler: PathSampler, fails: int | None = None) -> None:
+        self.steps = [0] * len(sampler.envs)
+        self.has_begun = threading.Event()
+        for number, env in enumerate(sampler.envs):
+            env.step = self._counting(env.step, number, number == fails)
+
+    def _counting(self, step: Any, number: int, fails: bool) -> Any:
+        def counting(actions: Any) -> Any:
+            self.steps[number] += 1
+            if self.steps[number] == 7:
+                self.has_begun.set()
+                if fails:
+                    raise OSError("the simulator is gone")
+            return step(actions)
+
+        return counting
+
+
+@pytest.mark.parametrize("fails", [0, 1])
+def test_after_an_error_in_one_group_the_others_do_not_go_on(fails: int) -> None:
+    config = tiny(steps_per_iteration=50_000)
+    sampler = PathSampler(config, generator())
+    counted, policy = Counted(sampler, fails), policy_for(sampler.envs[0], config)
+    with pytest.raises(OSError, match="the simulator is gone"):
+        sampler.sample(policy, policy.initial_theta(generator()), RunningMoments.empty(11))
+    assert counted.steps[fails] == 7
+    assert counted.steps[1 - fails] < config.rows
+    sampler.close()
+
+
+def test_closing_does_not_wait_for_a_batch_that_nobody_wants() -> None:
+    config = tiny(steps_per_iteration=50_000)
+    sampler = PathSampler(config, generator())
+    counted, policy = Counted(sampler), policy_for(sampler.envs[0], config)
+    sampled: list[SinglePath] = []
+
+    def sample() -> None:
+        with contextlib.suppress(Exception):
+            sampled.append(sampler.sample(policy, policy.initial_theta(generator()), RunningMoments.empty(11)))
+
+    sampling = threading.Thread(target=sample)
+    sampling.start()
+    assert counted.has_begun.wait(60)
+    sampler.close()
+    sampling.join()
+    assert not sampled
+    assert max(counted.steps) < config.rows
 
 
 def test_final_observations_are_in_order_of_step_and_environment() -> None:

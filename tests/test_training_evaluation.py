@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from trpo_lessons import training
+from trpo_lessons.envs.atari.settings import MAX_EPISODE_STEPS
 from trpo_lessons.training import evaluation
 from trpo_lessons.training.threads import torch_threads
 
@@ -28,7 +29,7 @@ def test_an_episode_without_an_end_is_given_up(endless: training.Run, monkeypatc
 
 
 def test_no_task_of_our_own_is_taken_for_endless() -> None:
-    assert evaluation.ENDLESS > 1000
+    assert evaluation.ENDLESS > MAX_EPISODE_STEPS
 
 
 def test_a_time_limit_cuts_episodes_where_it_says(endless: training.Run, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -22,6 +24,7 @@ from trpo_lessons.kl import fisher_vector_product, max_kl, mean_kl
 from trpo_lessons.policies import Policy
 from trpo_lessons.single_path import values_along
 from trpo_lessons.surrogate import Batch, surrogate_gradient, surrogate_value
+from trpo_lessons.training import loop
 from trpo_lessons.training.game_path import GameBatch, GamePath
 from trpo_lessons.training.game_sampler import GameSampler
 from trpo_lessons.training.loop import Trainer
@@ -118,6 +121,7 @@ def test_final_observations_are_those_before_the_reset_in_order(breakout: Watche
 
 
 def test_samples_are_ordered_game_by_game_like_their_observations(breakout: Watched) -> None:
+    breakout.statistics = breakout.sample().statistics_after(breakout.statistics)
     path = breakout.sample()
     steps = torch.arange(path.rewards.numel()).view(path.rewards.shape).float()
     batch = path.batch(steps)
@@ -211,6 +215,25 @@ def test_a_value_function_fitted_in_chunks_equals_one_fitted_at_once(
     assert (twin(whole.obs) - returns).square().mean() < 0.9 * returns.var(), "nothing was learned: nothing was tested"
 
 
+def test_statistics_stand_still_between_sampling_and_updating(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+
+    def noted(path: GamePath, statistics: Any, *rest: Any) -> Any:
+        given.append((path.frames.normalise, statistics))
+        return values_along(path, statistics, *rest)
+
+    monkeypatch.setattr(loop, "values_along", noted)
+    with closing(Trainer(tiny())) as trainer:
+        for _ in range(2):
+            before = trainer.statistics
+            trainer.iterate()
+            [(normalise, statistics)] = given
+            given.clear()
+            assert statistics is before
+            assert normalise.__self__ is before
+            assert trainer.statistics is not before
+
+
 def test_values_along_a_path_of_games(breakout: Watched) -> None:
     breakout.statistics = breakout.sample().statistics_after(breakout.statistics)
     path = breakout.sample()
@@ -239,14 +262,41 @@ def test_every_game_trains(game: str) -> None:
         assert rows[-1]["total_steps"] == 96
 
 
-def test_killed_and_resumed_it_is_the_run_it_would_have_been(tmp_path: Path) -> None:
-    settings = [f"num_envs={TINY['num_envs']}", "hidden=5", "value_hidden=5", "threads=2", "sticky_actions=0.25"]
-    start = ["train", "pong", "--preset", "smoke", "--iterations", 3, "--steps-per-iteration", 48]
-    start += [f"--set={each}" for each in settings]
+@pytest.mark.parametrize(
+    ("game", "settings"),
+    [
+        ("pong", {"num_envs": 3, "threads": 2, "sticky_actions": 0.25}),
+        ("breakout", {"num_envs": 5, "threads": 3, "sticky_actions": 0.25, "life_loss_ends": True, "chunk_size": 16}),
+    ],
+)
+def test_killed_and_resumed_it_is_the_run_it_would_have_been(
+    game: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    # Five units: a width with which matrix products depend on where in memory theta lies.
+    start = ["train", game, "--preset", "smoke", "--iterations", 3, "--steps-per-iteration", 20 * settings["num_envs"]]
+    start += [f"--set={name}={value}" for name, value in {"hidden": 5, "value_hidden": 5, **settings}.items()]
     assert command(*start, "--out", tmp_path / "whole").status == 0
-    assert command(*start, "--out", tmp_path / "killed", kill_at=6).status == -9
+    assert command(*start, "--out", tmp_path / "killed", kill_at=9).status == -9
+    assert 0 < training.load_run(tmp_path / "killed").iteration < 3
     assert command("resume", tmp_path / "killed").status == 0
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def test_a_worker_that_dies_ends_the_run_with_a_word_on_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dying(trainer: Trainer) -> Any:
+        for env in trainer.sampler.envs[1:]:
+            for process_id in env._workers.process_ids:
+                os.kill(process_id, signal.SIGKILL)
+        return iterate(trainer)
+
+    iterate = Trainer.iterate
+    monkeypatch.setattr(Trainer, "iterate", dying)
+    with pytest.raises(
+        training.RunError, match=rf"its worker process \d+ ended .*go on with: trpo-lessons resume {tmp_path}/run"
+    ):
+        training.train(tiny(), tmp_path / "run")
 
 
 @pytest.fixture(scope="module")
@@ -319,3 +369,5 @@ def test_a_setting_that_cannot_be_used_is_refused(settings: dict[str, Any], mess
         training.preset("pong", "smoke", **settings)
     with pytest.raises(training.SettingError, match="hopper has no height; tasks that have it: beam_rider, breakout"):
         training.preset("hopper", "smoke", height=52)
+    with pytest.raises(training.SettingError, match="hopper has no lives to lose: life_loss_ends is for games"):
+        training.preset("hopper", "smoke", life_loss_ends=True)

@@ -64,6 +64,9 @@ def test_the_bytes_are_left_as_they_are() -> None:
     NOTHING_SEEN.including(frames(50)).normalise(stacks)
     NOTHING_SEEN.normalise(stacks)
     assert torch.equal(stacks, before)
+    floats = torch.full((1, 1, 5, 6), 100.0)
+    NOTHING_SEEN.normalise(floats)
+    assert floats.eq(100).all()
 
 
 def test_a_screen_has_one_mean_for_all_frames_of_a_stack_and_sensors_one_each() -> None:

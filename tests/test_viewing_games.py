@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from helpers import normal
 from PIL import Image, ImageSequence
 
 from trpo_lessons import training
-from trpo_lessons.viewing import HEIGHT, WIDTH, watching
+from trpo_lessons.viewing import HEIGHT, WIDTH, playing, watching
 from trpo_lessons.viewing.game_drawing import JOYSTICK, GameDrawing
 from trpo_lessons.viewing.playing import game_stage, play
 
@@ -31,6 +34,27 @@ def test_what_is_watched_is_what_evaluate_scores(run: training.Run) -> None:
     result = training.evaluate(run, 1, 3, time_limit=120)
     assert (episode.score, episode.seconds) == (result.returns[0], 8.0)
     assert len(episode.moments) == 120
+
+
+def test_beside_the_screen_are_the_policy_s_own_probabilities(
+    run: training.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = dataclasses.replace(run, theta=run.theta + 0.1 * normal(0, len(run.theta)).float())
+    shown: list[list[np.ndarray]] = []
+    monkeypatch.setattr(playing, "GameDrawing", lambda _: lambda screen, probabilities: shown.append(probabilities))
+    stage = game_stage(run)
+    with closing(stage.env):
+        obs, _ = stage.env.reset(seed=5)
+        for _ in range(6):
+            obs, *_ = stage.env.step(np.array([[0, 1, 1]]))
+        stage.look()
+    background, spread = run.statistics.mean, (run.statistics.deviations.mean() / run.statistics.count).sqrt()
+    assert run.statistics.count
+    seen = ((torch.from_numpy(obs).double() - background) / spread).clamp(-10, 10)
+    logits = run.policy(run.theta, seen.float()).parameters[0][0].detach().double()
+    for part, expected in zip(shown[0], logits.split([3, 3, 2]), strict=True):
+        np.testing.assert_allclose(part, expected.softmax(0), rtol=1e-4)
+        assert np.ptp(part) > 0.01, "a policy to which all is equal tests nothing"
 
 
 def test_a_film_of_a_game_moves(run: training.Run, tmp_path: Path) -> None:

@@ -87,7 +87,8 @@ def doctor() -> int:
     type=click.Choice(["smoke", "class", "paper"]),
     default="class",
     show_default=True,
-    help="smoke takes seconds and learns little, class minutes on two CPU cores, paper hours (the paper's budgets).",
+    help="smoke takes seconds and learns little; class minutes on two CPU cores, games an hour or so; paper has the "
+    "paper's budgets and takes hours.",
 )
 @click.option("--iterations", type=int, help="How many updates.")
 @click.option(
@@ -336,9 +337,10 @@ def _film_as_text(film: Animation) -> str:
 
 def _is_expected(error: Exception) -> bool:
     from trpo_lessons.envs import UnknownTask
+    from trpo_lessons.envs.atari import WorkerError
     from trpo_lessons.training import RunError, SettingError
 
-    return isinstance(error, UnknownTask | RunError | SettingError)
+    return isinstance(error, UnknownTask | WorkerError | RunError | SettingError)
 
 
 def _fail(message: str) -> int:

@@ -86,6 +86,8 @@ class TrainConfig:
             able = [task for task, facts in TASKS.items() if name in facts.settings]
             if self.task not in able:
                 raise SettingError(f"{self.task} has no {name}; tasks that have it: {', '.join(able)}")
+        if self.life_loss_ends and self.task not in GAMES:
+            raise SettingError(f"{self.task} has no lives to lose: life_loss_ends is for games")
         if self.sampling == "vine":
             self._check_vine()
         elif self.steps_per_iteration % self.num_envs:

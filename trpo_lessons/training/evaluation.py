@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from trpo_lessons import envs
-from trpo_lessons.envs.base import Floats
+from trpo_lessons.distributions import Distribution
 from trpo_lessons.single_path import for_environment
 from trpo_lessons.training.run import Run
 from trpo_lessons.training.run_folder import RunError
 from trpo_lessons.training.threads import torch_threads
 
-SEED_OFFSET = 1_000_000  # evaluation never starts from states that training started from
+SEED_OFFSET = 1_000_000  # other seeds than training has; of games, which have some thirty starts, the same starts
 ENDLESS = 50_000  # steps; more than an episode has where the environment sets any limit
 
 
@@ -80,12 +80,16 @@ def evaluate(
 
 
 def choose_actions(
-    run: Run, obs: Floats, space: gym.Space[Any], generator: torch.Generator | None = None
+    run: Run, obs: NDArray[Any], space: gym.Space[Any], generator: torch.Generator | None = None
 ) -> NDArray[Any]:
-    """The policy's actions for raw `obs` [N, obs_dim], as environments take them: sampled, or without a generator the
-    most likely ones.
+    """The policy's actions for raw `obs` [N, *obs_shape], as environments take them: sampled, or without a generator
+    the most likely ones.
     """
+    distribution = distribution_for(run, obs)
+    return for_environment(distribution.sample(generator) if generator else distribution.mode(), space)
+
+
+def distribution_for(run: Run, obs: NDArray[Any]) -> Distribution:
+    """The policy's distributions over actions for raw `obs` [N, *obs_shape]; without gradient."""
     with torch.no_grad():
-        distribution = run.policy(run.theta, run.statistics.normalise(torch.as_tensor(obs)))
-        actions = distribution.sample(generator) if generator else distribution.mode()
-    return for_environment(actions, space)
+        return run.policy(run.theta, run.statistics.normalise(torch.as_tensor(obs)))

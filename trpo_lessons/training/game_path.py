@@ -15,6 +15,8 @@ from trpo_lessons.envs.atari.frames import FrameRecorder, FrameStacks
 from trpo_lessons.single_path import Outcome, PathRecord, PathRecorder, RunningMoments, by_environment
 from trpo_lessons.surrogate import Columns
 
+FRAMES_AT_ONCE = 1024  # to be added to the statistics: moments take twenty times the memory of bytes
+
 
 @dataclass(frozen=True)
 class GameStates(Columns):
@@ -62,7 +64,10 @@ class GamePath(PathRecord):
 
         Of every fourth: neighbours are almost the same.
         """
-        return statistics.including(self.frames.frames[-len(self.rewards) :: 4].flatten(0, 1))
+        num_steps, num_games = self.rewards.shape
+        for rows in torch.split(self.frames.frames[-num_steps::4], max(1, FRAMES_AT_ONCE // num_games)):
+            statistics = statistics.including(rows.flatten(0, 1))
+        return statistics
 
     def batch(self, advantages: Tensor) -> GameBatch:
         """The batch for an update, given `advantages` [T, E]; game by game."""

@@ -11,9 +11,9 @@ runs, which needs no interpreter.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from threading import Lock
+from threading import Event, Lock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -53,7 +53,7 @@ class EnvironmentGroups:
             Group(envs.make(config.task, size, threads=threads, **config.task_settings), generator)
             for size, generator in zip(self._sizes, generators, strict=True)
         ]
-        self._turn = Lock()
+        self._turn, self._stop = Lock(), Event()
         self._threads = ThreadPoolExecutor(num_groups, thread_name_prefix="sampling")
         self.reset(config.seed)
 
@@ -76,7 +76,10 @@ class EnvironmentGroups:
             first += size
 
     def in_threads(self, follow: Callable[[Group], Result]) -> Sequence[Result]:
-        """What `follow` makes of each group, in a thread of its own; it must step `taking_turns(env)`."""
+        """What `follow` makes of each group, in a thread of its own; it must step `taking_turns(env)`.
+
+        Where it fails, the other groups end with the step they are in.
+        """
 
         def in_its_turn(group: Group) -> Result:
             with torch_threads(1), self._turn:  # a row of observations is too little work to share
@@ -84,11 +87,18 @@ class EnvironmentGroups:
 
         if len(self._groups) == 1:
             return [in_its_turn(self._groups[0])]
-        return list(self._threads.map(in_its_turn, self._groups))
+        self._stop.clear()
+        following = [self._threads.submit(in_its_turn, group) for group in self._groups]
+        ended = wait(following, return_when=FIRST_EXCEPTION).done
+        self._stop.set()
+        wait(following)
+        for first in ended:
+            first.result()  # where one has failed, its error and not those that followed from it
+        return [each.result() for each in following]
 
     def taking_turns(self, env: VectorEnv[Any, Any, Any]) -> VectorEnv[Any, Any, Any]:
         """The environment, which gives the turn away while it steps, where there is anyone to give it to."""
-        return _InTurns(env, self._turn) if len(self._groups) > 1 else env
+        return _InTurns(env, self._turn, self._stop) if len(self._groups) > 1 else env
 
     def state(self) -> dict[str, Tensor]:
         """All that the next batch depends on, the policy and its statistics aside."""
@@ -118,20 +128,27 @@ class EnvironmentGroups:
             group.raw_obs = parts["raw_obs"][i]
 
     def close(self) -> None:
-        """Close the environments, after any sampling that still goes on in another thread."""
+        """Close the environments. Sampling that still goes on in another thread ends with the step it is in."""
+        self._stop.set()
         self._threads.shutdown()
         for group in self._groups:
             group.env.close()
 
 
+class _Stopped(Exception):  # noqa: N818 (nothing went wrong here)
+    """The batch is not wanted any more."""
+
+
 class _InTurns(VectorWrapper):
     """Gives the turn away while the environment steps. Whoever calls `step` must hold it."""
 
-    def __init__(self, env: VectorEnv[Any, Any, Any], turn: Lock) -> None:
+    def __init__(self, env: VectorEnv[Any, Any, Any], turn: Lock, stop: Event) -> None:
         super().__init__(env)
-        self._turn = turn
+        self._turn, self._stop = turn, stop
 
     def step(self, actions: Any) -> Any:
+        if self._stop.is_set():
+            raise _Stopped
         self._turn.release()
         try:
             return self.env.step(actions)

@@ -28,6 +28,7 @@ from trpo_lessons.training.objective import Objective, branch_facts, path_object
 from trpo_lessons.training.obs_statistics import restored, statistics_for
 from trpo_lessons.training.path_sampler import PathSampler
 from trpo_lessons.training.policy_for import observation_shape, policy_for
+from trpo_lessons.training.threads import torch_threads
 from trpo_lessons.training.vine_sampler import VineSampler
 from trpo_lessons.trpo import Stopwatch, UpdateReport, trpo_update
 from trpo_lessons.vine import Vine
@@ -44,11 +45,12 @@ class Trainer:
         self.sampler = sampler_for(config, generator)
         env = self.sampler.envs[0]
         self.policy = policy_for(env, config)
-        self.theta = self.policy.initial_theta(generator).to(config.device)
         space = env.single_observation_space
         self.value: ValueFunction | None = None
-        if config.value_hidden:
-            self.value = ValueFunction(observation_shape(space), config.value_hidden, generator, config.device)
+        with torch_threads(config.threads):  # the bits of an orthogonal matrix depend on them
+            self.theta = self.policy.initial_theta(generator).to(config.device)
+            if config.value_hidden:
+                self.value = ValueFunction(observation_shape(space), config.value_hidden, generator, config.device)
         self.statistics = statistics_for(space)
         self.iteration = self.total_steps = 0
         self.recent: deque[tuple[float, int]] = deque(maxlen=RECENT_EPISODES)
@@ -65,7 +67,8 @@ class Trainer:
         if samples.problem:
             report, facts = _refused(samples.problem)
         else:
-            report, facts = self._learn(samples, clock)
+            with torch_threads(self._threads_of_a_fit):
+                report, facts = self._learn(samples, clock)
         self.iteration += 1
         self.total_steps += samples.num_steps
         path = _path_of(samples)
@@ -83,7 +86,6 @@ class Trainer:
     def _learn(self, samples: SinglePath | GamePath | Vine, clock: Stopwatch) -> tuple[UpdateReport, dict[str, float]]:
         """Everything between two samplings: advantages, the TRPO update, the value function, the statistics."""
         config, path = self.config, _path_of(samples)
-        torch.set_num_threads(self._threads_of_a_fit)
         values, next_values = torch.zeros_like(path.rewards), torch.zeros_like(path.rewards)
         if self.value:
             values, next_values = values_along(path, self.statistics, self.value, config.chunk_size)

@@ -29,9 +29,9 @@ class FrameMoments(RunningMoments):
 
         In units of the standard deviation of all pixels, clipped to +-10; with no statistics, from 0 to 1.
         """
-        # The order of the frames in memory changes no number, and halves what convolutions cost on a processor. It is
-        # changed while pixels are bytes, and the rest is done in place: this is called for every chunk.
-        pixels = obs.contiguous(memory_format=torch.channels_last).float()
+        # The order of the frames in memory changes no number, and halves what convolutions cost on a processor. What
+        # follows changes the copy in place, because it is done for every chunk.
+        pixels = obs.to(torch.float32, memory_format=torch.channels_last, copy=True)
         if self.count < 2:
             return pixels.div_(255)
         scale, shift = (number.to(pixels.device) for number in self._scale_and_shift)

@@ -1,7 +1,8 @@
 """Settings by name.
 
     smoke   for tests (seconds; it learns little)
-    class   for a lesson (minutes on two CPU cores): generalized advantage estimation and a value function
+    class   for a lesson (minutes on two CPU cores, games an hour or so): generalized advantage estimation and a value
+            function
     paper   the budgets and networks of the paper's Tables 2 and 3: Monte Carlo returns, no value function
 
 A setting that is given by hand comes before that of a preset.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from trpo_lessons import envs
+from trpo_lessons.envs.atari import WorkerError
 from trpo_lessons.policies import Policy
 from trpo_lessons.single_path import RunningMoments
 from trpo_lessons.training.config import SettingError, TrainConfig
@@ -117,6 +118,8 @@ def _run_to_the_end(trainer: Trainer, folder: RunFolder, progress: bool) -> Run:
                 reporter.report(row)
                 folder.save_checkpoint(*trainer.state())
                 completed = trainer.iteration, trainer.theta, trainer.statistics
+    except WorkerError as error:
+        raise RunError(f"{error}; go on with: trpo-lessons resume {folder.path}") from error
     except KeyboardInterrupt:
         # The iteration in progress is lost, and repeated to the same bits by `resume`.
         interrupted = True

@@ -22,7 +22,7 @@ from trpo_lessons.envs.atari.settings import FRAME_SKIP, Controls
 from trpo_lessons.envs.cartpole import CartPoleVectorEnv
 from trpo_lessons.envs.mujoco import MujocoVectorEnv
 from trpo_lessons.training import Run, TrainConfig
-from trpo_lessons.training.evaluation import SEED_OFFSET, choose_actions
+from trpo_lessons.training.evaluation import SEED_OFFSET, choose_actions, distribution_for
 from trpo_lessons.viewing import HEIGHT, WIDTH
 from trpo_lessons.viewing.drawing import CartPoleDrawing, RobotDrawing
 from trpo_lessons.viewing.game_drawing import JOYSTICK, Choices, GameDrawing
@@ -66,8 +66,7 @@ def game_stage(run: Run) -> Stage:
 
     def look() -> NDArray[np.uint8]:
         (screen,) = env.render()
-        with torch.no_grad():
-            distribution = run.policy(run.theta, torch.from_numpy(env.save_state()["frames"]))
+        distribution = distribution_for(run, env.save_state()["frames"])
         assert isinstance(distribution, Categorical | FactoredCategorical)
         factors = distribution.factors if isinstance(distribution, FactoredCategorical) else [distribution]
         return drawing(screen, [factor.log_probs[0].exp().numpy() for factor in factors])
