@@ -46,7 +46,7 @@ def test_what_is_kept_is_a_run_folder_with_its_score(finished: Path, tmp_path: P
         assert [float(row["return"]) for row in csv.DictReader(file)] == list(again.returns)
     assert (kept / "progress.csv").read_text() == (finished / "progress.csv").read_text()
     assert summary["total_steps"] == 2 * 192
-    assert summary["wall_seconds"] >= 0
+    assert 0 <= summary["wall_seconds"] < 60
 
 
 def test_the_command_that_is_kept_trains_with_the_same_settings(finished: Path, tmp_path: Path) -> None:
@@ -56,6 +56,14 @@ def test_the_command_that_is_kept_trains_with_the_same_settings(finished: Path, 
     result = CliRunner().invoke(cli.commands, [*words, "--out", str(tmp_path / "again"), "--device", "cpu"])
     assert result.exit_code == 0, result.output
     assert training.load_run(tmp_path / "again").config == config
+
+
+def test_an_iteration_takes_as_long_as_its_phases_and_with_two_threads_two_of_them_at_once() -> None:
+    row = {"iteration": "3", "seconds_acting": "1", "seconds_simulating": "2", "seconds_cg": "4", "seconds_search": "8"}
+    assert record.seconds_of(row, 2) == 15
+    assert record.seconds_of({**row, "seconds_value": "16"}, 1) == 31
+    assert record.seconds_of({**row, "seconds_value": "16"}, 2) == 19
+    assert record.seconds_of({**row, "seconds_value": "10", "seconds_gradient": ""}, 2) == 15
 
 
 def test_vine_and_lists_are_part_of_the_command() -> None:
@@ -145,7 +153,7 @@ def test_readme_shows_the_recorded_scores() -> None:
 def test_a_recorded_game_is_a_finished_run_with_its_score_and_its_curve(game: str) -> None:
     folder = ZOO / "class_preset_games" / f"{game}-seed0"
     summary, run = recorded(folder), training.load_run(folder)
-    assert run.iteration == run.config.iterations == training.preset(game, "class").iterations
+    assert run.iteration == run.config.iterations
     assert summary["command"] == record.command_of(run.config)
     assert summary["command"].startswith(f"trpo-lessons train {game} --preset class --seed 0")
     with open(folder / "progress.csv") as file:

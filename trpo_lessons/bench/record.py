@@ -13,6 +13,7 @@ import argparse
 import csv
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def record(run_folder: Path, out: Path, episodes: int = EPISODES) -> dict[str, A
     folder = out / f"{config.task}-seed{config.seed}"
     if folder.exists():
         raise RunError(f"{folder} is there already: remove it first, or choose another folder (--out)")
-    result = training.evaluate(run, episodes)
+    result, rows = training.evaluate(run, episodes), RunFolder(run_folder).rows()
     folder.mkdir(parents=True)
     for name in KEPT:
         shutil.copyfile(run_folder / name, folder / name)
@@ -50,8 +51,8 @@ def record(run_folder: Path, out: Path, episodes: int = EPISODES) -> dict[str, A
         "task": config.task,
         "seed": config.seed,
         "sampling": config.sampling,
-        "total_steps": int(RunFolder(run_folder).rows()[-1]["total_steps"]),
-        "wall_seconds": round(_modified(run_folder / "checkpoint.safetensors") - _modified(run_folder / "config.json")),
+        "total_steps": int(rows[-1]["total_steps"]),
+        "wall_seconds": round(sum(seconds_of(row, config.threads) for row in rows)),
         "mean_return": result.mean,
         "standard_error": result.standard_error,
     }
@@ -74,9 +75,15 @@ def command_of(config: TrainConfig) -> str:
     return " ".join(words)
 
 
-def _modified(path: Path) -> float:
-    """When a file was written, s: the settings are written first, and the checkpoint last of all."""
-    return path.stat().st_mtime
+def seconds_of(row: Mapping[str, str], threads: int) -> float:
+    """How long an iteration took by its phases, a row of progress.csv; a pause before a run was resumed is in none.
+
+    With more threads than one, V is fitted while the policy is updated.
+    """
+    seconds = {name.removeprefix("seconds_"): float(x) for name, x in row.items() if name.startswith("seconds_") and x}
+    value = seconds.pop("value", 0.0)
+    update = sum(seconds.pop(phase, 0.0) for phase in ("gradient", "cg", "search"))
+    return sum(seconds.values()) + (max(value, update) if threads > 1 else value + update)
 
 
 def main() -> None:
