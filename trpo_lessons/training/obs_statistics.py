@@ -33,7 +33,7 @@ class FrameMoments(RunningMoments):
         # follows changes the copy in place, because it is done for every chunk.
         pixels = obs.to(torch.float32, memory_format=torch.channels_last, copy=True)
         if self.count < 2:
-            return pixels.div_(255)
+            return pixels.mul_(1 / 255)  # a quotient takes five times as long as a product
         scale, shift = (number.to(pixels.device) for number in self._scale_and_shift)
         return pixels.mul_(scale).add_(shift).clamp_(-10, 10)
 
