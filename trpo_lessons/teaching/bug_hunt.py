@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,11 +18,11 @@ from trpo_lessons.line_search import backtracking_line_search
 from trpo_lessons.policies import Policy
 from trpo_lessons.surrogate import Batch, surrogate_gradient, surrogate_value
 from trpo_lessons.teaching.hopper_batch import hopper_batch
+from trpo_lessons.teaching.hunts import HEALTHY, Hunt
 from trpo_lessons.trpo import natural_direction
 
 DAMPING, SHRINK, CG_ITERATIONS, MAX_BACKTRACKS = 0.03, 0.9, 10, 40
 CAREFUL, BOLD = 1e-4, 2.0  # delta of the two jobs, in nats
-HEALTHY = "healthy"
 BUGS = (
     "KL reversed",
     "square root of 2 missing",
@@ -31,7 +30,6 @@ BUGS = (
     "search without KL",
     "graph not detached",
 )
-SUSPECTS = "ABCDE"
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,9 @@ def reports_of(kind: str) -> tuple[Report, Report]:
     return careful, bold
 
 
+HUNT = Hunt(BUGS, reports_of)
+
+
 def suspects() -> dict[str, tuple[Report, Report]]:
-    """The reports of the five broken updates, careful and bold, under the letters A to E."""
-    order = np.random.default_rng(5).permutation(len(BUGS))
-    return {letter: reports_of(BUGS[i]) for letter, i in zip(SUSPECTS, order, strict=True)}
+    """The reports of the five broken updates, careful and bold, under the letters of the lesson's own line-up."""
+    return {letter: reports_of(bug) for letter, bug in HUNT.truth().items()}

@@ -11,8 +11,9 @@ from numpy.random import Generator
 from torch import Tensor
 
 from trpo_lessons.mdp import as_float64
-from trpo_lessons.teaching.bug_hunt import BUGS, SUSPECTS
+from trpo_lessons.teaching.bug_hunt import BUGS, HUNT
 from trpo_lessons.teaching.checks import Check
+from trpo_lessons.teaching.checks.hunting import HuntCheck
 
 
 def normal(rng: Generator, *shape: int) -> Tensor:
@@ -491,110 +492,66 @@ def adds_the_logarithm(log_prob: Tensor, log_q: Tensor) -> Tensor:
 
 # ---- culprits --------------------------------------------------------------------------------------------------------
 
-Verdicts = Callable[[], dict[str, str]]
-
 
 def no_arguments(_rng: Generator) -> tuple[()]:
     """The reports are on the page."""
     return ()
 
 
-culprits = Check("culprits", minutes=15, inputs=no_arguments)
+culprits = HuntCheck("culprits", hunt=HUNT, minutes=15, inputs=no_arguments)
 KL_REVERSED, NO_ROOT, NO_DAMPING, NO_KL, ATTACHED = BUGS
 
-
-@culprits.property(
-    f"Give each of the letters A to E one of these names, and use every name once: {', '.join(map(repr, BUGS))}."
+culprits.hint(
+    ATTACHED,
+    "Without a detached old policy the KL is zero for every theta, and so is its matrix: what is left to solve is "
+    "damping times x = g. How many iterations does that take?",
 )
-def uses_every_name_once(student: Verdicts, _rng: Generator) -> bool:
-    answer = student()
-    return sorted(answer) == list(SUSPECTS) and sorted(answer.values()) == sorted(BUGS)
-
-
-def named_right(bug: str, student: Verdicts) -> bool:
-    """Whether the student gives this bug the letter that the reference gives it."""
-    answer, truth = student(), culprits.reference()
-    return [letter for letter in SUSPECTS if answer[letter] == bug] == [x for x in SUSPECTS if truth[x] == bug]
-
-
-@culprits.property(
-    f"'{ATTACHED}' is somewhere else. Without a detached old policy the KL is zero for every theta, and so is its "
-    "matrix: what is left to solve is damping times x = g. How many iterations does that take?"
+culprits.hint(NO_KL, "Look for an update that has seen a KL above delta, and was content.")
+culprits.hint(
+    KL_REVERSED,
+    "That update believes it is inside the trust region. Where does the audit disagree, in the bold job, by more than "
+    "it does for the healthy update?",
 )
-def finds_the_attached_graph(student: Verdicts, _rng: Generator) -> bool:
-    return named_right(ATTACHED, student)
-
-
-@culprits.property(f"'{NO_KL}' is somewhere else. Look for an update that has seen a KL above delta, and was content.")
-def finds_the_careless_search(student: Verdicts, _rng: Generator) -> bool:
-    return named_right(NO_KL, student)
-
-
-@culprits.property(
-    f"'{KL_REVERSED}' is somewhere else. That update believes it is inside the trust region. Where does the audit "
-    "disagree, in the bold job, by more than it does for the healthy update?"
+culprits.hint(
+    NO_ROOT,
+    "A step that is too short by the square root of 2 has half the KL in the careful job, where the bowl is exact, and "
+    "never has to be shortened.",
 )
-def finds_the_reversed_kl(student: Verdicts, _rng: Generator) -> bool:
-    return named_right(KL_REVERSED, student)
 
-
-@culprits.property(
-    f"'{NO_ROOT}' is somewhere else. A step that is too short by the square root of 2 has half the KL in the careful "
-    "job, where the bowl is exact, and never has to be shortened."
-)
-def finds_the_missing_root(student: Verdicts, _rng: Generator) -> bool:
-    return named_right(NO_ROOT, student)
-
-
-def swapped(one: str, other: str) -> dict[str, str]:
-    """The truth, with two bugs taken for each other."""
-    exchange = {one: other, other: one}
-    return {letter: exchange.get(bug, bug) for letter, bug in culprits.reference().items()}
-
-
-@culprits.mistake(
+culprits.confusion(
+    KL_REVERSED,
+    NO_KL,
     "order",
-    f"You took '{KL_REVERSED}' and '{NO_KL}' for each other; tempting, because both end outside the trust region. A "
-    "search that does not look at the KL reports one above delta without a qualm. The one that measures it the wrong "
-    "way round reports one below, and only the audit is above.",
+    "tempting, because both end outside the trust region. A search that does not look at the KL reports one above "
+    "delta without a qualm. The one that measures it the wrong way round reports one below, and only the audit is "
+    "above.",
 )
-def takes_blind_for_reversed() -> dict[str, str]:
-    return swapped(KL_REVERSED, NO_KL)
-
-
-@culprits.mistake(
+culprits.confusion(
+    NO_DAMPING,
+    ATTACHED,
     "detachment",
-    f"You took '{NO_DAMPING}' and '{ATTACHED}' for each other; tempting, because both solve with a wrong matrix and "
-    "are shortened a lot. Without damping the system is harder, so the residual is larger. Without a matrix there is "
-    "nothing but damping: one iteration, and done.",
+    "tempting, because both solve with a wrong matrix and are shortened a lot. Without damping the system is harder, "
+    "so the residual is larger. Without a matrix there is nothing but damping: one iteration, and done.",
 )
-def takes_undamped_for_attached() -> dict[str, str]:
-    return swapped(NO_DAMPING, ATTACHED)
-
-
-@culprits.mistake(
+culprits.confusion(
+    NO_ROOT,
+    NO_DAMPING,
     "constant",
-    f"You took '{NO_ROOT}' and '{NO_DAMPING}' for each other; tempting, because both change the length of the careful "
-    "step by about the square root of 2. In opposite directions, though: the missing root makes it shorter, the "
-    "missing damping longer; and only the missing damping changes the residual.",
+    "tempting, because both change the length of the careful step by about the square root of 2. In opposite "
+    "directions, though: the missing root makes it shorter, the missing damping longer; and only the missing damping "
+    "changes the residual.",
 )
-def takes_short_for_undamped() -> dict[str, str]:
-    return swapped(NO_ROOT, NO_DAMPING)
-
-
-@culprits.mistake(
+culprits.confusion(
+    NO_ROOT,
+    NO_KL,
     "concept",
-    f"You took '{NO_ROOT}' and '{NO_KL}' for each other; tempting, because neither shortens the bold step. The one has "
-    "no need to, its KL is well below delta; the other has, and does not know.",
+    "tempting, because neither shortens the bold step. The one has no need to, its KL is well below delta; the other "
+    "has, and does not know.",
 )
-def takes_short_for_blind() -> dict[str, str]:
-    return swapped(NO_ROOT, NO_KL)
-
-
-@culprits.mistake(
+culprits.confusion(
+    NO_ROOT,
+    KL_REVERSED,
     "concept",
-    f"You took '{NO_ROOT}' and '{KL_REVERSED}' for each other; tempting, because either KL looks too small. In the "
-    "careful job, where both directions of the KL agree, only the missing root halves it.",
+    "tempting, because either KL looks too small. In the careful job, where both directions of the KL agree, only the "
+    "missing root halves it.",
 )
-def takes_short_for_reversed() -> dict[str, str]:
-    return swapped(NO_ROOT, KL_REVERSED)
