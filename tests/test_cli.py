@@ -193,7 +193,7 @@ def test_cuda_without_a_gpu(
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.chdir(tmp_path)
     assert cli.main(["train", "cartpole", "--preset", "smoke", "--device", "cuda"]) == 2
-    message = "there is no usable GPU on this machine; train with --device cpu or auto"
+    message = "there is no usable GPU on this machine; use --device cpu or auto"
     assert capsys.readouterr().err == f"trpo-lessons: device cuda: {message}\n"
     assert list(tmp_path.iterdir()) == []
 

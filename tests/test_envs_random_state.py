@@ -6,7 +6,7 @@ from gymnasium.utils import seeding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trpo_lessons.envs.random_state import COLUMNS, make_generators, pack_generators, put_back
+from trpo_lessons.envs.random_state import COLUMNS, derived_seeds, make_generators, pack_generators, put_back
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -35,3 +35,14 @@ def test_without_a_seed_two_generators_differ():
 def test_other_kinds_of_generator_are_refused():
     with pytest.raises(ValueError, match="only PCG64 generators can be saved, not MT19937"):
         pack_generators([np.random.Generator(np.random.MT19937(0))])
+
+
+def test_derived_seeds_are_different_for_every_seed_purpose_and_copy():
+    purposes = ("evaluation", "training after iteration 0", "training after iteration 1")
+    seeds = [each for seed in range(20) for purpose in purposes for each in derived_seeds(seed, purpose, 50)]
+    assert len(set(seeds)) == len(seeds) == 3000
+    assert all(0 <= each < 2**31 for each in seeds)
+
+
+def test_a_copys_seed_does_not_depend_on_how_many_copies_there_are():
+    assert derived_seeds(2**63 - 1, "evaluation", 8)[:3] == derived_seeds(2**63 - 1, "evaluation", 3)

@@ -383,11 +383,11 @@ def test_evaluation_matches_a_plain_loop_over_gymnasium(cartpole_run: training.R
     returns, lengths = [], []
     for episode in range(6):
         env = gymnasium.make("CartPole-v1")
-        obs, _ = env.reset(seed=1_000_000 + 5 + episode)
+        obs, _ = env.reset(seed=envs.derived_seeds(5, "evaluation", 6)[episode])
         total, steps, done = 0.0, 0, False
         while not done:
             x = (torch.as_tensor(obs).double() - cartpole_run.statistics.mean) / (
-                cartpole_run.statistics.deviations / cartpole_run.statistics.count + 1e-8
+                cartpole_run.statistics.deviations / cartpole_run.statistics.count
             ).sqrt()
             logits = cartpole_run.policy(cartpole_run.theta, x.clamp(-10, 10).float()[None]).logits
             obs, reward, terminated, truncated, _ = env.step(int(logits.argmax()))

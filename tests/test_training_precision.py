@@ -10,8 +10,7 @@ from torch import Tensor
 from trpo_lessons.kl import fisher_vector_product, mean_kl
 from trpo_lessons.policies import FactoredHead, convolutional_policy
 from trpo_lessons.surrogate import Batch, sampled_surrogate, value_and_gradient
-from trpo_lessons.training import TrainConfig
-from trpo_lessons.training.run import _check_device
+from trpo_lessons.training import device as devices
 from trpo_lessons.trpo import natural_direction, trpo_update
 
 POLICY = convolutional_policy((4, 52, 40), FactoredHead((3, 3, 2)))  # the paper's
@@ -38,7 +37,7 @@ def relative_error(found: Tensor, exact: Tensor) -> float:
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_every_part_of_an_update_is_that_of_float64(device: str) -> None:
-    _check_device(TrainConfig("pong", device=device))
+    devices.prepare(device)
     results = []
     for dtype, where in ((torch.float64, "cpu"), (torch.float32, device)):
         theta, batch = problem(dtype, where)

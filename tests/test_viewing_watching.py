@@ -16,7 +16,7 @@ from PIL import Image, ImageSequence
 from processes import Outcome, command
 
 from trpo_lessons import envs, training
-from trpo_lessons.training.evaluation import SEED_OFFSET, choose_actions
+from trpo_lessons.training.evaluation import PURPOSE, choose_actions
 from trpo_lessons.training.run_folder import RunFolder
 from trpo_lessons.viewing import opengl, watching
 from trpo_lessons.viewing.animation import CAPTION_HEIGHT
@@ -74,7 +74,7 @@ def test_moments_are_the_simulators_own_at_an_even_pace(task: str, runs: Runs) -
     stage = own_stage(run.config)
     episode = play(run, stage, seconds=0.5, seed=2)
     env = envs.make(task, 1, threads=1)
-    obs, _ = env.reset(seed=SEED_OFFSET + 2)
+    obs, _ = env.reset(seed=envs.derived_seeds(2, PURPOSE, 1))
     trail, scores, score = [], [], 0.0
     while len(trail) * stage.control_step < 0.5:
         trail.append(env.save_state()["cart_pole"][0] if "cartpole" in task else env.positions[0])  # type: ignore[attr-defined]

@@ -70,6 +70,15 @@ def explained_variance(predictions: Tensor, targets: Tensor) -> float:
     return (1 - (targets.double() - predictions.double()).var() / variance).item() if variance > 0 else float("nan")
 
 
+def unit_of(deviation: Tensor, mean: Tensor) -> Tensor:
+    """The unit in which numbers of this standard deviation and mean have variance 1, however small they are.
+
+    Numbers that differ by rounding alone are constant; dividing by their deviation would make signals of it. Their unit
+    is 1.
+    """
+    return torch.where(deviation > 1e-9 * mean.abs(), deviation, torch.ones_like(deviation))
+
+
 @dataclass(frozen=True)
 class _Fit(StatesAnd):
     """States, and what V should say in each of them, [N]."""
@@ -186,7 +195,8 @@ class ValueFunction:
         if weight == 0:
             return 0.0, 1.0
         mean = first / weight
-        return mean, max(second / weight - mean**2, 1e-8) ** 0.5
+        variance = second / weight - mean**2
+        return mean, variance**0.5 if variance > (1e-7 * mean) ** 2 else 1.0  # a difference of squares rounds so much
 
     def _change_units(self, returns: Tensor) -> None:
         not_fitted_yet = self._moments[0] == 0

@@ -73,6 +73,34 @@ def doctor() -> int:
     return int(any(finding.ok is False for finding in findings))
 
 
+class Duration(click.ParamType[float]):
+    """A time such as 90s, 25m, 1h30m; a number alone is seconds."""
+
+    name = "time"
+    _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}  # noqa: RUF012 (never changed)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds. Fails for anything that is no time above zero."""
+        text = str(value).strip().lower()
+        parts = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s?)?", text)
+        try:
+            found = zip(parts.groups() if parts else (), self._UNITS.values(), strict=False)
+            seconds = sum(float(number) * unit for number, unit in found if number)
+        except ValueError:
+            seconds = 0.0
+        if seconds <= 0:
+            self.fail(f"{value!r} is not a time; write 90s, 25m or 1h30m", param, ctx)
+        return seconds
+
+
+STOP_AFTER = click.option(
+    "--stop-after",
+    type=Duration(),
+    metavar="TIME",
+    help="End after TIME (90s, 25m, 1h30m) as Ctrl-C does, also for queues with time limits.",
+)
+
+
 @commands.command()
 @click.argument("task")
 @click.option(
@@ -103,6 +131,7 @@ def doctor() -> int:
     help="Where updates are computed; auto takes a GPU if there is one.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="A new folder for the run.  [default: runs/TASK-seedN]")
+@STOP_AFTER
 @click.option(
     "--set",
     "settings",
@@ -111,7 +140,13 @@ def doctor() -> int:
     help="Any other setting, as config.json names it (gamma=0.995, hidden=64,64); can be repeated.",
 )
 def train(
-    task: str, preset: str, device: str, out: Path | None, settings: tuple[str, ...], **options: int | str | None
+    task: str,
+    preset: str,
+    device: str,
+    out: Path | None,
+    stop_after: float | None,
+    settings: tuple[str, ...],
+    **options: int | str | None,
 ) -> int:
     """Train a policy for TASK.
 
@@ -125,23 +160,30 @@ def train(
 
     overrides = {name: value for name, value in options.items() if value is not None} | parse_settings(settings)
     config = training.preset(task, preset, device=_device(device), **overrides)
-    run = training.train(config, out or free_folder(f"{task}-seed{config.seed}"), progress=True)
+    folder = out or free_folder(f"{task}-seed{config.seed}")
+    run = training.train(config, folder, progress=True, stop_after=stop_after)
     return _end_of_training(run)
 
 
 @commands.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--iterations", type=int, help="Train to this many iterations altogether.")
-def resume(run: Path, iterations: int | None) -> int:
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Another device than the run had; see train --help."
+)
+@STOP_AFTER
+def resume(run: Path, iterations: int | None, device: str | None, stop_after: float | None) -> int:
     """Go on with RUN as if it had never stopped.
 
     RUN is a run folder; its settings are those that it was started with.
     """
     from trpo_lessons import training
 
-    for difference in training.differences(run):
+    chosen = None if device is None else _device(device)
+    for difference in training.differences(run, chosen):
         click.echo(f"trpo-lessons: {difference}; the result will not be the same to the bit", err=True)
-    return _end_of_training(training.resume(run, iterations=iterations, progress=True)[0])
+    went_on, _ = training.resume(run, iterations=iterations, device=chosen, progress=True, stop_after=stop_after)
+    return _end_of_training(went_on)
 
 
 @commands.command()
@@ -205,8 +247,15 @@ def watch(run: Path, episodes: int, seconds: float, seed: int, out: Path | None)
 @click.option("--seconds", type=click.FloatRange(1, 3600), default=60, show_default=True, help="Measure for so long.")
 @click.option("--envs", "num_envs", type=int, help="Environments side by side.  [default: the preset's]")
 @click.option("--threads", type=int, help="Of simulator and training.  [default: 2]")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Where updates are computed.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print everything, every round too, as JSON.")
-def bench(task: str, seconds: float, num_envs: int | None, threads: int | None, as_json: bool) -> None:
+def bench(task: str, seconds: float, num_envs: int | None, threads: int | None, device: str, as_json: bool) -> None:
     """Measure how fast training is.
 
     TASK is swimmer, hopper (the default), walker, halfcheetah, or a game. Environment and training are compared with a
@@ -218,7 +267,9 @@ def bench(task: str, seconds: float, num_envs: int | None, threads: int | None, 
     from trpo_lessons.bench import speed, table
 
     given = {"num_envs": num_envs, "threads": threads}
-    config = speed.config_for(task, **{name: count for name, count in given.items() if count is not None})
+    config = speed.config_for(
+        task, device=_device(device), **{name: count for name, count in given.items() if count is not None}
+    )
     numbers = itertools.count(1)
     result = speed.measure(config, seconds, lambda each: click.echo(table.as_line(next(numbers), each), err=True))
     click.echo(json.dumps(table.as_facts(result), indent=2) if as_json else table.as_text(result))

@@ -18,6 +18,7 @@ import torch
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 
+from trpo_lessons.advantages import unit_of
 from trpo_lessons.distributions import Distribution
 from trpo_lessons.policies import Policy
 from trpo_lessons.surrogate import Batch, Samples, States, chunks
@@ -60,7 +61,7 @@ class RunningMoments:
 
     @cached_property
     def _std(self) -> Tensor:
-        return (self.deviations / self.count + 1e-8).sqrt()
+        return unit_of((self.deviations / self.count).sqrt(), self.mean)
 
 
 @dataclass(frozen=True)

@@ -188,9 +188,10 @@ class _Training:
         while self.trainer.iteration == 0 or (self.trainer.iteration < WARM_UP and self.seconds < warm_up):
             self.iterate()
         self._forget()
-        self.path = self.trainer.sampler.sample(self.trainer.policy, self.trainer.theta, self.trainer.statistics)
+        trainer = self.trainer
+        self.path = trainer.sampler.sample(trainer.policy, trainer.theta.cpu(), trainer.statistics)
         assert not isinstance(self.path, Vine)
-        batch = self.path.batch(standardised(self.path.rewards))
+        batch = self.path.batch(standardised(self.path.rewards)).to(config.device)
         self.states = batch[:: config.fisher_stride] if isinstance(self.path, GamePath) else batch
 
     def _forget(self) -> None:
@@ -226,6 +227,12 @@ class _Vine:
         return vine.num_steps, time.perf_counter() - start
 
 
+def _wait_for(tensor: torch.Tensor) -> None:
+    """A GPU is told what to do, and does it later."""
+    if tensor.is_cuda:
+        torch.cuda.synchronize()
+
+
 def seconds_of_products(
     policy: Policy, theta: torch.Tensor, batch: Samples, products: int, moment: float, chunk_size: int | None = None
 ) -> tuple[float, float]:
@@ -240,10 +247,12 @@ def seconds_of_products(
         start = time.perf_counter()
         for _ in range(products):
             vector = surrogate_gradient(policy, theta, batch, chunk_size=chunk_size)
+        _wait_for(theta)
         between = time.perf_counter()
         product = fisher_vector_product(policy, theta, batch, chunk_size)
         for _ in range(products):
             product(vector)
+        _wait_for(theta)
         seconds += (between - start, time.perf_counter() - between)
         rounds += 1
     gradient, fisher_product = (seconds / (rounds * products)).tolist()

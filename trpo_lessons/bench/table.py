@@ -48,7 +48,7 @@ def as_facts(speed: Speed) -> dict[str, Any]:
         "preset": speed.config.preset,
         "num_envs": speed.config.num_envs,
         "threads": speed.config.threads,
-        "environment": environment_facts(speed.config.threads),
+        "environment": environment_facts(speed.config.threads, speed.config.device),
         "ratios": {name: asdict(spread(speed, ratio)) for name, ratio in ratios.items()},
         "shares": speed.shares,
         "value_fit_overlaps_update": speed.overlapping,

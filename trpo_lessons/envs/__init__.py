@@ -7,12 +7,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
@@ -20,7 +21,7 @@ from trpo_lessons.envs.adapter import PREFIX, GymnasiumVectorEnv, find_spec
 from trpo_lessons.envs.barto_cartpole import BartoCartPole
 from trpo_lessons.envs.base import RestorableVectorEnv, Rows, State
 from trpo_lessons.envs.cartpole import CartPole
-from trpo_lessons.envs.random_state import Seed
+from trpo_lessons.envs.random_state import Seed, derived_seeds
 
 __all__ = [
     "GAMES",
@@ -30,7 +31,9 @@ __all__ = [
     "State",
     "Task",
     "UnknownTask",
+    "begin_episodes",
     "check_task",
+    "derived_seeds",
     "make",
     "restorable",
 ]
@@ -129,6 +132,12 @@ def make(
     if task in TASKS:
         return TASKS[task].build(num_envs, seed, threads, **settings)
     return GymnasiumVectorEnv(task.removeprefix(PREFIX), num_envs, seed=seed)
+
+
+def begin_episodes(env: VectorEnv[Any, Any, Any], seeds: Sequence[int]) -> NDArray[Any]:
+    """New episodes in all E copies, each with its own seed; returns their first observations [E, *obs_shape]."""
+    obs, _ = env.reset(seed=list(seeds))  # type: ignore[arg-type]  # Gymnasium's annotation knows one seed only
+    return np.asarray(obs)
 
 
 def restorable(env: VectorEnv[Any, Any, Any]) -> RestorableVectorEnv:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,6 +35,18 @@ def one_seed_each(num_envs: int, seed: Seed) -> list[int | None]:
     if negative:
         raise ValueError(f"a seed must be 0 or more, not {negative[0]}")
     return seeds
+
+
+def derived_seeds(seed: int, purpose: str, count: int) -> list[int]:
+    """`count` seeds for one purpose of a run, each below 2**31, which every environment accepts.
+
+    Copies seeded with seed, seed + 1, ... share most of their episodes with those of the next seed, and runs with seeds
+    0 and 1 would not be independent. These differ for every seed, every purpose and every copy, and the seed of copy i
+    does not depend on how many copies there are.
+    """
+    word = int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:8], "little")
+    words = np.random.SeedSequence([seed, word]).generate_state(count)
+    return [int(each) >> 1 for each in words]
 
 
 def make_generators(num_envs: int, seed: Seed = None) -> list[np.random.Generator]:

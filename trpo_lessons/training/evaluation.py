@@ -18,7 +18,7 @@ from trpo_lessons.training.run import Run
 from trpo_lessons.training.run_folder import RunError
 from trpo_lessons.training.threads import torch_threads
 
-SEED_OFFSET = 1_000_000  # other seeds than training has; of games, which have some thirty starts, the same starts
+PURPOSE = "evaluation"  # seeds that training does not have; games have some thirty starts, so these are the same
 ENDLESS = 50_000  # steps; more than an episode has where the environment sets any limit
 
 
@@ -63,8 +63,8 @@ def evaluate(
     env = envs.make(run.config.task, episodes, threads=run.config.threads, **run.config.task_settings)
     # A few observations are too little work to share, and threads that wait for each other take the games' time.
     with closing(env), torch_threads(1):
-        generator = torch.Generator().manual_seed(seed)
-        obs, _ = env.reset(seed=SEED_OFFSET + seed)
+        generator = action_generator(seed)
+        obs = envs.begin_episodes(env, envs.derived_seeds(seed, PURPOSE, episodes))
         returns, lengths = np.zeros(episodes), np.zeros(episodes, dtype=int)
         playing = np.ones(episodes, dtype=bool)
         while playing.any() and lengths.max() < (time_limit or ENDLESS):
@@ -77,6 +77,11 @@ def evaluate(
         told = f"{playing.sum()} of {episodes} episodes of {run.config.task} have not ended after {ENDLESS} steps"
         raise RunError(f"{told}; give it a time limit (--time-limit STEPS)")
     return Evaluation(tuple(returns.tolist()), tuple(lengths.tolist()))
+
+
+def action_generator(seed: int) -> torch.Generator:
+    """The random numbers of sampled actions."""
+    return torch.Generator().manual_seed(*envs.derived_seeds(seed, f"actions in {PURPOSE}", 1))
 
 
 def choose_actions(

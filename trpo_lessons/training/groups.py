@@ -10,6 +10,7 @@ runs, which needs no interpreter.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -46,6 +47,7 @@ class EnvironmentGroups:
     OBS_DTYPE = torch.float64  # of raw observations
 
     def __init__(self, config: TrainConfig, generator: torch.Generator, num_groups: int) -> None:
+        self._seed = config.seed
         self._sizes = [len(copies) for copies in np.array_split(np.arange(config.num_envs), num_groups)]
         generators = [generator] + [_seeded(config.seed, group) for group in range(1, num_groups)]
         threads = max(1, config.threads // num_groups)
@@ -55,7 +57,7 @@ class EnvironmentGroups:
         ]
         self._turn, self._stop = Lock(), Event()
         self._threads = ThreadPoolExecutor(num_groups, thread_name_prefix="sampling")
-        self.reset(config.seed)
+        self.reset()
 
     @property
     def envs(self) -> list[VectorEnv[Any, Any, Any]]:
@@ -67,13 +69,12 @@ class EnvironmentGroups:
         """Whether `state` holds the environments' own state."""
         return isinstance(self._groups[0].env, envs.RestorableVectorEnv)
 
-    def reset(self, seed: int) -> None:
-        """Begin a new episode everywhere; copy i, counted over all groups, is seeded with seed + i."""
-        first = 0
+    def reset(self, iteration: int = 0) -> None:
+        """Begin new episodes everywhere, after so many iterations: no two copies, iterations or seeds share theirs."""
+        seeds = iter(envs.derived_seeds(self._seed, f"training after iteration {iteration}", sum(self._sizes)))
         for group, size in zip(self._groups, self._sizes, strict=True):
-            obs, _ = group.env.reset(seed=seed + first)
+            obs = envs.begin_episodes(group.env, list(itertools.islice(seeds, size)))
             group.raw_obs = torch.tensor(obs, dtype=self.OBS_DTYPE)
-            first += size
 
     def in_threads(self, follow: Callable[[Group], Result]) -> Sequence[Result]:
         """What `follow` makes of each group, in a thread of its own; it must step `taking_turns(env)`.

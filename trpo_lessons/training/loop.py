@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from trpo_lessons import envs
-from trpo_lessons.advantages import ValueFunction, explained_variance, gae
+from trpo_lessons.advantages import ValueFunction, explained_variance, gae, unit_of
 from trpo_lessons.single_path import SinglePath, by_environment, values_along
 from trpo_lessons.surrogate import Samples
 from trpo_lessons.training.config import TrainConfig
@@ -218,7 +218,7 @@ class Trainer:
             self.value.load_state_dict(saved)
         self.iteration, self.total_steps = facts["iteration"], facts["total_steps"]
         if not self.sampler.restorable:
-            self.sampler.reset(self.config.seed + self.iteration * self.config.num_envs)
+            self.sampler.reset(self.iteration)
         self.recent = deque((tuple(pair) for pair in facts["recent"]), maxlen=RECENT_EPISODES)
 
 
@@ -243,7 +243,8 @@ def _path_of(samples: SinglePath | GamePath | Vine) -> SinglePath | GamePath:
 
 def standardised(advantages: Tensor) -> Tensor:
     """Advantages with mean 0 and standard deviation 1: the update's direction does not depend on their scale."""
-    return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    mean = advantages.mean()
+    return (advantages - mean) / unit_of(advantages.std(), mean)
 
 
 def _mean(values: list[float] | list[int]) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from trpo_lessons.advantages import unit_of
 from trpo_lessons.single_path import SinglePath
 from trpo_lessons.surrogate import States, Surrogate, sampled_surrogate
 from trpo_lessons.training.game_path import GamePath, GameStates
@@ -54,7 +55,7 @@ def scaled_differences(q_values: Tensor) -> Tensor:
     rounding: large and nearly equal numbers would leave little of their differences in float32.
     """
     differences = q_values - q_values.mean(1, keepdim=True)
-    return differences / (differences.square().mean().sqrt() + 1e-8)
+    return differences / unit_of(differences.square().mean().sqrt(), q_values.abs().mean())
 
 
 def branch_facts(vine: Vine) -> dict[str, float]:

@@ -8,26 +8,28 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from trpo_lessons import envs
 from trpo_lessons.envs.atari import WorkerError
 from trpo_lessons.policies import Policy
 from trpo_lessons.single_path import RunningMoments
+from trpo_lessons.training import device as devices
 from trpo_lessons.training.config import SettingError, TrainConfig
 from trpo_lessons.training.loop import Trainer
 from trpo_lessons.training.obs_statistics import restored, statistics_for
 from trpo_lessons.training.policy_for import policy_for
 from trpo_lessons.training.reporting import Reporter
 from trpo_lessons.training.run_folder import RunError, RunFolder, environment_facts
+from trpo_lessons.training.stopping import Deadline, sigterm_interrupts
 
 
 @dataclass(frozen=True)
 class Run:
     """A trained policy with what it needs to act.
 
-    `interrupted` tells that training was stopped by Ctrl-C before its last iteration; `resume` goes on from there.
+    `interrupted` tells that training was stopped before its last iteration, by Ctrl-C, SIGTERM or the clock; `resume`
+    goes on from there.
     """
 
     folder: Path
@@ -39,30 +41,40 @@ class Run:
     interrupted: bool = False
 
 
-def train(config: TrainConfig, out: Path | str, *, progress: bool = False) -> Run:
+def train(config: TrainConfig, out: Path | str, *, progress: bool = False, stop_after: float | None = None) -> Run:
     """Train by `config` into the new run folder `out`; `progress` shows a progress bar on standard error.
+
+    stop_after: seconds after which the run ends as by Ctrl-C, unless it is complete.
 
     Raises RunError (one line) when the folder cannot be used, SettingError when the environment cannot.
     """
-    _check_device(config)
+    _prepare_device(config)
     trainer = _trainer(config)
     folder = RunFolder.create(Path(out), config)
     with folder.locked():
-        return _run_to_the_end(trainer, folder, progress)
+        return _run_to_the_end(trainer, folder, progress, stop_after)
 
 
-def resume(path: Path | str, *, iterations: int | None = None, progress: bool = False) -> tuple[Run, list[str]]:
-    """Go on with a run as if it had never stopped, optionally to another number of iterations.
+def resume(
+    path: Path | str,
+    *,
+    iterations: int | None = None,
+    device: str | None = None,
+    progress: bool = False,
+    stop_after: float | None = None,
+) -> tuple[Run, list[str]]:
+    """Go on with a run as if it had never stopped, optionally to another number of iterations or on another device.
 
     Returns the run and its `differences`: with none of them, the result equals that of an uninterrupted run to the bit.
     Raises RunError (one line) when there is nothing usable to go on from.
     """
     folder = RunFolder(Path(path))
     config, started_in = folder.config()
-    changes = differences(path)
-    if iterations is not None:
-        config = dataclasses.replace(config, iterations=iterations)
-    _check_device(config)
+    changes = differences(path, device)
+    asked_for = config.iterations if iterations is None else iterations
+    given = dataclasses.replace(config, iterations=asked_for, device=device or config.device)
+    changed, config = given != config, given
+    _prepare_device(config)
     with folder.locked():
         trainer = _trainer(config)
         if folder.has_checkpoint:
@@ -71,20 +83,23 @@ def resume(path: Path | str, *, iterations: int | None = None, progress: bool = 
             raise RunError(f"{path} has done {trainer.iteration} iterations already; ask for more than that")
         if changes:
             started_in.setdefault("changes", []).append(f"from iteration {trainer.iteration + 1}: {'; '.join(changes)}")
-        if changes or iterations is not None:
+        if changes or changed:
             folder.write_config(config, started_in)
         folder.drop_rows_after(trainer.iteration)
-        return _run_to_the_end(trainer, folder, progress), changes
+        return _run_to_the_end(trainer, folder, progress, stop_after), changes
 
 
-def differences(path: Path | str) -> list[str]:
+def differences(path: Path | str, device: str | None = None) -> list[str]:
     """Why a resumed run will not equal an uninterrupted one to the bit, one line each; usually there is no reason.
+
+    device: on which it is resumed, if not on its own.
 
     Raises RunError (one line) when `path` is no run folder.
     """
     config, started_in = RunFolder(Path(path)).config()
-    now = environment_facts(config.threads)
-    reasons = [f"{key} was {started_in.get(key)}, is {now[key]}" for key in now if started_in.get(key) != now[key]]
+    now = environment_facts(config.threads, device or config.device)
+    then = {"device": config.device, **started_in}  # runs of earlier versions do not tell
+    reasons = [f"{key} was {then.get(key)}, is {now[key]}" for key in now if then.get(key) != now[key]]
     if config.task not in envs.TASKS:
         reasons.append(f"{config.task} cannot restore its state and begins new episodes")
     return reasons
@@ -106,18 +121,21 @@ def load_run(path: Path | str) -> Run:
         return Run(folder.path, config, policy, theta, statistics, facts["iteration"])
 
 
-def _run_to_the_end(trainer: Trainer, folder: RunFolder, progress: bool) -> Run:
-    config, interrupted = trainer.config, False
+def _run_to_the_end(trainer: Trainer, folder: RunFolder, progress: bool, stop_after: float | None) -> Run:
+    config, interrupted, deadline = trainer.config, False, Deadline(stop_after)
     begun = trainer.iteration, trainer.total_steps
     completed = trainer.iteration, trainer.theta, trainer.statistics
     try:
-        with closing(trainer), Reporter(folder.path, config, *begun, progress) as reporter:
+        with sigterm_interrupts(), closing(trainer), Reporter(folder.path, config, *begun, progress) as reporter:
             while trainer.iteration < config.iterations:
                 row = trainer.iterate()
                 folder.append_row(row)
                 reporter.report(row)
                 folder.save_checkpoint(*trainer.state())
                 completed = trainer.iteration, trainer.theta, trainer.statistics
+                if trainer.iteration < config.iterations and not deadline.allows_another():
+                    interrupted = True
+                    break
     except WorkerError as error:
         raise RunError(f"{error}; go on with: trpo-lessons resume {folder.path}") from error
     except KeyboardInterrupt:
@@ -127,12 +145,11 @@ def _run_to_the_end(trainer: Trainer, folder: RunFolder, progress: bool) -> Run:
     return Run(folder.path, config, trainer.policy, theta.cpu(), statistics, iteration, interrupted)
 
 
-def _check_device(config: TrainConfig) -> None:
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise RunError("device cuda: there is no usable GPU on this machine; train with --device cpu or auto")
-    # Convolutions in float32, as on a CPU. By default a GPU rounds what goes into them to 10 bits (TF32); the networks
-    # are too small to be much faster for it.
-    torch.backends.cudnn.allow_tf32 = False
+def _prepare_device(config: TrainConfig) -> None:
+    try:
+        devices.prepare(config.device)
+    except ValueError as error:
+        raise RunError(str(error)) from error
 
 
 def _trainer(config: TrainConfig) -> Trainer:

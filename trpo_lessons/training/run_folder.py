@@ -29,6 +29,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from trpo_lessons.envs import UnknownTask
+from trpo_lessons.training import device as devices
 from trpo_lessons.training.config import SettingError, TrainConfig
 
 FORMAT = "trpo-lessons run, format 1"
@@ -39,14 +40,15 @@ class RunError(Exception):
     """A run folder that cannot be used; the message is one line that says what to do."""
 
 
-def environment_facts(threads: int) -> dict[str, Any]:
-    """Machine, versions and threads: what has to be equal for two runs to be equal to the bit."""
+def environment_facts(threads: int, device: str) -> dict[str, Any]:
+    """Machine, versions, threads and device: what has to be equal for two runs to be equal to the bit."""
     return {
         "machine": platform.machine(),
         "processor": _processor(),
         "system": platform.system(),
         "python": platform.python_version(),
         "threads": threads,
+        **devices.facts(device),
         **{name: version(name) for name in _PACKAGES},
     }
 
@@ -79,7 +81,7 @@ class RunFolder:
                 raise RunError(f"{path} is not empty; choose another folder with --out")
         except OSError as error:
             raise RunError(f"cannot create {path} ({error.strerror}); choose another folder with --out") from error
-        folder.write_config(config, environment_facts(config.threads))
+        folder.write_config(config, environment_facts(config.threads, config.device))
         return folder
 
     @contextmanager

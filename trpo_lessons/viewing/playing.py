@@ -8,7 +8,6 @@ from typing import Any
 
 import ale_py
 import numpy as np
-import torch
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
@@ -22,7 +21,7 @@ from trpo_lessons.envs.atari.settings import FRAME_SKIP, Controls
 from trpo_lessons.envs.cartpole import CartPoleVectorEnv
 from trpo_lessons.envs.mujoco import MujocoVectorEnv
 from trpo_lessons.training import Run, TrainConfig
-from trpo_lessons.training.evaluation import SEED_OFFSET, choose_actions, distribution_for
+from trpo_lessons.training.evaluation import PURPOSE, action_generator, choose_actions, distribution_for
 from trpo_lessons.viewing import HEIGHT, WIDTH
 from trpo_lessons.viewing.drawing import CartPoleDrawing, RobotDrawing
 from trpo_lessons.viewing.game_drawing import JOYSTICK, Choices, GameDrawing
@@ -126,8 +125,8 @@ def play(run: Run, stage: Stage, seconds: float, seed: int) -> Episode:
     that ends an episode starts the next one.
     """
     stride = max(1, round(FRAME_SECONDS / stage.control_step))
-    obs, _ = stage.env.reset(seed=SEED_OFFSET + seed)
-    generator = torch.Generator().manual_seed(seed) if run.config.task in envs.GAMES else None
+    obs = envs.begin_episodes(stage.env, envs.derived_seeds(seed, PURPOSE, 1))
+    generator = action_generator(seed) if run.config.task in envs.GAMES else None
     moments, score, step, ended = [], 0.0, 0, False
     while not ended and step * stage.control_step < seconds:
         if step % stride == 0:

@@ -1,0 +1,57 @@
+"""Runs with neighbouring seeds are independent: what they see, and what they are scored on."""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from trpo_lessons import training
+from trpo_lessons.training.loop import sampler_for
+
+KINDS = {
+    "robot": {"task": "hopper"},
+    "robot's vine": {"task": "hopper", "sampling": "vine", "vine_states": 4, "rollout_length": 4},
+    "Gymnasium's": {"task": "gym:CartPole-v1"},
+    "two threads": {"task": "swimmer", "threads": 2},
+}
+
+
+def first_states(seed: int, iteration: int = 0, **settings: object) -> Tensor:
+    """The observations [E, obs_dim] from which a run begins, or goes on where it cannot be restored."""
+    config = training.preset(settings.pop("task"), "smoke", seed=seed, **settings)
+    with closing(sampler_for(config, torch.Generator())) as sampler:
+        if iteration:
+            sampler.reset(iteration)
+        return sampler.state()["raw_obs"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_two_copies_of_neighbouring_runs_begin_in_the_same_state(kind: str) -> None:
+    rows = torch.cat([first_states(seed, **KINDS[kind]) for seed in (0, 1, 2)])
+    assert len(rows.unique(dim=0)) == len(rows)
+
+
+def test_a_run_that_cannot_be_restored_goes_on_from_new_states_after_every_iteration() -> None:
+    rows = torch.cat([first_states(0, iteration, task="gym:CartPole-v1") for iteration in (0, 1, 2)])
+    assert len(rows.unique(dim=0)) == len(rows)
+
+
+def test_groups_of_environments_do_not_share_seeds_nor_random_numbers() -> None:
+    config = training.preset("swimmer", "smoke", threads=2)
+    with closing(sampler_for(config, torch.Generator())) as sampler:
+        state = sampler.state()
+    assert len(state["raw_obs"].unique(dim=0)) == config.num_envs
+    assert len(state["generators"]) == 2
+    assert not state["generators"][0].equal(state["generators"][1])
+
+
+def test_evaluations_with_neighbouring_seeds_share_no_episode(tmp_path: Path) -> None:
+    run = training.train(training.preset("hopper", "smoke", iterations=1, threads=1), tmp_path / "run")
+    scores = [training.evaluate(run, 8, seed).returns for seed in (0, 1)]
+    assert len(set(itertools.chain(*scores))) == 16
+    assert training.evaluate(run, 3, 1).returns == scores[1][:3]  # and more episodes are further ones
