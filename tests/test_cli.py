@@ -133,6 +133,12 @@ def test_help_names_every_command_task_and_preset() -> None:
     assert command("--version").stdout.strip().endswith("0.1.0")
 
 
+def test_the_package_is_the_command() -> None:
+    for arguments, status in (["--version"], 0), (["evaluate", "nowhere"], 2):
+        ran = subprocess.run([sys.executable, "-m", "trpo_lessons", *arguments], capture_output=True, check=False)
+        assert ran.returncode == status
+
+
 def test_help_does_not_wait_for_torch() -> None:
     code = "import sys; from trpo_lessons.cli import main; main(['train', '-h']); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

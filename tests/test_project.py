@@ -44,6 +44,7 @@ READING_ORDER = [
     ["viewing"],
     ["zoo", "doctor", "bench"],
     ["cli"],
+    ["__main__"],
     ["teaching"],
 ]
 LINE_OF = {module: number for number, line in enumerate(READING_ORDER) for module in line}
