@@ -31,6 +31,8 @@ class GymnasiumVectorEnv(VectorEnv[Floats, NDArray[Any], NDArray[Any]]):
     Observations are float64 [E, obs_dim]: a box is flattened, a discrete observation becomes an indicator vector.
     Actions are [E, action_dim] for a box, clipped to its bounds because many environments refuse what lies outside,
     and integers [E] from 0 for a discrete space.
+
+    inner_observation_space, inner_action_space: those of one copy, as Gymnasium has them.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}  # noqa: RUF012 (Gymnasium's own idiom)
@@ -47,11 +49,11 @@ class GymnasiumVectorEnv(VectorEnv[Floats, NDArray[Any], NDArray[Any]]):
         self._first_seeds: list[int | None] | None = one_seed_each(num_envs, seed)
         self._envs = _make_copies(env_id, num_envs, render_mode)
         self.metadata = self._envs.metadata
-        self._inner_obs_space = self._envs.single_observation_space
-        self._inner_action_space = _checked_action_space(self.task, self._envs.single_action_space)
-        obs_dim = _observation_dim(self.task, self._inner_obs_space)
+        self.inner_observation_space = self._envs.single_observation_space
+        self.inner_action_space = _checked_action_space(self.task, self._envs.single_action_space)
+        obs_dim = _observation_dim(self.task, self.inner_observation_space)
         self.single_observation_space = spaces.Box(-np.inf, np.inf, shape=(obs_dim,), dtype=np.float64)
-        self.single_action_space = _flat_action_space(self._inner_action_space)
+        self.single_action_space = _flat_action_space(self.inner_action_space)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._episode_returns = np.zeros(num_envs)
@@ -67,19 +69,19 @@ class GymnasiumVectorEnv(VectorEnv[Floats, NDArray[Any], NDArray[Any]]):
         self._episode_returns[:] = 0.0
         self._episode_lengths[:] = 0
         self._needs_reset = False
-        return self._flat_obs(obs), {}
+        return flat_observations(self.inner_observation_space, obs), {}
 
     def step(self, actions: NDArray[Any]) -> tuple[Floats, Floats, Bools, Bools, dict[str, Any]]:
         """As `RestorableVectorEnv.step`."""
         if self._needs_reset:
             raise ResetNeeded(f"call reset() of {self.task} before step()")
-        actions = self._inner_actions(checked_actions(self, self.task, actions))
+        actions = inner_actions(self.inner_action_space, checked_actions(self, self.task, actions))
         obs, rewards, terminated, truncated, inner_infos = self._envs.step(actions)
         self._episode_returns += rewards
         self._episode_lengths += 1
         done = terminated | truncated
         infos = self._episode_ends(done, obs, inner_infos) if done.any() else {}
-        return self._flat_obs(obs), rewards, terminated, truncated, infos
+        return flat_observations(self.inner_observation_space, obs), rewards, terminated, truncated, infos
 
     def _episode_ends(self, done: Bools, obs: NDArray[Any], inner_infos: dict[str, Any]) -> dict[str, Any]:
         final_obs = np.array(obs)
@@ -87,20 +89,8 @@ class GymnasiumVectorEnv(VectorEnv[Floats, NDArray[Any], NDArray[Any]]):
         episode = {"r": np.where(done, self._episode_returns, 0.0), "l": np.where(done, self._episode_lengths, 0)}
         self._episode_returns[done] = 0.0
         self._episode_lengths[done] = 0
-        return {"final_obs": self._flat_obs(final_obs), "_final_obs": done, "episode": episode, "_episode": done}
-
-    def _flat_obs(self, obs: NDArray[Any]) -> Floats:
-        if isinstance(self._inner_obs_space, spaces.Discrete):
-            indicators: Floats = np.eye(int(self._inner_obs_space.n))[obs - self._inner_obs_space.start]
-            return indicators
-        return obs.astype(np.float64).reshape(self.num_envs, -1)
-
-    def _inner_actions(self, actions: NDArray[Any]) -> NDArray[Any]:
-        space = self._inner_action_space
-        if isinstance(space, spaces.Discrete):
-            return actions + space.start
-        boxed = actions.reshape(self.num_envs, *space.shape).clip(space.low, space.high)
-        return boxed.astype(space.dtype)
+        final_obs = flat_observations(self.inner_observation_space, final_obs)
+        return {"final_obs": final_obs, "_final_obs": done, "episode": episode, "_episode": done}
 
     def render(self) -> tuple[Any, ...] | None:
         """What every copy looks like, as Gymnasium draws it."""
@@ -109,6 +99,24 @@ class GymnasiumVectorEnv(VectorEnv[Floats, NDArray[Any], NDArray[Any]]):
     def close_extras(self, **_kwargs: Any) -> None:
         """Close Gymnasium's environments."""
         self._envs.close()
+
+
+def flat_observations(space: spaces.Space[Any], obs: NDArray[Any]) -> Floats:
+    """Observations [N, ...] from a Box or Discrete `space` as vectors [N, obs_dim]."""
+    if isinstance(space, spaces.Discrete):
+        indicators: Floats = np.eye(int(space.n))[obs - space.start]
+        return indicators
+    return obs.astype(np.float64).reshape(len(obs), -1)
+
+
+def inner_actions(space: spaces.Space[Any], actions: NDArray[Any]) -> NDArray[Any]:
+    """Actions of a flat space, [N] or [N, action_dim], as Gymnasium's own `space` has them, [N, ...]; clipped to it."""
+    if isinstance(space, spaces.Discrete):
+        chosen: NDArray[Any] = actions + space.start
+        return chosen
+    assert isinstance(space, spaces.Box)
+    boxed: NDArray[Any] = actions.reshape(len(actions), *space.shape).clip(space.low, space.high).astype(space.dtype)
+    return boxed
 
 
 def find_spec(env_id: str) -> EnvSpec:
