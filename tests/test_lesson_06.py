@@ -388,6 +388,202 @@ def test_flags_of_another_row_and_of_another_environment_are_named() -> None:
     assert "the flags of the next row" in line_of(checks.returns, next_rows_flags)
 
 
+def slips_in_returns() -> dict[str, object]:
+    """Right on the record as it is drawn, and wrong elsewhere; by a part of what is said about it."""
+
+    def the_last_row_first(rewards, next_values, terminated, truncated, gamma):
+        found = [rewards[-1] + gamma * next_values[-1]]
+        for t in reversed(range(len(rewards) - 1)):
+            future = next_values[t] if truncated[t] else found[-1]
+            found.append(rewards[t] + gamma * (0 if terminated[t] else future))
+        return torch.stack(found[::-1])
+
+    def cut_twice(rewards, next_values, terminated, truncated, gamma):
+        found, future = [], 0 * next_values[-1]
+        for t in reversed(range(len(rewards))):
+            future = 0 * future if terminated[t] or truncated[t] else future
+            future = future + next_values[t] * (truncated[t] & ~terminated[t])
+            future = future + next_values[t] * (t == len(rewards) - 1 and not terminated[t])
+            future = rewards[t] + gamma * future
+            found.append(future)
+        return torch.stack(found[::-1])
+
+    def by_powers(rewards, next_values, terminated, truncated, gamma):
+        powers = gamma ** torch.arange(len(rewards), dtype=rewards.dtype)
+        cut = truncated.clone()
+        cut[-1] = True
+        paid = torch.where(cut & ~terminated, rewards + gamma * next_values, rewards)
+        sums = (powers * paid).flip(0).cumsum(0).flip(0)
+        after = torch.cat([sums[1:], 0 * sums[:1]])
+        ends = [t for t in range(len(rewards)) if terminated[t] or cut[t]]
+        last = torch.tensor([next(e for e in ends if e >= t) for t in range(len(rewards))])
+        return (sums - after[last]) / powers
+
+    def divided_by_gamma(rewards, next_values, terminated, truncated, gamma):
+        return solutions.returns(rewards * gamma, next_values * gamma, terminated, truncated, gamma) / gamma
+
+    def of_the_rewards_type(rewards, *others):
+        return solutions.returns(rewards, *others).to(rewards.dtype)
+
+    def adds_to_the_rewards(rewards, next_values, terminated, truncated, gamma):
+        found = rewards.clone()
+        for t in reversed(range(len(rewards))):
+            cut = truncated[t] or t == len(rewards) - 1
+            if not terminated[t]:
+                found[t] += gamma * (next_values[t] if cut else found[t + 1])
+        return found
+
+    def three_rows_or_more(rewards, next_values, terminated, truncated, gamma):
+        if len(rewards) == 1:
+            return rewards + gamma * next_values
+        return solutions.returns(rewards, next_values, terminated, truncated, gamma)
+
+    def appends_one_tensor(rewards, next_values, terminated, truncated, gamma):
+        found, future = [], next_values[-1].clone()
+        for t in reversed(range(len(rewards))):
+            if truncated[t]:
+                future.copy_(next_values[t])
+            if terminated[t]:
+                future.zero_()
+            future *= gamma
+            future += rewards[t]
+            found.append(future)
+        return torch.stack(found[::-1])
+
+    return {
+        "a value though its episode ended there": the_last_row_first,
+        "is cut twice": cut_twice,
+        "record of a single row": three_rows_or_more,
+        "gamma = 0": divided_by_gamma,
+        "divided by gamma^t in the end": by_powers,
+        "such as cart-pole's 1, 1, 1": of_the_rewards_type,
+        "zeros_like(rewards) has the right shape": adds_to_the_rewards,
+        "holds that one tensor T times": appends_one_tensor,
+    }
+
+
+@pytest.mark.parametrize("words", slips_in_returns())
+def test_slips_in_returns_are_named(words: str) -> None:
+    assert words in line_of(checks.returns, slips_in_returns()[words])
+
+
+def slips_in_the_baseline() -> dict[str, object]:
+    def counts_states(worth, states):
+        found = torch.zeros_like(worth)
+        for s in range(len(states.unique())):
+            here = worth[states == s]
+            found[states == s] = here - (here.sum() - here) / (len(here) - 1)
+        return found
+
+    def of_the_first_hundred(worth, states):
+        found = torch.zeros_like(worth)
+        for s in range(100):
+            here = worth[states == s]
+            found[states == s] = here - (here.sum() - here) / (len(here) - 1)
+        return found
+
+    def all_over_the_others(worth, states):
+        alike = (states[:, None] == states).double()
+        return worth - alike @ worth / (alike.sum(1) - 1)
+
+    return {
+        "loop over range(number of states)": counts_states,
+        "a fixed number of states": of_the_first_hundred,
+        "the try itself is still in the sum": all_over_the_others,
+        "whatever their state; tempting, because it leaves": lambda w, _s: w - (w.sum() - w) / (len(w) - 1),
+    }
+
+
+@pytest.mark.parametrize("words", slips_in_the_baseline())
+def test_slips_in_the_baseline_are_named(words: str) -> None:
+    assert words in line_of(checks.less_baseline, slips_in_the_baseline()[words])
+
+
+def test_states_of_any_integer_type_will_do() -> None:
+    worth, states = checks.tries(np.random.default_rng(0))
+    right = solutions.less_baseline(worth, states)
+    assert torch.equal(solutions.less_baseline(worth, states.int()), right)
+    assert torch.equal(solutions.less_baseline(worth, 10**12 + 7 * states), right)
+
+
+def slips_in_advantages() -> dict[str, object]:
+    def the_last_row_ahead(rewards, values, next_values, terminated, truncated, gamma, lam):
+        found = [rewards[-1] + gamma * next_values[-1] - values[-1]]
+        for t in reversed(range(len(rewards) - 1)):
+            residual = rewards[t] + gamma * next_values[t] * ~terminated[t] - values[t]
+            found.append(residual + gamma * lam * ~(terminated[t] | truncated[t]) * found[-1])
+        return torch.stack(found[::-1])
+
+    def divided_by_gamma(rewards, values, next_values, terminated, truncated, gamma, lam):
+        columns = (gamma * rewards, gamma * values, gamma * next_values)
+        return solutions.advantages(*columns, terminated, truncated, gamma, lam) / gamma
+
+    def by_powers(rewards, values, next_values, terminated, truncated, gamma, lam):
+        residuals = checks.Steps(rewards, values, next_values, terminated, truncated, gamma, lam).residuals
+        powers = ((gamma * lam) ** torch.arange(len(rewards), dtype=torch.float64))[:, None]
+        found = torch.zeros_like(residuals)
+        for e in range(rewards.shape[1]):
+            start = 0
+            for t in range(len(rewards)):
+                if terminated[t, e] or truncated[t, e] or t == len(rewards) - 1:
+                    piece = slice(start, t + 1)
+                    weighted = (powers[piece] * residuals[piece, e : e + 1]).flip(0).cumsum(0).flip(0)
+                    found[piece, e : e + 1] = weighted / powers[piece]
+                    start = t + 1
+        return found
+
+    def of_the_rewards_type(rewards, *others):
+        return solutions.advantages(rewards, *others).to(rewards.dtype)
+
+    def appends_one_tensor(rewards, values, next_values, terminated, truncated, gamma, lam):
+        x = checks.Steps(rewards, values, next_values, terminated, truncated, gamma, lam)
+        found, later = [], torch.zeros_like(rewards[0])
+        for t in reversed(range(len(rewards))):
+            later *= gamma * lam * x.going_on[t]
+            later += x.residuals[t]
+            found.append(later)
+        return torch.stack(found[::-1])
+
+    def less_their_mean(*columns):
+        found = solutions.advantages(*columns)
+        return found - found.mean()
+
+    def mixes_environments(*columns):
+        found = solutions.advantages(*columns)
+        return found + 0.1 * (found.mean(1, keepdim=True) - found)
+
+    return {
+        "ends in the very last row": the_last_row_ahead,
+        "With gamma = 0 or lambda = 0": divided_by_gamma,
+        "get lost in a long record": by_powers,
+        "whole numbers for rewards": of_the_rewards_type,
+        "tensor T times": appends_one_tensor,
+        "You take the mean of the batch off": less_their_mean,
+        "as if it were alone": lambda r, *others: mixes_environments(r, *others) if r.shape[1] > 1 else r,
+    }
+
+
+@pytest.mark.parametrize("words", slips_in_advantages())
+def test_slips_in_advantages_are_named(words: str) -> None:
+    assert words in line_of(checks.advantages, slips_in_advantages()[words])
+
+
+def test_the_first_iteration_is_no_exception() -> None:
+    def waits_for_statistics(theta, statistics, collect, update):
+        if statistics.count == 0:
+            raw_obs = collect(theta, statistics.normalise)
+            statistics = statistics.including(raw_obs)
+            return update(theta, statistics.normalise(raw_obs)), statistics
+        return solutions.one_iteration(theta, statistics, collect, update)
+
+    def counts_itself(theta, statistics, collect, update):
+        theta, after = solutions.one_iteration(theta, statistics, collect, update)
+        return theta, RunningMoments(statistics.count + 1, after.mean, after.deviations)
+
+    assert "where nothing has been seen yet" in line_of(checks.one_iteration, waits_for_statistics)
+    assert "Count, mean and deviations" in line_of(checks.one_iteration, counts_itself)
+
+
 def test_an_iteration_hands_back_what_it_learned_and_collects_once() -> None:
     def keeps_theta(theta, statistics, collect, update):
         _, after = solutions.one_iteration(theta, statistics, collect, update)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from numpy.random import Generator
 from torch import Tensor
@@ -21,15 +22,31 @@ def normal(rng: Generator, *shape: int) -> Tensor:
     return torch.from_numpy(rng.standard_normal(shape))
 
 
+def whole_numbers(rng: Generator, *shape: int) -> Tensor:
+    """Integers from 0 to 2."""
+    return torch.from_numpy(rng.integers(0, 3, size=shape))
+
+
 def close(one: Any, other: Any) -> bool:
     """Equal up to the rounding of float32, which a number times a bool tensor brings in unasked."""
     return bool(torch.allclose(as_float64(one), as_float64(other), rtol=TOLERANCE, atol=TOLERANCE))
+
+
+def survives(holds: Callable[[], bool]) -> bool:
+    """False as well where the student's function stops with an error, so that the property's words are what is read."""
+    try:
+        return holds()
+    except NotImplementedError:
+        raise
+    except Exception:
+        return False
 
 
 # ---- returns ---------------------------------------------------------------------------------------------------------
 
 ReturnsFunction = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
 ROWS = 12
+LONG, WITHOUT_AN_END = 2000, 350  # rows: 0.7 and 0.1 to such a power are 0 on a computer
 
 
 class Record(NamedTuple):
@@ -69,6 +86,37 @@ def first(flags: Tensor) -> int:
     return int(flags.int().argmax())
 
 
+Ends = tuple[bool, bool]  # terminated, truncated
+WAYS_TO_END: tuple[Ends, ...] = ((True, False), (True, True), (False, True))
+
+
+def with_last_row(flags: Tensor, value: bool) -> Tensor:
+    """The same flags [T] or [T, E], but for the last row."""
+    changed = flags.clone()
+    changed[-1] = value
+    return changed
+
+
+def ended_in_the_last_row(x: Record, ends: Ends) -> Record:
+    """The same record with these flags in its last row."""
+    over, cut = ends
+    return x._replace(over=with_last_row(x.over, over), cut=with_last_row(x.cut, cut))
+
+
+def by_the_definition(x: Record) -> Tensor:
+    """Returns [T] by the double loop: from every row forward in time, to the first end or to the last row."""
+
+    def of_row(start: int) -> Tensor:
+        total, weight = torch.zeros_like(x.next_values[0]), 1.0
+        for t in range(start, len(x.rewards)):
+            total, weight = total + weight * x.rewards[t], weight * x.gamma
+            if x.ended[t]:
+                break
+        return total if x.over[t] else total + weight * x.next_values[t]
+
+    return torch.stack([of_row(start) for start in range(len(x.rewards))])
+
+
 returns = Check("returns", minutes=10, inputs=record, arguments=Record, tolerance=TOLERANCE)
 
 
@@ -98,6 +146,75 @@ def a_limit_leaves_a_value(student: ReturnsFunction, rng: Generator) -> bool:
 def the_record_is_cut(student: ReturnsFunction, rng: Generator) -> bool:
     x = record(rng)
     return close(student(*x)[-1], x.rewards[-1] + x.gamma * x.next_values[-1])
+
+
+@returns.property(
+    "What is easy to test holds, but the value is still another one. Go through the definition again, term by term."
+)
+def returns_are_those_of_the_double_loop(student: ReturnsFunction, rng: Generator) -> bool:
+    x = record(rng)
+    return close(student(*x), by_the_definition(x))
+
+
+@returns.property(
+    "Your last row gets a value though its episode ended there; tempting, because the record is cut in that row. A "
+    "pole can fall in the very last row, and then nothing follows: ask the flags first, there as elsewhere."
+)
+def a_fall_in_the_last_row_ends_all(student: ReturnsFunction, rng: Generator) -> bool:
+    records = [ended_in_the_last_row(record(rng), ends) for ends in WAYS_TO_END if ends[0]]
+    return all(close(student(*x), by_the_definition(x)) for x in records)
+
+
+@returns.property(
+    "A time limit in the very last row goes wrong; tempting, because that row is cut twice, by the limit and by the "
+    "end of the record. It is one cut: what follows is worth next_values there, counted once."
+)
+def a_limit_in_the_last_row_is_one_cut(student: ReturnsFunction, rng: Generator) -> bool:
+    x = ended_in_the_last_row(record(rng), (False, True))
+    return close(student(*x), by_the_definition(x))
+
+
+@returns.property(
+    "A record of a single row goes wrong: its return is the reward alone if the episode ended there, and else the "
+    "reward plus gamma times its next value."
+)
+def one_row(student: ReturnsFunction, rng: Generator) -> bool:
+    whole = record(rng)
+    alone = Record(*(column[-1:] for column in whole[:4]), whole.gamma)
+    rows = [ended_in_the_last_row(alone, ends) for ends in ((False, False), *WAYS_TO_END)]
+    return all(close(student(*x), by_the_definition(x)) for x in rows)
+
+
+@returns.property(
+    "Your returns get lost in a long record; a cumulative sum of gamma^t r, divided by gamma^t in the end, is tempting "
+    "because it needs no loop. After some hundreds of rows such powers are smaller than any number that a computer "
+    "has. From the last row back, `reward + gamma * future` needs no power at all."
+)
+def long_records_keep_their_digits(student: ReturnsFunction, rng: Generator) -> bool:
+    rewards, next_values = normal(rng, 2, LONG).unbind()
+    ends = torch.from_numpy(rng.random((2, LONG)) < 0.04)
+    many = Record(rewards, next_values, ends[0], ends[1], 0.7)
+    none = torch.zeros(WITHOUT_AN_END, dtype=torch.bool)
+    single = Record(rewards[:WITHOUT_AN_END], next_values[:WITHOUT_AN_END], none, none, 0.1)
+    return all(close(student(*x), from_the_end(x)) for x in (many, single))
+
+
+@returns.property(
+    "With gamma = 0 a return is the reward itself, and yours is not; it is tempting to divide by a power of gamma "
+    "somewhere, which is 0 here. From the last row back nothing has to be divided."
+)
+def with_gamma_zero_only_the_reward_counts(student: ReturnsFunction, rng: Generator) -> bool:
+    x = record(rng)._replace(gamma=0.0)
+    return close(student(*x), x.rewards)
+
+
+@returns.property(
+    "With whole numbers for rewards, such as cart-pole's 1, 1, 1, your returns are cut to whole numbers; tempting, "
+    "because zeros_like(rewards) has the right shape. It has the rewards' type as well: take that of next_values."
+)
+def whole_rewards_have_returns_with_fractions(student: ReturnsFunction, rng: Generator) -> bool:
+    x = record(rng)._replace(rewards=whole_numbers(rng, ROWS))
+    return survives(lambda: close(student(*x), by_the_definition(x)))
 
 
 def from_the_end(x: Record, where: Tensor | None = None, by: Tensor | None = None, last: float = 1.0) -> Tensor:
@@ -217,6 +334,21 @@ def does_not_discount_the_value(x: Record) -> Tensor:
     return from_the_end(x._replace(next_values=x.next_values / x.gamma))
 
 
+@returns.mistake(
+    "indexing",
+    "All your rows hold the same number; tempting, because `future *= gamma` and `future += ...` look like "
+    "assignments. They change one tensor in place, and a list to which it is appended in every row holds that one "
+    "tensor T times. Make a new one in each row: future = reward + gamma * future.",
+)
+def one_tensor_in_all_rows(x: Record) -> Tensor:
+    return the_last_one_everywhere(from_the_end(x))
+
+
+def the_last_one_everywhere(found: Tensor) -> Tensor:
+    """What a list [T, ...] holds to which one tensor was appended T times: the row that was worked out last."""
+    return found[:1].expand_as(found).clone()
+
+
 def one_row_up(flags: Tensor) -> Tensor:
     """What stands in the next row, [T] or [T, E]; nothing in the last."""
     return torch.cat([flags[1:], torch.zeros_like(flags[:1])])
@@ -304,6 +436,34 @@ def others_count_alike(student: BaselineFunction, rng: Generator) -> bool:
     return close(rise[1:], -alike.double() / alike.sum())
 
 
+@less_baseline.property(
+    "What is easy to test holds, but the value is still another one. Take one try by hand: its return less the mean of "
+    "the other returns from its state."
+)
+def the_others_by_hand(student: BaselineFunction, rng: Generator) -> bool:
+    worth, states = tries(rng)
+    return close(student(worth, states), less_the_others(worth, states))
+
+
+@less_baseline.property(
+    "States that are not numbered 0, 1, 2 go wrong; tempting is a loop over range(number of states). A state's number "
+    "is its name, and a batch may have visited 3, 7 and 40 alone: loop over states.unique()."
+)
+def numbers_are_names(student: BaselineFunction, rng: Generator) -> bool:
+    worth, states = tries(rng)
+    names = torch.from_numpy(3 + np.cumsum(rng.integers(2, 20, size=3)))[rng.permutation(3)]
+    return close(student(worth, names[states]), less_the_others(worth, states))
+
+
+@less_baseline.property(
+    "In a batch of hundreds of states something goes wrong. Is there a loop over a fixed number of states or tries?"
+)
+def many_states(student: BaselineFunction, rng: Generator) -> bool:
+    states = torch.from_numpy(rng.permutation(np.repeat(np.arange(150), 2)))
+    worth = normal(rng, len(states))
+    return close(student(worth, states), less_the_others(worth, states))
+
+
 @less_baseline.mistake(
     "conditioning",
     "Each return is in its own baseline; tempting, because that is simply the mean of its state. But then the baseline "
@@ -352,6 +512,15 @@ def returns_the_baseline(worth: Tensor, states: Tensor) -> Tensor:
 
 
 @less_baseline.mistake(
+    "conditioning",
+    "You divide by n - 1, and the try itself is still in the sum; tempting, because n - 1 is the number of the others. "
+    "Then the baseline is too large, and it contains what it is to judge: take the try out of the sum as well.",
+)
+def divides_by_too_few(worth: Tensor, states: Tensor) -> Tensor:
+    return worth - alike(states) @ worth / others(states).sum(1)
+
+
+@less_baseline.mistake(
     "constant",
     "You leave the try itself out of the sum and still divide by n; tempting, because n tries came from the state. "
     "Then the baseline is too small, and a number added to all returns no longer drops out: divide by n - 1.",
@@ -382,6 +551,15 @@ def baseline_less_the_return(worth: Tensor, states: Tensor) -> Tensor:
 def standardises_the_batch(worth: Tensor, states: Tensor) -> Tensor:
     found = less_the_others(worth, states)
     return found / found.std()
+
+
+@less_baseline.mistake(
+    "concept",
+    "Your baseline is the mean of all other tries, whatever their state; tempting, because it leaves the try itself "
+    "out. But it leaves in how good the state was, and the action is not to be praised for that.",
+)
+def others_of_every_state(worth: Tensor, _states: Tensor) -> Tensor:
+    return worth - (worth.sum() - worth) / (len(worth) - 1)
 
 
 @less_baseline.mistake(
@@ -438,6 +616,10 @@ class Steps(NamedTuple):
         """The right ones."""
         return sum_of_residuals(self.residuals, self.gamma * self.lam * self.going_on)
 
+    def of_environment(self, e: int) -> Steps:
+        """One column alone, [T, 1]."""
+        return Steps(*(column[:, e : e + 1] for column in self[:5]), self.gamma, self.lam)
+
 
 def steps(rng: Generator) -> Steps:
     """Twelve steps of three environments: rewards, values, next values, both kinds of ends, gamma, lambda."""
@@ -453,10 +635,17 @@ def steps(rng: Generator) -> Steps:
 advantages = Check("advantages", minutes=12, inputs=steps, arguments=Steps, tolerance=TOLERANCE)
 
 
+@advantages.property("Every environment should be as if it were alone: what happens in one is nothing to the others.")
+def environments_are_strangers(student: AdvantageFunction, rng: Generator) -> bool:
+    x = steps(rng)
+    alone = [student(*x.of_environment(e)) for e in range(3)]
+    return close(student(*x), torch.cat(alone, dim=1))
+
+
 @advantages.property("With lambda = 0 an advantage should be the residual: r + gamma V(next) - V, and nothing else.")
 def lambda_zero_is_the_residual(student: AdvantageFunction, rng: Generator) -> bool:
     x = steps(rng)
-    return close(student(*x._replace(lam=0.0)), x.residuals)
+    return close(student(*x._replace(lam=1e-9)), x.residuals)  # who divides by it is told so further down
 
 
 @advantages.property("With lambda = 1 advantage plus value should obey the recursion of returns inside an episode.")
@@ -483,6 +672,55 @@ def a_single_step(student: AdvantageFunction, rng: Generator) -> bool:
     reward, value, after = normal(rng, 3, 1, 1).unbind()
     none = torch.zeros(1, 1, dtype=torch.bool)
     return close(student(reward, value, after, none, none, 0.9, 0.7), reward + 0.9 * after - value)
+
+
+@advantages.property(
+    "What is easy to test holds, but the value is still another one. Go through the formula again, term by term."
+)
+def the_formula(student: AdvantageFunction, rng: Generator) -> bool:
+    x = steps(rng)
+    return close(student(*x), x.estimates)
+
+
+@advantages.property(
+    "An episode that ends in the very last row goes wrong; tempting, because that row is often worked out ahead of the "
+    "loop. Its residual has next_values only if the episode was not terminated there, as in every other row."
+)
+def ends_in_the_last_row(student: AdvantageFunction, rng: Generator) -> bool:
+    x = steps(rng)
+    over, cut = (torch.tensor(flags) for flags in zip(*WAYS_TO_END, strict=True))  # one way for each environment
+    ended = x._replace(over=torch.cat([x.over[:-1], over[None]]), cut=torch.cat([x.cut[:-1], cut[None]]))
+    return close(student(*ended), ended.estimates)
+
+
+@advantages.property(
+    "Your advantages get lost in a long record; a cumulative sum with weights (gamma lambda)^t, divided by them in the "
+    "end, is tempting because it needs no loop. After some hundreds of rows such weights are smaller than any number "
+    "that a computer has. From the last row back no power is needed."
+)
+def long_records(student: AdvantageFunction, rng: Generator) -> bool:
+    rewards, values, next_values = normal(rng, 3, WITHOUT_AN_END, 2).unbind()
+    over, cut = torch.from_numpy(rng.random((2, WITHOUT_AN_END, 2)) < 0.02).unbind()
+    x = Steps(rewards, values, next_values, over, cut, 0.5, 0.2)
+    return close(student(*x), x.estimates)
+
+
+@advantages.property(
+    "With gamma = 0 or lambda = 0 an advantage should be one residual, and yours is not; it is tempting to divide by "
+    "one of them somewhere. From the last row back nothing has to be divided."
+)
+def with_zeros(student: AdvantageFunction, rng: Generator) -> bool:
+    x = steps(rng)
+    return all(close(student(*each), each.residuals) for each in (x._replace(gamma=0.0), x._replace(lam=0.0)))
+
+
+@advantages.property(
+    "With whole numbers for rewards, such as cart-pole's 1, 1, 1, your advantages are cut to whole numbers, too; "
+    "tempting, because zeros_like(rewards) has the right shape. It has the rewards' type as well: take that of values."
+)
+def whole_rewards(student: AdvantageFunction, rng: Generator) -> bool:
+    x = steps(rng)._replace(rewards=whole_numbers(rng, ROWS, 3))
+    return survives(lambda: close(student(*x), x.estimates))
 
 
 def sum_of_residuals(residuals: Tensor, decay: Tensor) -> Tensor:
@@ -595,6 +833,25 @@ def forgets_the_baseline(x: Steps) -> Tensor:
 )
 def standardises(x: Steps) -> Tensor:
     return (x.estimates - x.estimates.mean()) / x.estimates.std()
+
+
+@advantages.mistake(
+    "concept",
+    "You take the mean of the batch off; tempting, because a baseline is a mean. V is the baseline here, and it has "
+    "been subtracted already. Who standardizes does that one line later, and V is fitted to advantages plus values.",
+)
+def takes_the_mean_off(x: Steps) -> Tensor:
+    return x.estimates - x.estimates.mean()
+
+
+@advantages.mistake(
+    "indexing",
+    "All your rows hold the same numbers; tempting, because `later *= decay` and `later += residual` look like "
+    "assignments. They change one tensor in place, and a list to which it is appended in every row holds that one "
+    "tensor T times. Make a new one in each row: later = residual + decay * later.",
+)
+def the_same_tensor_in_all_rows(x: Steps) -> Tensor:
+    return the_last_one_everywhere(x.estimates)
 
 
 @advantages.mistake(
@@ -752,6 +1009,30 @@ def statistics_grow(student: Iteration, rng: Generator) -> bool:
     return close(after.mean, x.statistics.including(x.raw_obs()).mean)
 
 
+@one_iteration.property(
+    "What is easy to test holds, but theta or the statistics are still others. Count, mean and deviations should be "
+    "those of `including` the raw observations, once."
+)
+def all_of_the_statistics(student: Iteration, rng: Generator) -> bool:
+    x = between_two_iterations(rng)
+    theta, after = student(*x)
+    raw_obs = x.raw_obs()
+    right = x.statistics.including(raw_obs)
+    of_theta = close(theta, x.update(x.theta, x.statistics.normalise(raw_obs)))
+    return of_theta and after.count == right.count and close(after.deviations, right.deviations)
+
+
+@one_iteration.property(
+    "The first iteration goes wrong, where nothing has been seen yet. It is no exception: statistics of nothing leave "
+    "observations as they are, and policy and update see the same numbers."
+)
+def the_first_iteration(student: Iteration, rng: Generator) -> bool:
+    x = between_two_iterations(rng)._replace(statistics=RunningMoments.empty(3))
+    theta, after = student(*x)
+    raw_obs = x.raw_obs()
+    return close(theta, x.update(x.theta, raw_obs)) and close(after.mean, raw_obs.mean(0))
+
+
 @one_iteration.mistake(
     "order",
     "You renew the statistics before the update; tempting, because fresh ones are better. The update then sees numbers "
@@ -811,6 +1092,17 @@ def includes_normalised_observations(x: Between) -> Result:
 def forgets_what_was_seen(x: Between) -> Result:
     raw_obs = x.raw_obs()
     return x.update(x.theta, x.statistics.normalise(raw_obs)), moments_of(raw_obs)
+
+
+@one_iteration.mistake(
+    "concept",
+    "You include the batch twice; tempting where statistics are renewed both after collecting and after the update. "
+    "Each observation counts once, or the newest ones weigh double.",
+)
+def includes_the_batch_twice(x: Between) -> Result:
+    raw_obs = x.raw_obs()
+    theta = x.update(x.theta, x.statistics.normalise(raw_obs))
+    return theta, x.statistics.including(raw_obs).including(raw_obs)
 
 
 @one_iteration.mistake(

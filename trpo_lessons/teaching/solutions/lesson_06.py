@@ -12,22 +12,22 @@ from trpo_lessons.single_path import RunningMoments
 
 def returns(rewards: Tensor, next_values: Tensor, terminated: Tensor, truncated: Tensor, gamma: float) -> Tensor:
     """The reward and what is to come: nothing after a termination, a value where an episode or the record is cut."""
-    result, future = torch.zeros_like(rewards), next_values[-1]
+    found, future = [], next_values[-1]
     for t in reversed(range(len(rewards))):
         if truncated[t]:
             future = next_values[t]
         if terminated[t]:
             future = torch.zeros_like(future)
         future = rewards[t] + gamma * future
-        result[t] = future
-    return result
+        found.append(future)
+    return torch.stack(found[::-1])
 
 
 def less_baseline(worth: Tensor, states: Tensor) -> Tensor:
     """Each return less the mean of the other returns from the same state."""
-    alike = (states[:, None] == states[None, :]).to(worth)
-    others = alike - torch.eye(len(worth), dtype=worth.dtype)
-    return worth - others @ worth / others.sum(1)
+    alike = (states[:, None] == states[None, :]).double()
+    others = alike - torch.eye(len(worth))
+    return worth - others @ worth.double() / others.sum(1)
 
 
 def advantages(
@@ -40,12 +40,12 @@ def advantages(
     lam: float,
 ) -> Tensor:
     """A_t = residual_t + gamma lam A_{t+1}, from the last row back; the sum stops where an episode ends."""
-    result, later = torch.zeros_like(rewards), torch.zeros_like(rewards[0])
+    found, later = [], torch.zeros_like(values[0])
     for t in reversed(range(len(rewards))):
         residual = rewards[t] + gamma * torch.where(terminated[t], 0.0, next_values[t]) - values[t]
         later = residual + gamma * lam * torch.where(terminated[t] | truncated[t], 0.0, later)
-        result[t] = later
-    return result
+        found.append(later)
+    return torch.stack(found[::-1])
 
 
 def one_iteration(
