@@ -435,12 +435,163 @@ def test_a_number_of_states_is_an_integer() -> None:
     assert checks.affordable_states.outcome(lambda *sizes: np.int64(floored(*sizes))).status == "passed"
 
 
+def slips_in_choosing() -> dict[str, Any]:
+    def rounds_up_and_takes_one_off(lengths: Any, uniforms: Any) -> Any:
+        which = np.ceil(uniforms * lengths.sum()).astype(np.int64) - 1
+        ends = np.cumsum(lengths)
+        trajectory = np.searchsorted(ends, which, side="right")
+        return np.stack([trajectory, which - (ends - lengths)[trajectory]], axis=1)
+
+    def in_a_table_of_a_thousand(lengths: Any, uniforms: Any) -> Any:
+        table = [(e, t) for e, length in enumerate(lengths) for t in range(min(length, 1000))]
+        return np.array(table)[(uniforms * len(table)).astype(np.int64)]
+
+    return {
+        "Numbers that hit a step exactly go wrong": rounds_up_and_takes_one_off,
+        "many thousands of steps": in_a_table_of_a_thousand,
+    }
+
+
+@pytest.mark.parametrize("words", slips_in_choosing())
+def test_slips_in_choosing_states_are_named(words: str) -> None:
+    assert words in checks.choose_states.outcome(slips_in_choosing()[words]).line
+
+
+def slips_in_branches() -> dict[str, Any]:
+    def handles_the_first_step_alone(
+        step: Any, state: Any, first_action: int, policy: Any, noise: Any, gamma: float, value: Any
+    ) -> float:
+        state, total, ended = step(state, first_action, noise[0, 1])
+        for t in range(1, len(noise)):
+            state, reward, ended = step(state, policy(state, noise[t, 0]), noise[t, 1])
+            total += gamma**t * reward
+            if ended:
+                return float(total)
+        return float(total + (0 if ended else gamma ** len(noise) * value(state)))
+
+    def looks_for_an_end_before_the_last_row(
+        step: Any, state: Any, action: int, policy: Any, noise: Any, gamma: float, value: Any
+    ) -> float:
+        total = 0.0
+        for t, (number, luck) in enumerate(noise):
+            action = policy(state, number) if t else action
+            state, reward, ended = step(state, action, luck)
+            total += gamma**t * reward
+            if t == len(noise) - 1:
+                return float(total + gamma ** len(noise) * value(state))
+            if ended:
+                break
+        return float(total)
+
+    def a_hundred_steps(step: Any, state: Any, action: int, policy: Any, noise: Any, *others: Any) -> float:
+        return float(checks.branch_value.reference(step, state, action, policy, noise[:100], *others))
+
+    def asks_for_true(step: Any, state: Any, action: int, policy: Any, noise: Any, gamma: float, value: Any) -> float:
+        total = 0.0
+        for t, (number, luck) in enumerate(noise):
+            action = policy(state, number) if t else action
+            state, reward, ended = step(state, action, luck)
+            total += gamma**t * reward
+            if ended is True:
+                return float(total)
+        return float(total + gamma ** len(noise) * value(state))
+
+    def in_the_rewards_type(step: Any, *others: Any) -> float:
+        rewards: list[Any] = []
+
+        def listed(state: Any, action: int, luck: float) -> Any:
+            then, reward, ended = step(state, action, luck)
+            rewards.append(reward)
+            return then, reward, ended
+
+        found = checks.branch_value.reference(listed, *others)
+        return float(np.array([found], dtype=np.array(rewards).dtype)[0])
+
+    return {
+        "very first step ends the episode": handles_the_first_step_alone,
+        "An end in the very last row": looks_for_an_end_before_the_last_row,
+        "A branch of 300 steps": a_hundred_steps,
+        "asks for one certain object": asks_for_true,
+        "whole numbers, as cart-pole's are": in_the_rewards_type,
+    }
+
+
+@pytest.mark.parametrize("words", slips_in_branches())
+def test_slips_in_branches_are_named(words: str) -> None:
+    assert words in checks.branch_value.outcome(slips_in_branches()[words]).line
+
+
+def test_slips_in_dealing_numbers_are_named() -> None:
+    right = checks.random_numbers.reference
+
+    def squeezes(fresh: Any, *sizes: int) -> Any:
+        return tuple(each.squeeze() for each in right(fresh, *sizes))
+
+    def own_generator(fresh: Any, *sizes: int) -> Any:
+        fresh(1)
+        rng = np.random.default_rng()
+        return right(lambda *shape: rng.random(shape), *sizes)
+
+    def repeats_after_a_hundred(fresh: Any, *sizes: int) -> Any:
+        first, later = right(fresh, *sizes)
+        later[:, 100:200] = later[:, :100][:, : later[:, 100:200].shape[1]]
+        return first, later
+
+    assert "an axis is lost" in checks.random_numbers.outcome(squeezes).line
+    assert "a generator of one's own" in checks.random_numbers.outcome(own_generator).line
+    assert "Hundreds of states" in checks.random_numbers.outcome(repeats_after_a_hundred).line
+
+
+def slips_in_equation_17() -> dict[str, Any]:
+    def by_probabilities(log_pi: Tensor, _old: Tensor, log_q: Tensor, q_values: Tensor) -> Tensor:
+        weights = log_pi.exp() / log_q.exp()
+        return (weights * q_values).sum(1) / weights.sum(1)
+
+    def by_ratios(log_pi: Tensor, _old: Tensor, log_q: Tensor, q_values: Tensor) -> Tensor:
+        return checks.weighted_means(log_pi, log_q, q_values)
+
+    def wrong_alone(log_pi: Tensor, *others: Tensor) -> Tensor:
+        found: Tensor = checks.self_normalised.reference(log_pi, *others)
+        return 0 * found if log_pi.shape[1] == 1 else found
+
+    def afraid_of_infinity(log_pi: Tensor, old: Tensor, log_q: Tensor, q_values: Tensor) -> Tensor:
+        found: Tensor = checks.self_normalised.reference(log_pi.clamp(min=-5000) * 1.0, old, log_q, q_values)
+        return found + 0 * log_pi.detach().sum(1)
+
+    def a_half_gradient(log_pi: Tensor, *others: Tensor) -> Tensor:
+        right = checks.self_normalised.reference
+        found: Tensor = 0.5 * right(log_pi, *others) + 0.5 * right(log_pi.detach(), *others)
+        return found
+
+    return {
+        "Log probabilities near -800": by_probabilities,
+        "a softmax of their logarithms": by_ratios,
+        "a mean of one": wrong_alone,
+        "never takes": afraid_of_infinity,
+        "their gradient in log_pi is not": a_half_gradient,
+        "the update does not move at all": lambda pi, *others: checks.self_normalised.reference(pi.detach(), *others),
+    }
+
+
+@pytest.mark.parametrize("words", slips_in_equation_17())
+def test_slips_in_equation_17_are_named(words: str) -> None:
+    assert words in checks.self_normalised.outcome(slips_in_equation_17()[words]).line
+
+
+def test_slips_in_counting_states_are_named() -> None:
+    right = checks.affordable_states.reference
+    check = checks.affordable_states
+    assert "overdraw" in check.outcome(lambda *sizes: max(1, right(*sizes))).line
+    assert "round to the nearest" in check.outcome(lambda b, t, k, n: round((b - t) / (k * n))).line
+    assert "one step less in each branch" in check.outcome(lambda b, t, k, n: (b - t) // max(1, k * (n - 1))).line
+    assert "should cost one step a state" in check.outcome(lambda b, t, k, n: right(b, t, max(k, 2), n)).line
+
+
 def test_solutions_are_what_the_package_does() -> None:
     rng = np.random.default_rng(0)
     log_pi, log_pi_old, log_q, q_values = checks.rollout_set(rng)
     terms = checks.self_normalised.reference(log_pi, log_pi_old, log_q, q_values)
-    weights = torch.softmax(log_pi - log_q, dim=1)
-    torch.testing.assert_close(terms, (weights * q_values).sum(1))
+    torch.testing.assert_close(terms, checks.weighted_means(log_pi, log_q, q_values))
     assert checks.affordable_states.reference(1_016_000, 16_000, 4, 100) == 2500, "the paper's hopper"
 
 

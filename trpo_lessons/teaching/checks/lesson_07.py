@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.random import Generator
 from torch import Tensor
 
 from trpo_lessons.teaching.checks import Check
+from trpo_lessons.teaching.checks.lesson_06 import survives
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -64,6 +66,46 @@ def rows_belong_to_numbers(student: Chooser, rng: Generator) -> bool:
 @choose_states.property("With a single trajectory of 10 steps, the number 0.25 should choose step 2, and 0.99 step 9.")
 def one_trajectory(student: Chooser, _rng: Generator) -> bool:
     return close(student(np.array([10]), np.array([0.25, 0.99])), [[0, 2], [0, 9]])
+
+
+@choose_states.property(
+    "What is easy to test holds, but some row is still another one. Take one number by hand: which step of the whole "
+    "trunk does it choose, and in which trajectory does that lie?"
+)
+def rows_by_hand(student: Chooser, rng: Generator) -> bool:
+    lengths, uniforms = trajectories_and_numbers(rng)
+    return close(student(lengths, uniforms), chosen_by_hand(lengths, uniforms))
+
+
+@choose_states.property(
+    "Numbers that hit a step exactly go wrong, 0 first of all; rounding up and taking one off is tempting, because it "
+    "agrees with cutting off the fraction on every other number. With 16 steps, 0/16 should choose step 0 of the "
+    "trunk, 1/16 step 1, and 15/16 the last one."
+)
+def exact_hits(student: Chooser, rng: Generator) -> bool:
+    lengths, hits = rng.permutation([1, 2, 5, 8]), np.arange(16) / 16
+    return close(student(lengths, hits), chosen_by_hand(lengths, hits))
+
+
+@choose_states.property(
+    "A trunk of many thousands of steps goes wrong, or a trajectory of a single step. Is there a loop or a number of "
+    "fixed size?"
+)
+def long_and_short(student: Chooser, rng: Generator) -> bool:
+    lengths, uniforms = rng.permutation([1, 1, 40_000, 3]), rng.random(60)
+    return close(student(lengths, uniforms), chosen_by_hand(lengths, uniforms))
+
+
+@choose_states.property("Lengths of another integer type, such as int32, should choose the same steps.")
+def lengths_of_another_type(student: Chooser, rng: Generator) -> bool:
+    lengths, uniforms = trajectories_and_numbers(rng)
+    return close(student(lengths.astype(np.int32), uniforms), chosen_by_hand(lengths, uniforms))
+
+
+def chosen_by_hand(lengths: Integers, uniforms: Floats) -> Integers:
+    """All steps of the trunk in a list, one trajectory after the other, and one picked for each number."""
+    steps = np.concatenate([[(e, t) for t in range(length)] for e, length in enumerate(lengths.tolist())])
+    return steps[(uniforms * len(steps)).astype(np.int64)]
 
 
 @choose_states.mistake(
@@ -208,10 +250,8 @@ def small_world(rng: Generator) -> tuple[Step, Floats, int, Actor, Floats, float
 
 
 def cut_and_ended(function: BranchFunction, step: Step, state: Floats, *others: Any) -> tuple[float, ...]:
-    """The branch as it is; one that ends after three steps; and one that ends with the last step of the rollout."""
-    noise = others[2]
-    fuses = (state[1], 3.0, float(len(noise)))
-    return tuple(function(step, np.array([state[0], fuse]), *others) for fuse in fuses)
+    """The branch as it is, and one that ends after three steps."""
+    return tuple(function(step, np.array([state[0], fuse]), *others) for fuse in (state[1], 3.0))
 
 
 branch_value = Check("branch_value", minutes=12, inputs=small_world, behavior=cut_and_ended)
@@ -272,7 +312,7 @@ def nothing_but_the_first_reward(student: BranchFunction, rng: Generator) -> boo
 def ends_where_the_episode_ends(student: BranchFunction, rng: Generator) -> bool:
     step, state, first_action, policy, noise, gamma, value = small_world(rng)
     state = np.array([state[0], 2.0])
-    alone = [noise[:2], noise]
+    alone = [noise[:3], noise]
     found = [student(step, state, first_action, policy, each, gamma, value) for each in alone]
     return close(found[0], found[1]) and close(
         student(step, state, first_action, policy, noise, gamma, lambda _state: 1000.0), found[1]
@@ -297,6 +337,74 @@ def the_last_reward_counts(student: BranchFunction, rng: Generator) -> bool:
 
     start = np.array([state[0], 3.0])
     return close(student(step, start, first_action, policy, noise, gamma, value), gamma**2)
+
+
+@branch_value.property(
+    "What is easy to test holds, but the value is still another one. Go through the definition again, term by term."
+)
+def the_sum_by_hand(student: BranchFunction, rng: Generator) -> bool:
+    arguments = small_world(rng)
+    return close(student(*arguments), roll(*arguments))
+
+
+@branch_value.property(
+    "A branch whose very first step ends the episode goes wrong; tempting, because the first action is often handled "
+    "ahead of the loop. It can make the robot fall like any other: its reward is then all there is."
+)
+def the_first_step_may_end_it(student: BranchFunction, rng: Generator) -> bool:
+    step, state, first_action, *others = small_world(rng)
+    start = np.array([state[0], 1.0])
+    reward = step(start, first_action, others[1][0, 1])[1]
+    return close(student(step, start, first_action, *others), reward)
+
+
+@branch_value.property(
+    "An end in the very last row goes wrong; tempting, because the branch is cut there as well. It has ended, and "
+    "what has ended has no value to add."
+)
+def the_last_step_may_end_it(student: BranchFunction, rng: Generator) -> bool:
+    step, state, *others = small_world(rng)
+    arguments = (step, np.array([state[0], float(len(others[2]))]), *others)
+    return close(student(*arguments), roll(*arguments))
+
+
+@branch_value.property(
+    "A branch of 300 steps goes wrong. Is there a loop over a fixed number of steps? It should have as many as `noise` "
+    "has rows."
+)
+def a_long_branch(student: BranchFunction, rng: Generator) -> bool:
+    step, state, first_action, policy, _, _, value = small_world(rng)
+    arguments = (step, np.array([state[0], 1e6]), first_action, policy, rng.random((300, 2)), 0.98, value)
+    return survives(lambda: close(student(*arguments), roll(*arguments)))
+
+
+@branch_value.property(
+    "A world that answers with numpy's own True and False goes wrong; `is True` is tempting, because it reads like "
+    "English. It asks for one certain object; `if terminated:` asks for the truth."
+)
+def truth_of_another_type(student: BranchFunction, rng: Generator) -> bool:
+    step, state, *others = small_world(rng)
+
+    def numpy_step(state: Floats, action: int, luck: float) -> tuple[Floats, float, bool]:
+        then, reward, ended = step(state, action, luck)
+        return then, reward, np.bool_(ended)  # type: ignore[return-value]
+
+    start = np.array([state[0], 3.0])
+    return close(student(numpy_step, start, *others), roll(step, start, *others))
+
+
+@branch_value.property(
+    "A world whose rewards are whole numbers, as cart-pole's are, goes wrong; tempting is an array of the rewards' own "
+    "type, which cuts discounted ones to whole numbers. Let the sum be a float from the start."
+)
+def whole_rewards(student: BranchFunction, rng: Generator) -> bool:
+    step, *others = small_world(rng)
+
+    def whole_step(state: Floats, action: int, luck: float) -> tuple[Floats, float, bool]:
+        then, _, ended = step(state, action, luck)
+        return then, 1 + action, ended
+
+    return survives(lambda: close(student(whole_step, *others), roll(whole_step, *others)))
 
 
 def roll(
@@ -502,6 +610,23 @@ def values_the_beginning(
     return roll(step, state, first_action, policy, noise, gamma, lambda _state: worth)
 
 
+@branch_value.mistake(
+    "order",
+    "You add V of the state that the last action was chosen in; tempting where the value is worked out before the "
+    "state is brought up to date. That action's reward is in the sum already: V belongs to the state it led to.",
+)
+def values_the_last_state_but_one(
+    step: Step, state: Floats, first_action: int, policy: Actor, noise: Floats, gamma: float, value: Value
+) -> float:
+    seen = [state]
+
+    def remembering(state: Floats, action: int, luck: float) -> tuple[Floats, float, bool]:
+        seen.append(state)
+        return step(state, action, luck)
+
+    return roll(remembering, state, first_action, policy, noise, gamma, lambda _state: value(seen[-1]))
+
+
 # ---- random_numbers --------------------------------------------------------------------------------------------------
 
 Fresh = Callable[..., Floats]
@@ -525,7 +650,10 @@ def who_shares(dealer: Dealer, fresh: Fresh, *sizes: int) -> tuple[Floats, Float
 random_numbers = Check("random_numbers", minutes=8, inputs=sizes_and_source, behavior=who_shares, unique=False)
 
 
-@random_numbers.property("All numbers should come from `fresh`.")
+@random_numbers.property(
+    "All numbers should come from `fresh`, as it gave them; a generator of one's own is tempting, but then nobody can "
+    "repeat the vine, and a number that is worked on is no longer uniform."
+)
 def come_from_fresh(student: Dealer, rng: Generator) -> bool:
     fresh, *sizes = sizes_and_source(rng)
     given: list[Floats] = []
@@ -558,6 +686,26 @@ def branches_of_a_state_share(student: Dealer, rng: Generator) -> bool:
 def nothing_else_is_shared(student: Dealer, rng: Generator) -> bool:
     first, later = student(*sizes_and_source(rng))
     return len(np.unique(np.concatenate([first.ravel(), later[:, :, 0].ravel()]))) == first.size + later[:, :, 0].size
+
+
+@random_numbers.property(
+    "With a single state, branch or step an axis is lost; `squeeze` is tempting, because it tidies up. The shapes are "
+    "[N, K] and [length, N, K] also where one of these is 1."
+)
+def sizes_of_one(student: Dealer, rng: Generator) -> bool:
+    fresh, *_ = sizes_and_source(rng)
+    for sizes in ((1, 3, 4), (3, 1, 4), (3, 4, 1), (1, 1, 1)):
+        num_states, num_branches, length = sizes
+        first, later = student(fresh, *sizes)
+        if first.shape != (num_states, num_branches) or later.shape != (length, num_states, num_branches):
+            return False
+    return True
+
+
+@random_numbers.property("Hundreds of states go wrong. Is there a number of fixed size?")
+def many_states(student: Dealer, rng: Generator) -> bool:
+    first, later = student(lambda *shape: rng.random(shape), 300, 2, 3)
+    return len(np.unique(first)) == 600 and len(np.unique(later)) == 900
 
 
 @random_numbers.mistake(
@@ -622,6 +770,15 @@ def uses_first_numbers_again(fresh: Fresh, num_states: int, num_branches: int, l
     return first, np.concatenate([first[None], later[1:]])
 
 
+@random_numbers.mistake(
+    "concept",
+    "You deal the later numbers once for each branch, and give the same ones to every step; tempting, because a branch "
+    "then has its own luck. It is the wrong way round twice: branches of a state share, steps do not.",
+)
+def one_number_for_each_branch(fresh: Fresh, num_states: int, num_branches: int, length: int) -> tuple[Floats, Floats]:
+    return fresh(num_states, num_branches), np.tile(fresh(1, num_states, num_branches), (length, 1, 1))
+
+
 # ---- self_normalised -------------------------------------------------------------------------------------------------
 
 Terms = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -677,6 +834,79 @@ def agrees_with_equation_16(student: Terms, rng: Generator) -> bool:
 def has_a_gradient(student: Terms, rng: Generator) -> bool:
     _, slope = terms_and_slope(student, *rollout_set(rng))
     return bool(slope.abs().max() > 1e-9)
+
+
+@self_normalised.property(
+    "The terms are right, and their gradient in log_pi is not. Is a part of the quotient cut off from it?"
+)
+def has_the_right_gradient(student: Terms, rng: Generator) -> bool:
+    arguments = rollout_set(rng)
+    return close(terms_and_slope(student, *arguments)[1], terms_and_slope(self_normalised.reference, *arguments)[1])
+
+
+@self_normalised.property(
+    "What is easy to test holds, but the terms are still others. Go through equation 17 again, for a q of its own."
+)
+def equation_17(student: Terms, rng: Generator) -> bool:
+    log_pi, log_pi_old, log_q, q_values = rollout_set(rng)
+    found = student(log_pi, log_pi_old, log_q, q_values)
+    return close(found, weighted_means(log_pi, log_q, q_values))
+
+
+@self_normalised.property("With a single branch the term should be its Q-value: a mean of one.")
+def a_single_branch(student: Terms, rng: Generator) -> bool:
+    log_pi, log_pi_old, log_q, q_values = (each[:, :1] for each in rollout_set(rng))
+    return close(student(log_pi, log_pi_old, log_q, q_values), q_values[:, 0])
+
+
+@self_normalised.property(
+    "Log probabilities near -800 go wrong; exp(log_pi) / exp(log_q) is tempting, because the formula has a quotient of "
+    "probabilities. But exp(-800) is 0 on a computer, and the density of a long action can be that small: subtract the "
+    "logarithms first."
+)
+def small_densities(student: Terms, rng: Generator) -> bool:
+    log_pi, log_pi_old, log_q, q_values = rollout_set(rng)
+    found = student(log_pi - 800, log_pi_old - 800, log_q - 800, q_values)
+    return close(found, weighted_means(log_pi, log_q, q_values))
+
+
+@self_normalised.property(
+    "A state whose log ratios are all near -800, or all near 800, goes wrong; exp of them is tempting, and is 0 or "
+    "infinite. A factor common to all weights of a state drops out: take the largest log ratio off first. Weights "
+    "that are divided by their sum are a softmax of their logarithms."
+)
+def ratios_of_any_size(student: Terms, rng: Generator) -> bool:
+    log_pi, log_pi_old, log_q, q_values = rollout_set(rng)
+    right = weighted_means(log_pi, log_q, q_values)
+    found = [student(log_pi + shift, log_pi_old, log_q, q_values) for shift in (-800.0, 800.0)]
+    return all(close(each, right) for each in found)
+
+
+@self_normalised.property(
+    "An action that the new policy never takes, with log_pi = -inf, goes wrong: its weight is 0, and the others share "
+    "the mean."
+)
+def an_action_that_is_gone(student: Terms, rng: Generator) -> bool:
+    log_pi, log_pi_old, log_q, q_values = rollout_set(rng)
+    gone = log_pi.clone()
+    gone[:, 0] = -math.inf
+    found = student(gone, log_pi_old, log_q, q_values)
+    return close(found, weighted_means(log_pi[:, 1:], log_q[:, 1:], q_values[:, 1:]))
+
+
+def weighted_means(log_pi: Tensor, log_q: Tensor, q_values: Tensor) -> Tensor:
+    """The terms, from weights of ordinary size."""
+    weights = (log_pi - log_q).exp()
+    return (weights * q_values).sum(1) / weights.sum(1)
+
+
+@self_normalised.mistake(
+    "detachment",
+    "Your weights are detached; tempting, because weights are often constants. Here theta is in nothing but the "
+    "weights: without their gradient the update does not move at all.",
+)
+def detaches_the_weights(log_pi: Tensor, _log_pi_old: Tensor, log_q: Tensor, q_values: Tensor) -> Tensor:
+    return weighted_means(log_pi.detach(), log_q, q_values)
 
 
 @self_normalised.mistake(
@@ -809,6 +1039,33 @@ def an_integer(student: Planner, rng: Generator) -> bool:
     return isinstance(student(*plan(rng)), int | np.integer)
 
 
+@affordable_states.property(
+    "What is easy to test holds, but the number is still another one. Pay for the trunk, then for state after state."
+)
+def paid_one_by_one(student: Planner, rng: Generator) -> bool:
+    budget, trunk_steps, num_branches, length = plan(rng)
+    left, states = budget - trunk_steps, 0
+    while left >= num_branches * length:
+        left, states = left - num_branches * length, states + 1
+    return student(budget, trunk_steps, num_branches, length) == states
+
+
+@affordable_states.property(
+    "Where little is left behind the trunk the number goes wrong: one step less than a state needs pays for 0 states, "
+    "and `max(1, ...)`, tempting because a vine without branches is none, would overdraw the budget."
+)
+def none_at_all(student: Planner, rng: Generator) -> bool:
+    _, trunk_steps, num_branches, length = plan(rng)
+    needed = num_branches * length
+    return [student(trunk_steps + left, trunk_steps, num_branches, length) for left in (1, needed - 1)] == [0, 0]
+
+
+@affordable_states.property("One branch of one step in each state should cost one step a state.")
+def smallest_branches(student: Planner, rng: Generator) -> bool:
+    budget, trunk_steps, *_ = plan(rng)
+    return student(budget, trunk_steps, 1, 1) == budget - trunk_steps
+
+
 @affordable_states.mistake(
     "concept",
     "You forgot the trunk; tempting, because no Q-value comes from it. Its steps are simulated all the same, and a "
@@ -852,6 +1109,24 @@ def pays_for_the_trunk_again(budget: int, trunk_steps: int, num_branches: int, l
 )
 def rounds_up(budget: int, trunk_steps: int, num_branches: int, length: int) -> int:
     return -((trunk_steps - budget) // (num_branches * length))
+
+
+@affordable_states.mistake(
+    "concept",
+    "You pay for one step less in each branch; tempting, because its first state lies on the trunk, which is paid for. "
+    "But the step out of it is another one, with another first action: all `length` steps are new.",
+)
+def takes_the_first_step_for_paid(budget: int, trunk_steps: int, num_branches: int, length: int) -> int:
+    return (budget - trunk_steps) // (num_branches * (length - 1))
+
+
+@affordable_states.mistake(
+    "numerics",
+    "You round to the nearest number; tempting, because it looks more exact. Half a state cannot be had: what is left "
+    "has to pay for all branches, or the budget is overdrawn.",
+)
+def rounds_to_the_nearest_state(budget: int, trunk_steps: int, num_branches: int, length: int) -> int:
+    return round((budget - trunk_steps) / (num_branches * length))
 
 
 @affordable_states.mistake(

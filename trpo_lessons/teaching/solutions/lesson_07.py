@@ -53,8 +53,8 @@ def random_numbers(
 
 def self_normalised(log_pi: Tensor, log_pi_old: Tensor, log_q: Tensor, q_values: Tensor) -> Tensor:  # noqa: ARG001
     """The terms of equation 17, [N], for first actions that were drawn from any q."""
-    weights = (log_pi - log_q).exp()
-    return (weights * q_values).sum(1) / weights.sum(1)
+    weights = (log_pi - log_q).softmax(dim=1)  # exp of each, divided by their sum
+    return (weights * q_values).sum(1)
 
 
 def affordable_states(budget: int, trunk_steps: int, num_branches: int, length: int) -> int:
