@@ -180,7 +180,8 @@ def a_limit_in_the_last_row_is_one_cut(student: ReturnsFunction, rng: Generator)
 )
 def one_row(student: ReturnsFunction, rng: Generator) -> bool:
     whole = record(rng)
-    alone = Record(*(column[-1:] for column in whole[:4]), whole.gamma)
+    rewards, next_values, over, cut = (column[-1:] for column in whole[:4])
+    alone = Record(rewards, next_values, over, cut, whole.gamma)
     rows = [ended_in_the_last_row(alone, ends) for ends in ((False, False), *WAYS_TO_END)]
     return all(close(student(*x), by_the_definition(x)) for x in rows)
 
@@ -618,7 +619,8 @@ class Steps(NamedTuple):
 
     def of_environment(self, e: int) -> Steps:
         """One column alone, [T, 1]."""
-        return Steps(*(column[:, e : e + 1] for column in self[:5]), self.gamma, self.lam)
+        rewards, values, next_values, over, cut = (column[:, e : e + 1] for column in self[:5])
+        return Steps(rewards, values, next_values, over, cut, self.gamma, self.lam)
 
 
 def steps(rng: Generator) -> Steps:

@@ -352,10 +352,10 @@ def the_sum_by_hand(student: BranchFunction, rng: Generator) -> bool:
     "ahead of the loop. It can make the robot fall like any other: its reward is then all there is."
 )
 def the_first_step_may_end_it(student: BranchFunction, rng: Generator) -> bool:
-    step, state, first_action, *others = small_world(rng)
+    step, state, first_action, policy, noise, gamma, value = small_world(rng)
     start = np.array([state[0], 1.0])
-    reward = step(start, first_action, others[1][0, 1])[1]
-    return close(student(step, start, first_action, *others), reward)
+    reward = step(start, first_action, noise[0, 1])[1]
+    return close(student(step, start, first_action, policy, noise, gamma, value), reward)
 
 
 @branch_value.property(
@@ -363,8 +363,9 @@ def the_first_step_may_end_it(student: BranchFunction, rng: Generator) -> bool:
     "what has ended has no value to add."
 )
 def the_last_step_may_end_it(student: BranchFunction, rng: Generator) -> bool:
-    step, state, *others = small_world(rng)
-    arguments = (step, np.array([state[0], float(len(others[2]))]), *others)
+    step, state, first_action, policy, noise, gamma, value = small_world(rng)
+    start = np.array([state[0], float(len(noise))])
+    arguments = (step, start, first_action, policy, noise, gamma, value)
     return close(student(*arguments), roll(*arguments))
 
 
@@ -383,14 +384,14 @@ def a_long_branch(student: BranchFunction, rng: Generator) -> bool:
     "English. It asks for one certain object; `if terminated:` asks for the truth."
 )
 def truth_of_another_type(student: BranchFunction, rng: Generator) -> bool:
-    step, state, *others = small_world(rng)
+    step, state, first_action, policy, noise, gamma, value = small_world(rng)
 
     def numpy_step(state: Floats, action: int, luck: float) -> tuple[Floats, float, bool]:
         then, reward, ended = step(state, action, luck)
         return then, reward, np.bool_(ended)  # type: ignore[return-value]
 
-    start = np.array([state[0], 3.0])
-    return close(student(numpy_step, start, *others), roll(step, start, *others))
+    others = (np.array([state[0], 3.0]), first_action, policy, noise, gamma, value)
+    return close(student(numpy_step, *others), roll(step, *others))
 
 
 @branch_value.property(
@@ -398,13 +399,14 @@ def truth_of_another_type(student: BranchFunction, rng: Generator) -> bool:
     "type, which cuts discounted ones to whole numbers. Let the sum be a float from the start."
 )
 def whole_rewards(student: BranchFunction, rng: Generator) -> bool:
-    step, *others = small_world(rng)
+    step, state, first_action, policy, noise, gamma, value = small_world(rng)
 
     def whole_step(state: Floats, action: int, luck: float) -> tuple[Floats, float, bool]:
         then, _, ended = step(state, action, luck)
         return then, 1 + action, ended
 
-    return survives(lambda: close(student(whole_step, *others), roll(whole_step, *others)))
+    arguments = (whole_step, state, first_action, policy, noise, gamma, value)
+    return survives(lambda: close(student(*arguments), roll(*arguments)))
 
 
 def roll(
