@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from html import escape
 from typing import Any
 
 from IPython.display import display
@@ -20,6 +21,7 @@ from trpo_lessons.viewing.style import (
     SKY,
     STYLE,
     VERMILION,
+    in_a_row,
     new_figure,
     png,
     shown_width,
@@ -37,8 +39,11 @@ __all__ = [
     "STYLE",
     "VERMILION",
     "LivePicture",
+    "display_panels",
     "display_png",
     "figure",
+    "img",
+    "in_a_row",
     "new_figure",
     "png",
     "shown_width",
@@ -47,19 +52,45 @@ __all__ = [
 
 
 def display_png(picture: bytes, alt: str) -> None:
-    """Show PNG bytes in a notebook.
+    """Show PNG bytes in a notebook, with alternative text. Raises ValueError if `alt` is empty.
 
-    The alternative text goes where nbconvert looks for it, so that it reaches HTML pages, and into the plain-text form
-    of the output, which nbval compares: a picture whose description changes turns validation red.
+    JupyterLab and nbconvert give a PNG output no alternative text, wherever it is stored; an HTML output they show as
+    it is. So the picture is an HTML ``<img>`` there. The PNG stays beside it for what cannot show HTML, such as LaTeX.
+    The plain-text form is compared by nbval: a picture whose description changes turns validation red.
     """
     data, metadata = _output(picture, alt)
     display(data, raw=True, metadata=metadata)  # type: ignore[no-untyped-call]
 
 
-def _output(picture: bytes, alt: str) -> tuple[dict[str, str], dict[str, Any]]:
+def img(picture: bytes, alt: str) -> str:
+    """PNG bytes as HTML, shown in their own size or as wide as the page. Raises ValueError if `alt` is empty."""
     if not alt.strip():
         raise ValueError("a picture needs alternative text: say what it shows, for a reader who cannot see it")
-    data = {"image/png": base64.b64encode(picture).decode(), "text/plain": f"Picture: {alt}"}
+    source = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+    layout = f'width="{shown_width(picture)}" style="max-width:100%;height:auto"'
+    return f'<img alt="{escape(alt)}" {layout} src="{source}">'
+
+
+def display_panels(title: str, panels: Sequence[tuple[bytes, str]]) -> None:
+    """Show several pictures, each with its alternative text, side by side as far as the page is wide enough.
+
+    None is made smaller than it can be read: on a narrow page they stand below one another. The PNG output is all of
+    them in one row.
+    """
+    alone = "flex:1 1 400px;min-width:0"
+    images = [
+        f'<div style="{alone};max-width:{shown_width(picture)}px">{img(picture, alt)}</div>' for picture, alt in panels
+    ]
+    html = f'<div role="group" aria-label="{escape(title)}" style="display:flex;flex-wrap:wrap">{"".join(images)}</div>'
+    data, metadata = _output(
+        in_a_row([picture for picture, _ in panels]), f"{title} {' '.join(alt for _, alt in panels)}"
+    )
+    display(data | {"text/html": html}, raw=True, metadata=metadata)  # type: ignore[no-untyped-call]
+
+
+def _output(picture: bytes, alt: str) -> tuple[dict[str, str], dict[str, Any]]:
+    html = img(picture, alt)
+    data = {"text/html": html, "image/png": base64.b64encode(picture).decode(), "text/plain": f"Picture: {alt}"}
     return data, {"image/png": {"alt": alt, "width": shown_width(picture)}}
 
 

@@ -16,7 +16,6 @@ turns the notebook red; `static` leaves a picture of several settings for reader
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -101,6 +100,7 @@ def _common(label: str, label_width: str) -> dict[str, Any]:
 
 # Read by screen readers, seen by nobody.
 HIDDEN = "position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)"
+PANEL_WIDTH = 4.6  # inches of one picture of `Explorer.static`
 Control = Slider | Stops | Choice
 Numbers = TypeVar("Numbers")
 
@@ -163,7 +163,7 @@ class Explorer(Generic[Numbers]):
         with pictures.style():
             figure = pictures.new_figure(*self.size)
             self.draw(numbers, figure)
-            return View(self.facts(numbers), pictures.png(figure), self.alt(numbers))
+            return View(self.facts(numbers), pictures.png(figure, small=False), self.alt(numbers))
 
     def set(self, **settings: Any) -> None:
         """Move the controls as a reader would, and print the facts that are then shown.
@@ -184,26 +184,28 @@ class Explorer(Generic[Numbers]):
         print(self._facts_text)
 
     def static(self, *panels: dict[str, Any]) -> None:
-        """Show one picture with a panel for each of the given settings, and print the facts of each.
+        """Show one picture for each of the given settings, and print the facts of each.
 
-        A control that a panel does not name stands at its start. The picture is a PNG with alternative text, for
-        readers without a kernel, HTML pages and print.
+        A control that a setting does not name stands at its start. The pictures stay in the file, for readers without
+        a kernel, HTML pages and print. Side by side or below one another: as the page is wide.
         """
         start = {name: control.start for name, control in self.controls.items()}
         settings = [start | panel for panel in panels]
         numbers = [self.compute(**setting) for setting in settings]
         captions = [self._caption(panel) for panel in panels]
-        width, height = 4.6 * len(panels), 4.6 * self.size[1] / self.size[0] + 0.4
+        size = PANEL_WIDTH, max(PANEL_WIDTH * self.size[1] / self.size[0] + 0.4, 3.4)
         with pictures.style():
-            figure = pictures.new_figure(width, max(height, 3.4))
-            parts = figure.subfigures(1, len(panels), squeeze=False)[0]
-            for part, panel, caption in zip(parts, numbers, captions, strict=True):
-                self.draw(panel, part)
-                part.suptitle(caption)
-            descriptions = [f"{caption}: {self.alt(panel)}" for caption, panel in zip(captions, numbers, strict=True)]
-            pictures.display_png(pictures.png(figure), f"{self.title} {' '.join(descriptions)}")
+            drawn = [self._panel(panel, caption, size) for panel, caption in zip(numbers, captions, strict=True)]
+        alts = [f"{caption}: {self.alt(panel)}" for caption, panel in zip(captions, numbers, strict=True)]
+        pictures.display_panels(self.title, list(zip(drawn, alts, strict=True)))
         for caption, panel in zip(captions, numbers, strict=True):
             print(f"{caption}\n  " + self.facts(panel).replace("\n", "\n  "))
+
+    def _panel(self, numbers: Numbers, caption: str, size: tuple[float, float]) -> bytes:
+        figure = pictures.new_figure(*size)
+        self.draw(numbers, figure)
+        figure.suptitle(caption)
+        return pictures.png(figure)
 
     def _caption(self, panel: dict[str, Any]) -> str:
         return ", ".join(f"{self.controls[name].label} = {_short(value)}" for name, value in panel.items())
@@ -226,9 +228,7 @@ class Explorer(Generic[Numbers]):
         status = 'role="status" aria-live="polite" aria-atomic="true"'
         self.facts_area.value = f'<div {status} style="line-height:1.5">{announced}</div>'
         # Nor has its Image alternative text; an <img> of our own has.
-        source = f"data:image/png;base64,{base64.b64encode(view.picture).decode()}"
-        layout = f'width="{pictures.shown_width(view.picture)}" style="max-width:100%;height:auto"'
-        self.picture_area.value = f'<img alt="{escape(view.alt)}" {layout} src="{source}">'
+        self.picture_area.value = pictures.img(view.picture, view.alt)
 
     def _places(self) -> str:
         places = {control.label: _short(self.sliders[name].value) for name, control in self.controls.items()}
