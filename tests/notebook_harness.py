@@ -21,6 +21,7 @@ broken, its widget hidden or its data sabotaged. Then the lesson's names are bou
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -36,9 +37,11 @@ from xml.etree import ElementTree
 
 import nbformat
 import pytest
+from bs4 import BeautifulSoup
 from nbformat import NotebookNode
 from nbval.plugin import NbCellError, find_comment_markers, find_metadata_tags
 
+SANITIZER = Path(__file__).parent.parent / "notebooks" / "nbval.cfg"
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 COMPARED_TEXT = ("text/plain", "text/html", "text/markdown", "text/latex")
@@ -49,6 +52,10 @@ UNSTABLE = {
 }
 # A decimal number; a version such as 0.1.0 is none.
 DECIMAL = re.compile(r"(?<![\w.])(\d*\.\d+)(?![\d]|\.\d)")
+# What nbval leaves out before it compares (notebooks/nbval.cfg): a picture's bytes.
+PICTURE_BYTES = re.compile(r"data:image/png;base64,[A-Za-z0-9+/=]+")
+# Longer drawing than this is in the reader's way: it stands in a collapsed cell, or in the package.
+DRAWING_LINES = 10
 # Where a cell moves the controls of the explorer above it: `explorer.set(...)` or `slider.value = ...`.
 MOVES_CONTROLS = re.compile(r"\.set\(|\.value\s*=[^=]")
 
@@ -108,6 +115,8 @@ def _cell_faults(cells: list[NotebookNode], number: int) -> Iterator[str]:
             yield "skips comparison without a skip_reason in its metadata"
         if following is None or is_skipped(following) or not lesson.get("sabotage"):
             yield "skips comparison, so it needs a sabotage in its metadata, and a next cell that would notice it"
+    yield from filter(None, (picture_fault(output.get("data", {})) for output in cell.outputs))
+    yield from code_faults(cell)
     moved = following is not None and MOVES_CONTROLS.search(following.source) and "stdout" in kinds(following.outputs)
     if shows_widget(cell) and not moved:
         yield "shows a widget, so the next code cell must move its controls and print the facts"
@@ -116,7 +125,39 @@ def _cell_faults(cells: list[NotebookNode], number: int) -> Iterator[str]:
 def _texts(cell: NotebookNode) -> Iterator[str]:
     for output in cell.outputs:
         yield from (output.text,) if output.output_type == "stream" else ()
-        yield from (text for mime, text in output.get("data", {}).items() if mime in COMPARED_TEXT)
+        data = output.get("data", {})
+        yield from (PICTURE_BYTES.sub("PICTURE", data[mime]) for mime in COMPARED_TEXT if mime in data)
+
+
+def picture_fault(data: dict[str, Any]) -> str | None:
+    """Why a picture's alternative text does not reach the page; None if it does, or if this is no picture."""
+    if "image/png" not in data:
+        return None
+    images = BeautifulSoup(data.get("text/html", ""), "html.parser").find_all("img")
+    if not images:
+        return "shows a picture that is no HTML <img>, so its alternative text does not reach the page"
+    missing = [image for image in images if not str(image.get("alt", "")).strip()]
+    return "shows a picture without alternative text" if missing else None
+
+
+def code_faults(cell: NotebookNode) -> Iterator[str]:
+    """Whether drawing is in the reader's way, and whether what is collapsed only draws."""
+    try:
+        tree = ast.parse(cell.source)
+    except SyntaxError:  # a line of IPython's own
+        return
+    blocks = [node for node in ast.walk(tree) if isinstance(node, ast.With) and "figure(" in ast.unparse(node.items[0])]
+    lines = sum((block.end_lineno or 0) - block.lineno + 1 for block in blocks)
+    if not cell.metadata.get("jupyter", {}).get("source_hidden"):
+        if lines > DRAWING_LINES:
+            yield f"{lines} lines of drawing: collapse it, in a cell of its own"
+        return
+    if not lines:
+        yield "is collapsed and draws nothing"
+    for node in ast.walk(tree):
+        called = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+        if called in ("verdict", "print") or isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Assert):
+            yield f"is collapsed, so {called or 'what it defines or asserts'} belongs into a cell that can be seen"
 
 
 # ---- strict nbval ----------------------------------------------------------------------------------------------------
@@ -146,6 +187,7 @@ def _nbval(path: Path, scratch: Path, variables: dict[str, str]) -> dict[int, st
     plugins = ["-p", "nbval.plugin", "-p", Path(__file__).stem, "-p", "no:cacheprovider"]
     command = [sys.executable, "-m", "pytest", *plugins]
     command += ["--nbval", "--nbval-cell-timeout=300", "--nbval-kernel-startup-timeout=300", "--color=no"]
+    command += [f"--nbval-sanitize-with={SANITIZER}"]
     command += ["-c", os.devnull, f"--rootdir={path.parent}", f"--junitxml={report}", str(path)]
     # A reader's own IPython settings and the outer pytest's options would change what the cells print.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
@@ -227,10 +269,12 @@ def _change_digit(cell: NotebookNode, draw: random.Random) -> tuple[str, str]:
     places: list[tuple[Any, str]] = []
     for output in outputs:
         holder = output if output.output_type == "stream" else output.get("data", {})
-        places += [(holder, key) for key in ("text", *COMPARED_TEXT) if re.search(r"\d", holder.get(key, ""))]
+        compared = [(key, PICTURE_BYTES.sub("", holder.get(key, ""))) for key in ("text", *COMPARED_TEXT)]
+        places += [(holder, key) for key, text in compared if re.search(r"\d", text)]
     holder, key = draw.choice(places)
-    text: str = holder[key]
-    at = draw.choice([match.start() for match in re.finditer(r"\d", text)])
+    text = str(holder[key])
+    left_out = [at for match in PICTURE_BYTES.finditer(text) for at in range(*match.span())]
+    at = draw.choice(sorted({match.start() for match in re.finditer(r"\d", text)} - set(left_out)))
     digit = str((int(text[at]) + draw.randint(1, 9)) % 10)
     holder[key] = text[:at] + digit + text[at + 1 :]
     return json.dumps(outputs), f"{text[at]} to {digit}"

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from bs4 import BeautifulSoup
 from nbclient import NotebookClient
+from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from notebook_harness import BREAK_CALLBACKS, NOTEBOOKS, code_cells, plan_canaries, run_strict, static_faults, validate
@@ -38,6 +40,14 @@ def test_no_code_line_of_a_lesson_is_cut_in_a_window_of_1280_pixels(lesson: Path
     assert [line for line in lines if len(line) > 104] == []
 
 
+def test_every_picture_of_an_exported_lesson_has_its_alternative_text(lesson: Path) -> None:
+    """With the template that nbconvert takes if it is told nothing; it writes a sentence of its own where none is."""
+    html, _ = HTMLExporter().from_filename(str(lesson))
+    alts = [str(image.get("alt", "")) for image in BeautifulSoup(html, "html.parser").find_all("img")]
+    assert len(alts) >= 4
+    assert [alt for alt in alts if len(alt.split()) < 5 or alt.startswith("No description")] == []
+
+
 def test_lesson_runs_to_its_stored_outputs(lesson: Path, run: str, tmp_path: Path) -> None:
     """Once, and damage done to it on the way is noticed; `make test-lesson` does it twice."""
     results, unnoticed = validate(lesson, tmp_path)
@@ -59,8 +69,11 @@ MOVED = "slider.value = 3\nprint(area.value)"
 LIVE = "# NBVAL_IGNORE_OUTPUT\ndraws = [random.random() for _ in range(5)]\nprint(draws)"
 NOTICED = "print('all five drawn:', min(draws) > 0)"
 PICTURE = """
+import base64
 from IPython.display import display
-display({"image/png": "aGVsbG8=", "text/plain": "Picture: 12 dots"}, raw=True)
+png = base64.b64encode(random.randbytes(99)).decode()
+html = f'<img alt="12 dots" src="data:image/png;base64,{png}">'
+display({"image/png": png, "text/html": html, "text/plain": "Picture: 12 dots"}, raw=True)
 """
 REASON = {"skip_reason": "Random numbers without a seed differ every time.", "sabotage": "draws = [0.0] * 5"}
 
@@ -101,7 +114,8 @@ def test_a_damaged_file_turns_red_where_the_damage_is(good: NotebookNode, tmp_pa
     cells = code_cells(notebook)
     cells[0].source = BREAK_CALLBACKS + cells[0].source
     cells[4].outputs[0].text = cells[4].outputs[0].text.replace("five", "six")
-    cells[5].outputs[0].data["text/plain"] = "Picture: 13 dots"
+    html = cells[5].outputs[0].data["text/html"]
+    cells[5].outputs[0].data["text/html"] = html.replace("12 dots", "13 dots")
     cells[6].outputs = []
     results = run_strict(save(notebook, tmp_path), tmp_path)
     assert {number for number, reason in results.items() if reason} == {2, 4, 5, 6}
@@ -161,6 +175,12 @@ def test_a_lesson_that_cannot_notice_damage_is_reported(tmp_path: Path) -> None:
     ]
 
 
+def test_a_collapsed_drawing_is_no_fault(good: NotebookNode) -> None:
+    notebook = nbformat.from_dict(good)
+    hides(DRAWS)(code_cells(notebook))
+    assert static_faults(notebook) == []
+
+
 def stderr(cells: list[NotebookNode]) -> None:
     cells[0].outputs = [new_output("stream", name="stderr", text="careful")]
 
@@ -177,6 +197,30 @@ def test_text_that_every_machine_prints_may_be_stored(good: NotebookNode, text: 
     notebook = nbformat.from_dict(good)
     prints(text)(code_cells(notebook))
     assert static_faults(notebook) == []
+
+
+def undescribed(cells: list[NotebookNode]) -> None:
+    data = cells[5].outputs[0].data
+    data["text/html"] = data["text/html"].replace("12 dots", " ")
+
+
+def described_where_nobody_reads_it(cells: list[NotebookNode]) -> None:
+    del cells[5].outputs[0].data["text/html"]
+    cells[5].outputs[0].metadata["image/png"] = {"alt": "12 dots"}
+
+
+DRAWS = "with pictures.figure('Dots.') as figure:\n" + "    figure.text(0, 0, '.')\n" * 10
+
+
+def draws_at_length(cells: list[NotebookNode]) -> None:
+    cells[6].source = DRAWS
+
+
+def hides(source: str) -> Callable[[list[NotebookNode]], None]:
+    def damage(cells: list[NotebookNode]) -> None:
+        cells[6].source, cells[6].metadata["jupyter"] = source, {"source_hidden": True}
+
+    return damage
 
 
 def never_run(cells: list[NotebookNode]) -> None:
@@ -219,6 +263,12 @@ def unmoved(cells: list[NotebookNode]) -> None:
         (without_reason, "cell 3: skips comparison without a skip_reason in its metadata"),
         (without_sabotage, "cell 3: skips comparison, so it needs a sabotage in its metadata, and a next cell that"),
         (skips_two, "2 of 16 code cells skip comparison: more than one in ten"),
+        (undescribed, "cell 5: shows a picture without alternative text"),
+        (described_where_nobody_reads_it, "cell 5: shows a picture that is no HTML <img>"),
+        (draws_at_length, "cell 6: 11 lines of drawing: collapse it, in a cell of its own"),
+        (hides("print(1)"), "cell 6: is collapsed and draws nothing"),
+        (hides(DRAWS + "verdict('0 is 0', 0 == 0)"), "cell 6: is collapsed, so verdict belongs into a cell that can"),
+        (hides(DRAWS + "def f(x): return x"), "cell 6: is collapsed, so what it defines or asserts belongs into a"),
         (unmoved, "cell 1: shows a widget, so the next code cell must move its controls and print the facts"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import importlib
 import inspect
 import io
@@ -170,12 +172,17 @@ def displayed(monkeypatch):
     return shown
 
 
-def test_static_shows_one_wide_picture_with_the_facts_of_each_panel(explorer, displayed, capsys):
+def test_static_shows_a_picture_and_the_facts_of_each_setting(explorer, displayed, capsys):
     explorer.static({"power": 1}, {"power": 2}, {"power": 3, "kind": "down"})
     ((data, options),) = displayed
-    alt = options["metadata"]["image/png"]["alt"]
-    assert data["text/plain"] == f"Picture: {alt}"
-    assert [f"power = {power}" in alt for power in (1, 2, 3)] == [True] * 3
+    alts = re.findall('<img alt="([^"]*)"', data["text/html"])
+    assert [alt.partition(":")[0] for alt in alts] == ["power = 1", "power = 2", "power = 3, direction = down"]
+    assert data["text/plain"] == f"Picture: {explorer.title} {html.unescape(' '.join(alts))}"
+    assert "flex-wrap:wrap" in data["text/html"]
+    joined = matplotlib.image.imread(io.BytesIO(base64.b64decode(data["image/png"])))
+    assert joined.shape[1] == 3 * 690
+    for part in np.split(joined, 3, axis=1):
+        assert np.ptp(part) > 0.5
     facts = capsys.readouterr().out
     assert facts.count("at one half") == 3
     assert "power = 3, direction = down\n  power 3\n  at one half: -0.125" in facts
@@ -188,6 +195,20 @@ def test_a_picture_needs_a_description(displayed):
     with pytest.raises(ValueError, match="alternative text"), pictures.figure(alt=""):
         pass
     assert not displayed
+
+
+def test_a_live_picture_is_the_stored_one_but_for_the_packing(explorer):
+    """256 colors are enough for a drawing: no pixel is far from what was drawn."""
+    numbers = explorer.compute(**explorer.settings)
+    with pictures.style():
+        figure = pictures.new_figure(*explorer.size)
+        explorer.draw(numbers, figure)
+        live, stored = pictures.png(figure, small=False), pictures.png(figure)
+    assert len(stored) < len(live) / 2
+    pixels = [matplotlib.image.imread(io.BytesIO(picture))[..., :3] for picture in (live, stored)]
+    assert pixels[0].shape == pixels[1].shape
+    assert np.abs(pixels[0] - pixels[1]).max() < 0.1
+    assert live == explorer.render(**explorer.settings).picture
 
 
 def test_a_figure_is_shown_when_its_block_ends_and_leaves_nothing_behind(displayed):
