@@ -15,6 +15,7 @@ from trpo_lessons.kl import fisher_matrix, fisher_vector_product, gauss_newton_p
 from trpo_lessons.policies import CategoricalHead, GaussianHead, Policy, linear_policy, mlp_policy
 from trpo_lessons.surrogate import Batch
 from trpo_lessons.teaching.checks import Check
+from trpo_lessons.teaching.checks.graphs import GraphCheck
 
 MatVec = Callable[[Tensor], Tensor]
 SoftmaxProduct = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -31,6 +32,11 @@ def normal(rng: Generator, *shape: int) -> Tensor:
 def close(one: Any, other: Any, tolerance: float = 1e-9) -> bool:
     """Equal up to `tolerance`."""
     return bool(torch.allclose(torch.as_tensor(one), torch.as_tensor(other), rtol=tolerance, atol=tolerance))
+
+
+def keeps_the_type(answer: Tensor, like: Tensor) -> bool:
+    """Whether `answer` has the type of numbers of `like`, and hangs on no graph."""
+    return answer.dtype == like.dtype and not answer.requires_grad
 
 
 # ---- softmax_fisher_product ------------------------------------------------------------------------------------------
@@ -68,6 +74,61 @@ def measures_kl(student: SoftmaxProduct, rng: Generator) -> bool:
     old, new = (torch.log_softmax(obs @ (W + h * v), -1) for h in (0.0, 1e-4))
     kl = (old.exp() * (old - new)).sum(-1).mean()
     return close((v * student(W, obs, v)).sum() / 2, kl / 1e-8, 1e-2)
+
+
+@softmax_fisher_product.property(
+    "Along a very long v the product loses its digits, as a finite difference does. J, M and J^T are all there: "
+    "multiply."
+)
+def product_by_hand_is_exact(student: SoftmaxProduct, rng: Generator) -> bool:
+    W, obs, v = linear_softmax(rng)
+    return close(student(W, obs, 1e4 * v) / 1e4, student(W, obs, v))
+
+
+@softmax_fisher_product.property("One state should do: the mean over a single state is what that state says.")
+def takes_a_single_state(student: SoftmaxProduct, rng: Generator) -> bool:
+    W, obs, v = linear_softmax(rng)
+    one_by_one = torch.stack([student(W, state[None], v) for state in obs])
+    return close(one_by_one.mean(0), student(W, obs, v))
+
+
+@softmax_fisher_product.property(
+    "With logits around 1000 your product is not finite: exp overflows, or is 0 everywhere. torch.softmax subtracts "
+    "the largest logit first."
+)
+def survives_large_logits(student: SoftmaxProduct, rng: Generator) -> bool:
+    W, obs, v = linear_softmax(rng)
+    far = W + 1000 * torch.ones(3, 1, dtype=torch.float64)  # moves all logits of a state alike
+    return close(student(far, obs, v), student(W, obs, v))
+
+
+@softmax_fisher_product.property(
+    "The product should hang on no graph and have the precision of its arguments. Nothing has to be differentiated "
+    "here."
+)
+def product_of_plain_numbers(student: SoftmaxProduct, rng: Generator) -> bool:
+    W, obs, v = (part.float() for part in linear_softmax(rng))
+    return keeps_the_type(student(W, obs, v), W) and not W.requires_grad
+
+
+@softmax_fisher_product.mistake(
+    "order",
+    "Your softmax runs over the states, not over the actions; tempting, because dim=0 comes first. Probabilities of "
+    "the actions in one state add up to 1: softmax over the last axis.",
+)
+def normalizes_over_the_states(W: Tensor, obs: Tensor, v: Tensor) -> Tensor:
+    probs, pushed = (obs @ W).softmax(0), obs @ v
+    return obs.T @ (probs * (pushed - (probs * pushed).sum(-1, keepdim=True))) / len(obs)
+
+
+@softmax_fisher_product.mistake(
+    "concept",
+    "You average p times J v over the actions, where the sum belongs; tempting, because a mean is what is wanted. The "
+    "weights p add up to 1 already: their weighted sum is the mean under p, and dividing once more makes it too small.",
+)
+def averages_what_is_weighted(W: Tensor, obs: Tensor, v: Tensor) -> Tensor:
+    probs, pushed = (obs @ W).softmax(-1), obs @ v
+    return obs.T @ (probs * pushed - probs * (probs * pushed).mean(-1, keepdim=True)) / len(obs)
 
 
 @softmax_fisher_product.mistake(
@@ -141,7 +202,7 @@ def policy_and_direction(rng: Generator) -> tuple[Policy, Tensor, Tensor, Tensor
     return policy, theta, normal(rng, 5, 3), normal(rng, policy.num_parameters)
 
 
-fisher_product = Check("fisher_product", minutes=10, inputs=policy_and_direction)
+fisher_product = GraphCheck("fisher_product", minutes=10, inputs=policy_and_direction)
 
 
 @fisher_product.property(
@@ -160,6 +221,17 @@ def product_is_linear(student: PolicyProduct, rng: Generator) -> bool:
     return close(student(policy, theta, obs, 2 * v), 2 * student(policy, theta, obs, v))
 
 
+@fisher_product.property(
+    "You have added a multiple of v: that is damping. Keep it out of A; where it is wanted, one writes "
+    "product(v) + damping * v, and sees what it is."
+)
+def adds_no_multiple_of_v(student: PolicyProduct, rng: Generator) -> bool:
+    policy, theta, obs, v = policy_and_direction(rng)
+    extra = student(policy, theta, obs, v) - fisher_matrix(policy, theta, obs) @ v
+    share = torch.dot(extra, v) / torch.dot(v, v)
+    return bool(share.abs() < 1e-9) or not close(extra, share * v)
+
+
 @fisher_product.property("v . (A v) should be positive for a direction that changes the policy.")
 def product_is_positive(student: PolicyProduct, rng: Generator) -> bool:
     policy, theta, obs, v = policy_and_direction(rng)
@@ -173,6 +245,50 @@ def product_measures_kl(student: PolicyProduct, rng: Generator) -> bool:
     policy, theta, obs, v = policy_and_direction(rng)
     kl = policy(theta, obs).kl(policy(theta + 1e-4 * v, obs)).mean()
     return close(torch.dot(v, student(policy, theta, obs, v)) / 2, kl / 1e-8, 1e-2)
+
+
+@fisher_product.property(
+    "Along a very long v the product loses its digits, as a central difference does. Differentiate exactly, twice."
+)
+def product_is_exact_along_a_long_direction(student: PolicyProduct, rng: Generator) -> bool:
+    policy, theta, obs, v = policy_and_direction(rng)
+    return close(student(policy, theta, obs, 1e4 * v) / 1e4, fisher_matrix(policy, theta, obs) @ v)
+
+
+@fisher_product.property(
+    "Your function leaves a mark on the theta it was given: it now keeps a graph. Write "
+    "theta.detach().requires_grad_(), which makes a new tensor; requires_grad_() alone changes the caller's."
+)
+def leaves_theta_as_it_was(student: PolicyProduct, rng: Generator) -> bool:
+    policy, theta, obs, v = policy_and_direction(rng)
+    student(policy, theta, obs, v)
+    return not theta.requires_grad and theta.grad is None
+
+
+@fisher_product.property(
+    "The numbers are right, but they still hang on their graph: whatever is computed from them keeps it alive, product "
+    "by product. create_graph=True belongs in the first gradient only."
+)
+def product_hangs_on_no_graph(student: PolicyProduct, rng: Generator) -> bool:
+    return not student(*policy_and_direction(rng)).requires_grad
+
+
+@fisher_product.property("With arguments in float32 the product should be in float32, as a policy that learns has it.")
+def product_keeps_the_precision(student: PolicyProduct, rng: Generator) -> bool:
+    policy, theta, obs, v = policy_and_direction(rng)
+    single = student(policy, theta.float(), obs.float(), v.float())
+    return single.dtype == torch.float32 and close(single.double(), student(policy, theta, obs, v), 1e-3)
+
+
+@fisher_product.mistake(
+    "concept",
+    "You differentiate the largest KL among the states; tempting, because lesson 01's bound speaks of the maximum. The "
+    "practical constraint is on the mean over states, and so is A.",
+)
+def differentiates_the_largest_kl(policy: Policy, theta: Tensor, obs: Tensor, v: Tensor) -> Tensor:
+    old = policy(theta, obs).detach()
+    worst = old.kl(policy(theta + 1e-3 * v, obs)).argmax()
+    return second_derivative(lambda at: old.kl(policy(at, obs))[worst], theta, v)
 
 
 @fisher_product.mistake(
@@ -261,7 +377,7 @@ def system(rng: Generator) -> tuple[MatVec, Tensor, int]:
 
 def solved_and_solved_early(function: Solver, matvec: MatVec, b: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
     """The solution, and that of a system whose residual is exactly zero after one iteration."""
-    return function(matvec, b, iterations), function(lambda v: 2 * v, torch.ones(3, dtype=torch.float64), 3)
+    return function(matvec, b.clone(), iterations), function(lambda v: 2 * v, torch.ones(3, dtype=torch.float64), 3)
 
 
 solve = Check("solve", minutes=15, inputs=system, behavior=solved_and_solved_early)
@@ -279,9 +395,54 @@ def first_step_is_along_b(student: Solver, rng: Generator) -> bool:
     return close(student(lambda v: A @ v, b, 1), torch.dot(b, b) / torch.dot(b, A @ b) * b)
 
 
+@solve.property("With few iterations x should be only as near as they come: `iterations` says how many there are.")
+def does_as_many_as_asked_for(student: Solver, rng: Generator) -> bool:
+    A, b = positive_definite(rng, 6), normal(rng, 6)
+    return close(student(lambda v: A @ v, b, 3), variant(lambda v: A @ v, b, 3), 1e-8)
+
+
 @solve.property("When the residual is exactly zero the solution is found, and x should stay where it is.")
 def stays_at_the_solution(student: Solver, _rng: Generator) -> bool:
     return close(student(lambda v: 2 * v, torch.ones(3, dtype=torch.float64), 3), torch.full((3,), 0.5).double())
+
+
+@solve.property(
+    "With b a billion times smaller, x should be a billion times smaller. Do you stop below a fixed length, or keep a "
+    "small number in a denominator? Gradients come in every size: compare with b's own length, or with 0."
+)
+def whatever_the_size_of_b(student: Solver, rng: Generator) -> bool:
+    A, b = positive_definite(rng, 6), normal(rng, 6)
+    return close(1e9 * student(lambda v: A @ v, 1e-9 * b, 4), student(lambda v: A @ v, b, 4), 1e-7)
+
+
+@solve.property(
+    "With A a billion times flatter, x should be a billion times longer. Is a small number added to p . A p? It does "
+    "not protect, it changes the step."
+)
+def whatever_the_size_of_a(student: Solver, rng: Generator) -> bool:
+    A, b = positive_definite(rng, 6), normal(rng, 6)
+    return close(1e-9 * student(lambda v: 1e-9 * (A @ v), b, 4), student(lambda v: A @ v, b, 4), 1e-7)
+
+
+@solve.property(
+    "x should have the precision of b, in float64 and in float32: start from torch.zeros_like(b), not from torch.zeros."
+)
+def solution_keeps_the_precision(student: Solver, rng: Generator) -> bool:
+    A, b = positive_definite(rng, 5), normal(rng, 5)
+    single = student(lambda v: A.float() @ v, b.float(), 3)
+    return keeps_the_type(single, b.float()) and keeps_the_type(student(lambda v: A @ v, 0 * b, 3), b)
+
+
+@solve.property("With no iterations at all x should be 0, where it starts.")
+def starts_at_zero(student: Solver, rng: Generator) -> bool:
+    A, b = positive_definite(rng, 4), normal(rng, 4)
+    return close(student(lambda v: A @ v, b, 0), torch.zeros(4, dtype=torch.float64))
+
+
+@solve.property("Where b is 0 there is nothing to do: x should be 0. Look before the first step, not only after it.")
+def stays_at_zero(student: Solver, rng: Generator) -> bool:
+    A = positive_definite(rng, 4)
+    return close(student(lambda v: A @ v, torch.zeros(4, dtype=torch.float64), 3), torch.zeros(4, dtype=torch.float64))
 
 
 @solve.property(
@@ -408,6 +569,114 @@ def never_stops(matvec: MatVec, b: Tensor, iterations: int) -> Tensor:
 
 
 @solve.mistake(
+    "order",
+    "Your p and your r are one and the same tensor at the start: p = r gives it a second name, and r -= ... changes "
+    "what p sees; tempting, because the method starts with both equal to b. The first direction is then lost. Write "
+    "p = r.clone(), or r = r - ..., which makes a new tensor.",
+)
+def shares_a_tensor_at_the_start(matvec: MatVec, b: Tensor, iterations: int) -> Tensor:
+    x, r = torch.zeros_like(b), b.clone()
+    p = r
+    for _ in range(iterations):
+        rr = torch.dot(r, r)
+        if rr == 0:
+            break
+        a_p = matvec(p)
+        alpha = rr / torch.dot(p, a_p)
+        x = x + alpha * p
+        r -= alpha * a_p
+        p = r + torch.dot(r, r) / rr * p
+    return x
+
+
+@solve.mistake(
+    "order",
+    "Your p and your r stay one and the same tensor all the way: p = r, and then r -= ... and p *= ... both change it; "
+    "tempting, because in place saves memory. Residual and direction are two vectors: p = r.clone().",
+)
+def shares_a_tensor_all_the_way(matvec: MatVec, b: Tensor, iterations: int) -> Tensor:
+    x, r = torch.zeros_like(b), b.clone()
+    p = r
+    for _ in range(iterations):
+        rr = torch.dot(r, r)
+        if rr == 0:
+            break
+        a_p = matvec(p)
+        alpha = rr / torch.dot(p, a_p)
+        x = x + alpha * p
+        r -= alpha * a_p
+        p *= torch.dot(r, r) / rr
+        p += r
+    return x
+
+
+@solve.mistake(
+    "order",
+    "You take the step length from before with the direction from now: x moves along the new p; tempting, because p is "
+    "updated in the same loop. Move x along the p that alpha was computed for, and renew p last.",
+)
+def moves_along_the_next_direction(matvec: MatVec, b: Tensor, iterations: int) -> Tensor:
+    x, r, p = torch.zeros_like(b), b.clone(), b.clone()
+    for _ in range(iterations):
+        rr = torch.dot(r, r)
+        if rr == 0:
+            break
+        a_p = matvec(p)
+        alpha = rr / torch.dot(p, a_p)
+        r = r - alpha * a_p
+        p = r + torch.dot(r, r) / rr * p
+        x = x + alpha * p
+    return x
+
+
+@solve.mistake(
+    "concept",
+    "You keep one step length for all iterations, that of the first; tempting, because a learning rate is a constant. "
+    "Each direction has a curvature of its own, and its lowest point elsewhere: alpha = (r . r) / (p . A p) every "
+    "time.",
+)
+def keeps_the_first_step_length(matvec: MatVec, b: Tensor, iterations: int) -> Tensor:
+    first = torch.dot(b, b) / torch.dot(b, matvec(b))
+    return variant(matvec, b, iterations, alpha=lambda _r, _p, _a_p: first)
+
+
+@solve.mistake(
+    "termination",
+    "You solve to the end, whatever `iterations` says; tempting, because a better x looks like a better answer. Every "
+    "iteration costs a product with A, and a few are enough for the update: the caller decides how many.",
+)
+def solves_to_the_end(matvec: MatVec, b: Tensor, _iterations: int) -> Tensor:
+    return variant(matvec, b, len(b))
+
+
+@solve.mistake(
+    "indexing",
+    "You do one iteration more than asked for; tempting, because the start looks like a step to be counted. The start "
+    "x = 0 costs no product; every iteration costs one.",
+)
+def goes_one_further(matvec: MatVec, b: Tensor, iterations: int) -> Tensor:
+    return variant(matvec, b, iterations + 1)
+
+
+@solve.mistake(
+    "concept",
+    "Your x starts at b; tempting, because r and p do. The residual b - A x is b only where x is 0: what you add up is "
+    "the solution, and b on top of it.",
+)
+def starts_at_b(matvec: MatVec, b: Tensor, iterations: int) -> Tensor:
+    return b + variant(matvec, b, iterations)
+
+
+@solve.mistake(
+    "concept",
+    "Your step length has p . p on top; tempting, because p . A p stands below. The slope along p is p . r, which is "
+    "r . r: p has the earlier directions in it, and is longer than r.",
+)
+def puts_p_on_top(matvec: MatVec, b: Tensor, iterations: int) -> Tensor:
+    return variant(matvec, b, iterations, alpha=lambda _r, p, a_p: torch.dot(p, p) / torch.dot(p, a_p))
+
+
+@solve.mistake(
     "indexing",
     "You stop one iteration early; tempting, because the start looks like the first point. The start x = 0 costs no "
     "product; every iteration costs one, and as many as asked for are to be done.",
@@ -425,13 +694,31 @@ def spectrum_and_tolerance(rng: Generator) -> tuple[float, float, float, float]:
     return smallest, largest, smallest * float(rng.uniform(0.5, 2)), float(rng.uniform(0.001, 0.05))
 
 
-enough_iterations = Check("enough_iterations", minutes=8, inputs=spectrum_and_tolerance)
+def in_three_cases(
+    function: Count, smallest: float, largest: float, damping: float, tolerance: float
+) -> tuple[int, int, int]:
+    """As drawn; with eigenvalues close together and a strict tolerance; with damping as large as the eigenvalues."""
+    return (
+        function(smallest, largest, damping, tolerance),
+        function(largest / 3, largest, damping, tolerance**3),
+        function(smallest, largest, largest / 2, tolerance**3),
+    )
+
+
+enough_iterations = Check("enough_iterations", minutes=8, inputs=spectrum_and_tolerance, behavior=in_three_cases)
 
 
 def error_bound(k: float, condition: float) -> float:
     """2 ((sqrt(condition) - 1) / (sqrt(condition) + 1))^k."""
     root = math.sqrt(condition)
     return float(2 * ((root - 1) / (root + 1)) ** k)
+
+
+def is_the_smallest(k: float, smallest: float, largest: float, damping: float, tolerance: float) -> tuple[bool, bool]:
+    """Whether k iterations are enough, by the bound, and whether one less would not be."""
+    condition = (largest + damping) / (smallest + damping)
+    enough = error_bound(k, condition) <= tolerance * (1 + 1e-9)
+    return enough, k == 0 or error_bound(k - 1, condition) > tolerance * (1 - 1e-9)
 
 
 @enough_iterations.property("A number of iterations is a whole number.")
@@ -442,16 +729,38 @@ def is_whole(student: Count, rng: Generator) -> bool:
 
 @enough_iterations.property("After as many iterations as you say, the bound should be at or below the tolerance.")
 def is_enough(student: Count, rng: Generator) -> bool:
-    smallest, largest, damping, tolerance = spectrum_and_tolerance(rng)
-    k = student(smallest, largest, damping, tolerance)
-    return error_bound(k, (largest + damping) / (smallest + damping)) <= tolerance * (1 + 1e-9)
+    given = spectrum_and_tolerance(rng)
+    return is_the_smallest(student(*given), *given)[0]
 
 
 @enough_iterations.property("One iteration less should not be enough: you were asked for the smallest number.")
 def is_no_more_than_enough(student: Count, rng: Generator) -> bool:
-    smallest, largest, damping, tolerance = spectrum_and_tolerance(rng)
-    k = student(smallest, largest, damping, tolerance)
-    return error_bound(k - 1, (largest + damping) / (smallest + damping)) > tolerance * (1 - 1e-9)
+    given = spectrum_and_tolerance(rng)
+    return is_the_smallest(student(*given), *given)[1]
+
+
+@enough_iterations.property("Without damping it should be right as well.")
+def counts_without_damping(student: Count, rng: Generator) -> bool:
+    smallest, largest, _, tolerance = spectrum_and_tolerance(rng)
+    given = smallest, largest, 0.0, tolerance
+    return all(is_the_smallest(student(*given), *given))
+
+
+@enough_iterations.property(
+    "Where it takes thousands of iterations, your number is too small. Does a loop of yours end at a fixed count?"
+)
+def counts_to_thousands(student: Count, rng: Generator) -> bool:
+    given = 1e-7, float(rng.uniform(1, 3)), 1e-7, 1e-6
+    return all(is_the_smallest(student(*given), *given))
+
+
+@enough_iterations.property(
+    "Where the tolerance is 2 or more, 0 iterations should be enough: that is where the bound starts, and no number of "
+    "iterations is negative."
+)
+def counts_from_zero(student: Count, rng: Generator) -> bool:
+    smallest, largest, damping, _ = spectrum_and_tolerance(rng)
+    return all(student(smallest, largest, damping, tolerance) == 0 for tolerance in (2.0, 50.0))
 
 
 def iterations_for(bound_factor: float, root: float, tolerance: float) -> float:
@@ -488,6 +797,34 @@ def replaces_the_smallest(_smallest: float, largest: float, damping: float, tole
 
 
 @enough_iterations.mistake(
+    "conditioning",
+    "You add the damping to the smallest eigenvalue only; tempting, because next to the largest it hardly counts. It "
+    "does where damping is large: A + damping I moves every eigenvalue up by the same amount.",
+)
+def damps_the_smallest_only(smallest: float, largest: float, damping: float, tolerance: float) -> int:
+    return math.ceil(iterations_for(2, math.sqrt(largest / (smallest + damping)), tolerance))
+
+
+@enough_iterations.mistake(
+    "conditioning",
+    "You add the damping to the largest eigenvalue only; tempting, because the condition number has it on top. Damping "
+    "helps at the bottom: A + damping I moves every eigenvalue up by the same amount.",
+)
+def damps_the_largest_only(smallest: float, largest: float, damping: float, tolerance: float) -> int:
+    return math.ceil(iterations_for(2, math.sqrt((largest + damping) / smallest), tolerance))
+
+
+@enough_iterations.mistake(
+    "concept",
+    "You count with half the root of the condition number times log(2 / tolerance); tempting, because the lesson says "
+    "that the count is about that. About, for large condition numbers: turn the bound itself around.",
+)
+def takes_the_approximation(smallest: float, largest: float, damping: float, tolerance: float) -> int:
+    root = math.sqrt((largest + damping) / (smallest + damping))
+    return math.ceil(0.5 * root * math.log(2 / tolerance))
+
+
+@enough_iterations.mistake(
     "order",
     "You take the square roots first and add the damping to them; tempting, because the roots are what the formula "
     "holds. Damping is added to A, that is, to each eigenvalue; the root comes last.",
@@ -513,6 +850,15 @@ def rounds_to_the_nearest(smallest: float, largest: float, damping: float, toler
 )
 def rounds_down(smallest: float, largest: float, damping: float, tolerance: float) -> int:
     return math.floor(iterations_for(2, math.sqrt((largest + damping) / (smallest + damping)), tolerance))
+
+
+@enough_iterations.mistake(
+    "order",
+    "You multiply the tolerance by the factor 2; tempting, because it stood in front. Brought to the other side it "
+    "divides: 2 rate^k is at most the tolerance where rate^k is at most half of it.",
+)
+def brings_the_two_across(smallest: float, largest: float, damping: float, tolerance: float) -> int:
+    return math.ceil(iterations_for(0.5, math.sqrt((largest + damping) / (smallest + damping)), tolerance))
 
 
 @enough_iterations.mistake(

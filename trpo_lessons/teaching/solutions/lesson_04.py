@@ -50,4 +50,4 @@ def solve(matvec: Callable[[Tensor], Tensor], b: Tensor, iterations: int) -> Ten
 def enough_iterations(smallest: float, largest: float, damping: float, tolerance: float) -> int:
     """After so many iterations the bound on the error is at most `tolerance`."""
     root = math.sqrt((largest + damping) / (smallest + damping))
-    return math.ceil(math.log(tolerance / 2) / math.log((root - 1) / (root + 1)))
+    return max(0, math.ceil(math.log(tolerance / 2) / math.log((root - 1) / (root + 1))))
