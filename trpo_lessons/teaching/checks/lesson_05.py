@@ -67,6 +67,63 @@ def ends_on_the_boundary(student: StepFunction, rng: Generator) -> bool:
     return close(0.5 * damped_curvature(student(x, product, damping, delta), product, damping), delta)
 
 
+@full_step.property("Without damping the bowl, half of d times A d, should stand at delta.")
+def ends_on_the_boundary_without_damping(student: StepFunction, rng: Generator) -> bool:
+    x, product, _, delta = direction_and_bowl(rng)
+    return close(0.5 * damped_curvature(student(x, product, 0.0, delta), product, 0.0), delta)
+
+
+@full_step.property(
+    "A millionth of x has to give the same step as x. Is a small number added in a denominator? Where x is short, it "
+    "is not small, and the step comes out too short."
+)
+def however_short_x_is(student: StepFunction, rng: Generator) -> bool:
+    x, product, damping, delta = direction_and_bowl(rng)
+    return close(student(1e-6 * x, product, damping, delta), student(x, product, damping, delta))
+
+
+@full_step.property("With x in float32 the step should be in float32, as a policy that learns has it.")
+def step_keeps_the_precision(student: StepFunction, rng: Generator) -> bool:
+    x, product, damping, delta = direction_and_bowl(rng)
+    return student(x.float(), lambda v: product(v.double()).float(), damping, delta).dtype == torch.float32
+
+
+@full_step.mistake(
+    "concept",
+    "Your fraction is upside down: x times (A + damping I) x belongs below; tempting, because both stand under a root. "
+    "Where the bowl is steep the step has to be short.",
+)
+def turns_the_fraction_over(x: Tensor, product: Product, damping: float, delta: float) -> Tensor:
+    return torch.sqrt(damped_curvature(x, product, damping) / (2 * delta)) * x
+
+
+@full_step.mistake(
+    "concept",
+    "You add the damping to every entry of A x; tempting, because product(x) + damping runs without complaint. Damping "
+    "stands on the diagonal of A: product(x) + damping * x.",
+)
+def adds_damping_to_every_entry(x: Tensor, product: Product, damping: float, delta: float) -> Tensor:
+    return torch.sqrt(2 * delta / torch.dot(x, product(x) + damping)) * x
+
+
+@full_step.mistake(
+    "concept",
+    "You damp one entry of x only; tempting, because damping is there for the flattest axis. It stands in every place "
+    "of the diagonal: the bowl that the solve believed in has damping * x.x in it, for all entries.",
+)
+def damps_one_entry(x: Tensor, product: Product, damping: float, delta: float) -> Tensor:
+    return torch.sqrt(2 * delta / (torch.dot(x, product(x)) + damping * x[0] ** 2)) * x
+
+
+@full_step.mistake(
+    "concept",
+    "You scale the bowl's gradient, (A + damping I) x, in the place of x; tempting, because it is what was just "
+    "computed. It points along g again, and the solve was for nothing. The step is along x.",
+)
+def steps_along_the_gradient(x: Tensor, product: Product, damping: float, delta: float) -> Tensor:
+    return torch.sqrt(2 * delta / damped_curvature(x, product, damping)) * (product(x) + damping * x)
+
+
 @full_step.mistake(
     "constant",
     "Your step is the square root of 2 too short; tempting, because the constraint reads like a plain quadratic form. "
@@ -143,7 +200,15 @@ def landscape(rng: Generator) -> tuple[Scalar, Scalar, Tensor, Tensor, float, fl
     def along(at: Tensor) -> float:
         return float(torch.dot(at - theta, step) / torch.dot(step, step))
 
-    return surrogate, mean_kl, theta, step, float(rng.uniform(0.3, 1.0)), float(rng.uniform(0.6, 0.8)), 6
+    return (
+        surrogate,
+        mean_kl,
+        theta,
+        step,
+        float(rng.uniform(0.3, 1.0)),
+        float(rng.uniform(0.6, 0.8)),
+        int(rng.integers(4, 8)),
+    )
 
 
 def rising(theta: Tensor, step: Tensor) -> Scalar:
@@ -183,17 +248,26 @@ def stays_where_nothing_helps(student: SearchFunction, rng: Generator) -> bool:
     return close(student(rising(theta, -step), mean_kl, theta, step, delta, shrink, tries), theta)
 
 
-@search.property("A surrogate that is NaN is no improvement: theta should come back as it was. Mind how you compare.")
-def refuses_nan(student: SearchFunction, rng: Generator) -> bool:
-    surrogate, mean_kl, theta, step, _, shrink, tries = landscape(rng)
-    broken: Scalar = lambda at: surrogate(at) if torch.equal(at, theta) else float("nan")  # noqa: E731
-    return close(student(broken, mean_kl, theta, step, 10.0, shrink, tries), theta)
-
-
-@search.property("Where the surrogate is the same everywhere, nothing improves: theta should come back as it was.")
-def refuses_a_step_that_gains_nothing(student: SearchFunction, rng: Generator) -> bool:
+@search.property(
+    "Your function changes theta or the step in place when it shrinks; whoever called it will find other numbers. Work "
+    "on a copy, or write new = theta + ..., which makes a new tensor."
+)
+def keeps_its_arguments(student: SearchFunction, rng: Generator) -> bool:
     _, mean_kl, theta, step, _, shrink, tries = landscape(rng)
-    return close(student(lambda _at: 0.3, mean_kl, theta, step, 10.0, shrink, tries), theta)
+    given = theta.clone(), step.clone()
+    student(rising(theta.clone(), step.clone()), mean_kl, theta, step, 0.9 * mean_kl(theta + step), shrink, tries)
+    return torch.equal(theta, given[0]) and torch.equal(step, given[1])
+
+
+@search.property(
+    "A step whose KL is above delta has to be refused, also where it is above it by a little: at most delta is asked "
+    "for, and nothing else in the update enforces it."
+)
+def respects_delta(student: SearchFunction, rng: Generator) -> bool:
+    _, mean_kl, theta, step, _, shrink, tries = landscape(rng)
+    full = mean_kl(theta + step)
+    found = [student(rising(theta, step), mean_kl, theta, step, full / f, shrink, tries) for f in (2, 1.4, 1.1, 1.01)]
+    return not any(close(new, theta + step) for new in found)
 
 
 @search.property("Adding a number to the surrogate everywhere should change nothing: what counts is whether it rises.")
@@ -231,6 +305,62 @@ def counts_its_tries(student: SearchFunction, rng: Generator) -> bool:
     allowed = student(uphill, mean_kl, theta, step, last * 1.0001, shrink, tries)
     refused = student(uphill, mean_kl, theta, step, last * 0.9999, shrink, tries)
     return close(allowed, theta + shrink ** (tries - 1) * step) and close(refused, theta)
+
+
+@search.property("With a single try there is one candidate, the full step.")
+def tries_once(student: SearchFunction, rng: Generator) -> bool:
+    _, mean_kl, theta, step, _, shrink, _ = landscape(rng)
+    full, uphill = mean_kl(theta + step), rising(theta, step)
+    taken, refused = (student(uphill, mean_kl, theta, step, f * full, shrink, 1) for f in (1.01, 0.99))
+    return close(taken, theta + step) and close(refused, theta)
+
+
+@search.property(
+    "An improvement is one however small it is. Do you ask for more than a fixed number? Advantages come in every "
+    "unit, and the surrogate with them: compare with the old value alone."
+)
+def takes_a_small_gain(student: SearchFunction, rng: Generator) -> bool:
+    _, mean_kl, theta, step, _, shrink, tries = landscape(rng)
+    uphill = rising(theta, step)
+    return close(student(lambda at: 1e-12 * uphill(at), mean_kl, theta, step, 10.0, shrink, tries), theta + step)
+
+
+@search.property("Where the surrogate is the same everywhere, nothing improves: theta should come back as it was.")
+def refuses_a_step_that_gains_nothing(student: SearchFunction, rng: Generator) -> bool:
+    _, mean_kl, theta, step, _, shrink, tries = landscape(rng)
+    return close(student(lambda _at: 0.3, mean_kl, theta, step, 10.0, shrink, tries), theta)
+
+
+@search.property("A KL of exactly delta is at most delta: such a step may be taken.")
+def accepts_the_edge_itself(student: SearchFunction, rng: Generator) -> bool:
+    _, _, theta, step, delta, shrink, tries = landscape(rng)
+    return close(student(rising(theta, step), lambda _at: delta, theta, step, delta, shrink, tries), theta + step)
+
+
+@search.property("A surrogate that is NaN is no improvement: theta should come back as it was. Mind how you compare.")
+def refuses_nan(student: SearchFunction, rng: Generator) -> bool:
+    surrogate, mean_kl, theta, step, _, shrink, tries = landscape(rng)
+    broken: Scalar = lambda at: surrogate(at) if torch.equal(at, theta) else float("nan")  # noqa: E731
+    return close(student(broken, mean_kl, theta, step, 10.0, shrink, tries), theta)
+
+
+@search.property(
+    "A KL that is NaN is not at most delta: theta should come back as it was. `not kl > delta` is true for NaN, "
+    "`kl <= delta` is not."
+)
+def refuses_a_kl_that_is_nan(student: SearchFunction, rng: Generator) -> bool:
+    _, _, theta, step, delta, shrink, tries = landscape(rng)
+    return close(student(rising(theta, step), lambda _at: float("nan"), theta, step, delta, shrink, tries), theta)
+
+
+@search.property(
+    "Where the surrogate is NaN at the old theta, nothing can be said to improve on it: theta should come back as it "
+    "was."
+)
+def refuses_to_leave_nan(student: SearchFunction, rng: Generator) -> bool:
+    surrogate, mean_kl, theta, step, _, shrink, tries = landscape(rng)
+    broken: Scalar = lambda at: float("nan") if torch.equal(at, theta) else surrogate(at)  # noqa: E731
+    return close(student(broken, mean_kl, theta, step, 10.0, shrink, tries), theta)
 
 
 @search.mistake(
@@ -370,6 +500,112 @@ def asks_the_surrogate_once(
 
 
 @search.mistake(
+    "concept",
+    "You allow half as much KL again, 1.5 delta; tempting, because some programs do, so that fewer steps are refused. "
+    "Then delta is not the radius that was asked for: a candidate's mean KL has to be at most delta.",
+)
+def allows_half_as_much_again(
+    surrogate: Scalar, mean_kl: Scalar, theta: Tensor, step: Tensor, delta: float, shrink: float, tries: int
+) -> Tensor:
+    for j in range(tries):
+        new = theta + shrink**j * step
+        if surrogate(new) > surrogate(theta) and mean_kl(new) <= 1.5 * delta:
+            return new
+    return theta
+
+
+@search.mistake(
+    "concept",
+    "You allow twice delta; tempting, because the scale has 2 delta in it. There the 2 makes up for the half in the "
+    "bowl; the true KL has no half in front, and has to be at most delta.",
+)
+def allows_twice_delta(
+    surrogate: Scalar, mean_kl: Scalar, theta: Tensor, step: Tensor, delta: float, shrink: float, tries: int
+) -> Tensor:
+    for j in range(tries):
+        new = theta + shrink**j * step
+        if surrogate(new) > surrogate(theta) and mean_kl(new) <= 2 * delta:
+            return new
+    return theta
+
+
+@search.mistake(
+    "sign",
+    "You step the other way, theta - step; tempting, because optimizers subtract. They go down a loss; the surrogate "
+    "is to rise, and x points uphill.",
+)
+def steps_downhill(
+    surrogate: Scalar, mean_kl: Scalar, theta: Tensor, step: Tensor, delta: float, shrink: float, tries: int
+) -> Tensor:
+    for j in range(tries):
+        new = theta - shrink**j * step
+        if surrogate(new) > surrogate(theta) and mean_kl(new) <= delta:
+            return new
+    return theta
+
+
+@search.mistake(
+    "sign",
+    "You accept where the surrogate falls; tempting, because most searches go down a loss. Here it is to rise: above "
+    "its value at the old theta.",
+)
+def accepts_a_fall(
+    surrogate: Scalar, mean_kl: Scalar, theta: Tensor, step: Tensor, delta: float, shrink: float, tries: int
+) -> Tensor:
+    for j in range(tries):
+        new = theta + shrink**j * step
+        if surrogate(new) < surrogate(theta) and mean_kl(new) <= delta:
+            return new
+    return theta
+
+
+@search.mistake(
+    "order",
+    "Your factors pile up: the step is already shrunk, and you shrink it by shrink^j on top; tempting, because either "
+    "way of shrinking is right on its own. Shrink a variable by one factor each time, or take powers of the full step.",
+)
+def shrinks_twice_over(
+    surrogate: Scalar, mean_kl: Scalar, theta: Tensor, step: Tensor, delta: float, shrink: float, tries: int
+) -> Tensor:
+    for j in range(tries):
+        step = shrink**j * step
+        new = theta + step
+        if surrogate(new) > surrogate(theta) and mean_kl(new) <= delta:
+            return new
+    return theta
+
+
+@search.mistake(
+    "indexing",
+    "You try one candidate too many: the full step, and then `tries` shorter ones; tempting, because the module counts "
+    "backtracks. Here `tries` counts candidates, the full step included.",
+)
+def tries_once_too_often(
+    surrogate: Scalar, mean_kl: Scalar, theta: Tensor, step: Tensor, delta: float, shrink: float, tries: int
+) -> Tensor:
+    for j in range(tries + 1):
+        new = theta + shrink**j * step
+        if surrogate(new) > surrogate(theta) and mean_kl(new) <= delta:
+            return new
+    return theta
+
+
+@search.mistake(
+    "concept",
+    "You return the accepted step itself; tempting, because the search is about the step. What is asked for is where "
+    "it leads: the new theta.",
+)
+def returns_the_step(
+    surrogate: Scalar, mean_kl: Scalar, theta: Tensor, step: Tensor, delta: float, shrink: float, tries: int
+) -> Tensor:
+    for j in range(tries):
+        new = theta + shrink**j * step
+        if surrogate(new) > surrogate(theta) and mean_kl(new) <= delta:
+            return shrink**j * step
+    return theta
+
+
+@search.mistake(
     "indexing",
     "You never try the full step; tempting, because a backtracking search shrinks. It shrinks after a refusal: the "
     "first fraction is 1.",
@@ -429,6 +665,61 @@ def never_negative(student: Estimator, rng: Generator) -> bool:
 def exact_on_a_perfect_batch(student: Estimator, _rng: Generator) -> bool:
     old, new = as_float64([0.5, 0.5]), as_float64([0.25, 0.75])
     return close(student(new.log(), old.log()), np.log(2) - np.log(3) / 2)
+
+
+@sampled_kl.property("Ten copies of a batch say what one says: the estimate is a mean.")
+def the_same_for_copies(student: Estimator, rng: Generator) -> bool:
+    log_prob, log_q = log_probabilities(rng)
+    return close(student(log_prob.repeat(10), log_q.repeat(10)), student(log_prob, log_q))
+
+
+@sampled_kl.property(
+    "Where both log probabilities are near -1000 your estimate breaks down: exp makes 0 of either, and 0/0 is no "
+    "ratio. Subtract the logarithms first, and then take exp."
+)
+def survives_small_probabilities(student: Estimator, rng: Generator) -> bool:
+    log_prob, log_q = log_probabilities(rng)
+    return close(student(log_prob - 1000, log_q - 1000), student(log_prob, log_q))
+
+
+@sampled_kl.mistake(
+    "constant",
+    "You add up where a mean is asked for; tempting, because a KL is a sum over actions. The sum over actions is done "
+    "by drawing them: what is left is the mean over the samples.",
+)
+def adds_up(log_prob: Tensor, log_q: Tensor) -> Tensor:
+    w = torch.exp(log_prob - log_q)
+    return (w - 1 - torch.log(w)).sum()
+
+
+@sampled_kl.mistake(
+    "concept",
+    "You leave out the - 1; tempting, because a constant looks harmless. The mean of w is 1, not 0: without the - 1 "
+    "the estimate is 1 too high, also where both policies are the same.",
+)
+def leaves_out_the_one(log_prob: Tensor, log_q: Tensor) -> Tensor:
+    log_w = log_prob - log_q
+    return (log_w.exp() - log_w).mean()
+
+
+@sampled_kl.mistake(
+    "sign",
+    "You make the plain mean of log q - log pi positive with an absolute value; tempting, because a KL is never "
+    "negative. The noise is still there, and where it was negative it now counts as KL. Add w - 1 to every term "
+    "instead.",
+)
+def takes_the_absolute_value(log_prob: Tensor, log_q: Tensor) -> Tensor:
+    return (log_q - log_prob).mean().abs()
+
+
+@sampled_kl.mistake(
+    "order",
+    "You take the logarithm of the mean ratio, where the mean of the logarithms belongs; tempting, because mean and "
+    "log look as if they could change places. They cannot: what lies between the two is the KL.",
+)
+def takes_the_logarithm_of_the_mean(log_prob: Tensor, log_q: Tensor) -> Tensor:
+    w = torch.exp(log_prob - log_q)
+    return w.mean() - 1 - w.mean().log()
 
 
 @sampled_kl.mistake(
