@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from teaching_contract import line_of
 
 from trpo_lessons.kl import fisher_vector_product
 from trpo_lessons.surrogate import importance_ratios
@@ -167,3 +168,106 @@ def test_log_sigma_has_fisher_information_two():
     v = torch.zeros_like(theta)
     v[-1] = 1
     assert torch.allclose(fisher_vector_product(policy, theta, batch[::16])(v), 2 * v)
+
+
+# ---- wrong answers, each told what is wrong with it
+
+
+def twice(*, first_keeps=True, second_keeps=False, mark=False, old_at_new=False):
+    """Differentiating the mean KL twice, with one thing done differently."""
+
+    def product(policy, theta, obs, v):
+        old = policy(theta, obs).detach()
+        new = theta.requires_grad_() if mark else theta.detach().requires_grad_()
+        kl = old.kl(policy(theta.detach() if old_at_new else new, obs)).mean()
+        (slope,) = torch.autograd.grad(kl, new, create_graph=first_keeps)
+        return torch.autograd.grad(torch.dot(slope, v), new, create_graph=second_keeps)[0]
+
+    return product
+
+
+def slope_at(policy, theta, obs):
+    old = policy(theta, obs).detach()
+    return torch.func.grad(lambda new: old.kl(policy(new, obs)).mean())
+
+
+def solving(*, tolerance=0.0, start=torch.zeros_like, below=0.0, looks_after=False, count=None):
+    """Conjugate gradient with one thing done differently."""
+
+    def solve(matvec, b, iterations):
+        x, r, p = start(b), b.clone(), b.clone()
+        rr = torch.dot(r, r)
+        for _ in range(iterations if count is None else count):
+            if rr <= tolerance and not looks_after:
+                break
+            a_p = matvec(p)
+            alpha = rr / (torch.dot(p, a_p) + below)
+            x, r = x + alpha * p, r - alpha * a_p
+            rr, before = torch.dot(r, r), rr
+            if rr == 0:
+                break
+            p = r + rr / before * p
+        return x
+
+    return solve
+
+
+def softmax_by_exp(W, obs, v):
+    weights = (obs @ W).exp()
+    probs, pushed = weights / weights.sum(-1, keepdim=True), obs @ v
+    return obs.T @ (probs * (pushed - (probs * pushed).sum(-1, keepdim=True))) / len(obs)
+
+
+def softmax_difference(W, obs, v):
+    return obs.T @ ((obs @ (W + 1e-5 * v)).softmax(-1) - (obs @ (W - 1e-5 * v)).softmax(-1)) / 2e-5 / len(obs)
+
+
+def in_a_loop(most=10**9, first=0):
+    """Counting up until the bound is at or below the tolerance."""
+
+    def count(smallest, largest, damping, tolerance):
+        condition, k = (largest + damping) / (smallest + damping), first
+        while k < most and (checks.error_bound(k, condition) > tolerance):
+            k += 1
+        return k
+
+    return count
+
+
+SOFTMAX, PRODUCT, SOLVE, COUNT = checks.CHECKS
+WRONG_ANSWERS = [
+    (SOFTMAX, softmax_by_exp, "With logits around 1000"),
+    (SOFTMAX, softmax_difference, "loses its digits"),
+    (SOFTMAX, lambda W, obs, v: SOFTMAX.reference(W.double(), obs.double(), v.double()), "precision of its arguments"),
+    (SOFTMAX, lambda W, obs, v: SOFTMAX.reference(W.clone().requires_grad_(), obs, v), "hang on no graph"),
+    (SOFTMAX, lambda W, obs, v: SOFTMAX.reference(W.requires_grad_(), obs, v).detach(), "hang on no graph"),
+    (SOFTMAX, lambda W, obs, v: SOFTMAX.reference(W, obs, v) * len(obs) / 6, "One state should do"),
+    (PRODUCT, twice(first_keeps=False), "taken without create_graph=True, which is tempting"),
+    (PRODUCT, twice(second_keeps=True), "still hang on their graph"),
+    (PRODUCT, twice(mark=True), "leaves a mark on the theta"),
+    (PRODUCT, twice(old_at_new=True), "there is no graph to differentiate"),
+    (PRODUCT, lambda p, t, o, v: twice()(p, t, o, v) + 1e-3 * v, "added a multiple of v"),
+    (PRODUCT, lambda p, t, o, v: slope_at(p, t, o)(t + 1e-4 * v) / 1e-4, "as a finite difference is"),
+    (PRODUCT, lambda p, t, o, v: twice()(p, t, o, v / v.norm()), "linear in v"),
+    (PRODUCT, lambda p, t, o, v: twice()(p, t.double(), o.double(), v.double()), "in float32"),
+    (SOLVE, solving(tolerance=1e-10), "stop below a fixed length"),
+    (SOLVE, solving(below=1e-8), "a small number in a denominator"),
+    (SOLVE, solving(below=1e-15), "small number"),
+    (SOLVE, solving(start=lambda b: torch.zeros(len(b))), "start from torch.zeros_like(b)"),
+    (SOLVE, solving(start=lambda b: torch.zeros(len(b)).double()), "start from torch.zeros_like(b)"),
+    (SOLVE, solving(looks_after=True), "Where b is 0"),
+    (SOLVE, solving(count=100, tolerance=1e-26), "You solve to the end"),
+    (COUNT, in_a_loop(most=100), "Does a loop of yours end at a fixed count"),
+    (COUNT, in_a_loop(first=1), "0 iterations should be enough"),
+    (COUNT, lambda *given: in_a_loop()(*given) + 1, "One iteration less should not be enough"),
+]
+
+
+@pytest.mark.parametrize(("check", "function", "said"), WRONG_ANSWERS)
+def test_a_wrong_answer_is_told_what_is_wrong_with_it(check, function, said):
+    assert said in line_of(check, function)
+
+
+@pytest.mark.parametrize(("check", "function"), [(PRODUCT, twice()), (SOLVE, solving()), (COUNT, in_a_loop())])
+def test_right_answers_written_another_way_pass(check, function):
+    assert line_of(check, function) == "passed"

@@ -218,3 +218,99 @@ def test_the_twenty_lines_refuse_numbers_that_are_not_finite() -> None:
     exec(twenty_lines(), names)
     broken = type(BATCH)(*(x[:64] for x in (BATCH.obs, BATCH.actions, BATCH.advantages * float("nan"), BATCH.log_q)))
     assert torch.equal(names["trpo_step"](POLICY, THETA, broken), THETA)  # type: ignore[operator]
+
+
+# ---- wrong answers, each told what is wrong with it
+
+
+def searching(accept, candidates=None, result=None):  # type: ignore[no-untyped-def]
+    """A search with its condition `accept(new value, old value, kl, delta)`, its candidates or its result replaced."""
+
+    def search(surrogate, mean_kl, theta, step, delta, shrink, tries):  # type: ignore[no-untyped-def]
+        for j in range(tries) if candidates is None else candidates:
+            new = theta + shrink**j * step
+            if accept(surrogate(new), surrogate(theta), mean_kl(new), delta):
+                return new
+        return theta if result is None else result(theta, step)
+
+    return search
+
+
+def in_place_search(surrogate, mean_kl, theta, step, delta, shrink, tries):  # type: ignore[no-untyped-def]
+    for _ in range(tries):
+        if surrogate(theta + step) > surrogate(theta) and mean_kl(theta + step) <= delta:
+            return theta + step
+        step *= shrink
+    return theta
+
+
+def right(new: float, old: float, kl: float, delta: float) -> bool:
+    return new > old and kl <= delta
+
+
+WRONG_SEARCHES = {
+    "allows 1.5 delta": (searching(lambda n, o, k, d: n > o and k <= 1.5 * d), "half as much KL again, 1.5 delta"),
+    "allows 1.2 delta": (searching(lambda n, o, k, d: n > o and k <= 1.2 * d), "above it by a little"),
+    "NaN KL": (searching(lambda n, o, k, d: n > o and not k > d), "A KL that is NaN"),
+    "NaN surrogate": (searching(lambda n, o, k, d: not n <= o and k <= d), "A surrogate that is NaN"),
+    "NaN before": (
+        searching(lambda n, o, k, d: k <= d and (n > o or (o != o and n == n))),
+        "NaN at the old theta",
+    ),
+    "below delta": (searching(lambda n, o, k, d: n > o and k < d), "exactly delta is at most delta"),
+    "a gain of note": (searching(lambda n, o, k, d: n > o + 1e-8 and k <= d), "however small it is"),
+    "ten tries": (searching(right, range(10)), "at most `tries` candidates"),
+    "a hundred tries": (searching(right, range(100)), "at most `tries` candidates"),
+    "in place": (in_place_search, "in place"),
+    "moves anyway": (searching(right, result=lambda t, s: t + 1e-3 * s), "Where no candidate will do"),
+    "adds 1": (
+        lambda *given: searching(right)(*given) + 1,
+        "Where the full step improves the surrogate and its KL is at most delta",
+    ),
+}
+WRONG_STEPS = {
+    "epsilon": (
+        lambda x, A, c, d: torch.sqrt(2 * d / (torch.dot(x, A(x) + c * x) + 1e-8)) * x,
+        "a small number added in a denominator",
+    ),
+    "double precision": (
+        lambda x, A, c, d: solutions.full_step(x, A, c, d).double(),
+        "in float32",
+    ),
+    "backwards": (lambda *given: -solutions.full_step(*given), "a positive multiple"),
+    "half the length": (lambda *given: 0.5 * solutions.full_step(*given), "should stand at delta"),
+    "damping twice": (
+        lambda x, A, c, d: solutions.full_step(x, A, 2 * c, d),
+        "half of d times (A + damping I) d, should stand at delta",
+    ),
+}
+WRONG_AUDITS = {
+    "ratio of exps": (
+        lambda p, q: (p.exp() / q.exp() - 1 - (p - q)).mean(),
+        "near -1000",
+    ),
+    "clipped": (
+        lambda p, q: ((p - q).exp().clamp(0.8, 1.2) - 1 - (p - q)).mean(),
+        "never negative",
+    ),
+    "N - 1": (lambda p, q: solutions.sampled_kl(p, q) * len(p) / (len(p) - 1), "Ten copies"),
+    "median": (lambda p, q: ((p - q).exp() - 1 - (p - q)).median(), "in a batch that holds each action once"),
+}
+WRONG_ANSWERS = [
+    pytest.param(check, function, said, id=f"{check.name}: {name}")
+    for check, answers in (
+        (checks.search, WRONG_SEARCHES),
+        (checks.full_step, WRONG_STEPS),
+        (checks.sampled_kl, WRONG_AUDITS),
+    )
+    for name, (function, said) in answers.items()
+]
+
+
+@pytest.mark.parametrize(("check", "function", "said"), WRONG_ANSWERS)
+def test_a_wrong_answer_is_told_what_is_wrong_with_it(check, function, said) -> None:  # type: ignore[no-untyped-def]
+    assert said in line_of(check, function)
+
+
+def test_the_searches_above_differ_from_a_right_one_where_they_say() -> None:
+    assert line_of(checks.search, searching(right)) == "passed"

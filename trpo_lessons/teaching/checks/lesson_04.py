@@ -206,6 +206,17 @@ fisher_product = GraphCheck("fisher_product", minutes=10, inputs=policy_and_dire
 
 
 @fisher_product.property(
+    "You have added a multiple of v: that is damping. Keep it out of A; where it is wanted, one writes "
+    "product(v) + damping * v, and sees what it is."
+)
+def adds_no_multiple_of_v(student: PolicyProduct, rng: Generator) -> bool:
+    policy, theta, obs, v = policy_and_direction(rng)
+    extra = student(policy, theta, obs, v) - fisher_matrix(policy, theta, obs) @ v
+    share = torch.dot(extra, v) / torch.dot(v, v)
+    return bool(share.abs() < 1e-9) or not close(extra, share * v)
+
+
+@fisher_product.property(
     "Your product is right to a few digits only, as a finite difference is. Differentiate exactly: "
     "torch.autograd.grad(..., create_graph=True) gives a gradient that can be differentiated again."
 )
@@ -219,17 +230,6 @@ def product_is_exact(student: PolicyProduct, rng: Generator) -> bool:
 def product_is_linear(student: PolicyProduct, rng: Generator) -> bool:
     policy, theta, obs, v = policy_and_direction(rng)
     return close(student(policy, theta, obs, 2 * v), 2 * student(policy, theta, obs, v))
-
-
-@fisher_product.property(
-    "You have added a multiple of v: that is damping. Keep it out of A; where it is wanted, one writes "
-    "product(v) + damping * v, and sees what it is."
-)
-def adds_no_multiple_of_v(student: PolicyProduct, rng: Generator) -> bool:
-    policy, theta, obs, v = policy_and_direction(rng)
-    extra = student(policy, theta, obs, v) - fisher_matrix(policy, theta, obs) @ v
-    share = torch.dot(extra, v) / torch.dot(v, v)
-    return bool(share.abs() < 1e-9) or not close(extra, share * v)
 
 
 @fisher_product.property("v . (A v) should be positive for a direction that changes the policy.")

@@ -652,6 +652,12 @@ def zero_for_the_same_policy(student: Estimator, rng: Generator) -> bool:
     return close(student(log_prob, log_prob.clone()), 0)
 
 
+@sampled_kl.property("Ten copies of a batch say what one says: the estimate is a mean.")
+def the_same_for_copies(student: Estimator, rng: Generator) -> bool:
+    log_prob, log_q = log_probabilities(rng)
+    return close(student(log_prob.repeat(10), log_q.repeat(10)), student(log_prob, log_q))
+
+
 @sampled_kl.property("A KL divergence is never negative, and the estimate should not be either, whatever was drawn.")
 def never_negative(student: Estimator, rng: Generator) -> bool:
     log_prob, log_q = log_probabilities(rng)
@@ -665,12 +671,6 @@ def never_negative(student: Estimator, rng: Generator) -> bool:
 def exact_on_a_perfect_batch(student: Estimator, _rng: Generator) -> bool:
     old, new = as_float64([0.5, 0.5]), as_float64([0.25, 0.75])
     return close(student(new.log(), old.log()), np.log(2) - np.log(3) / 2)
-
-
-@sampled_kl.property("Ten copies of a batch say what one says: the estimate is a mean.")
-def the_same_for_copies(student: Estimator, rng: Generator) -> bool:
-    log_prob, log_q = log_probabilities(rng)
-    return close(student(log_prob.repeat(10), log_q.repeat(10)), student(log_prob, log_q))
 
 
 @sampled_kl.property(
