@@ -72,6 +72,30 @@ def test_the_units_follow_the_mean_and_spread_of_the_returns() -> None:
     assert math.sqrt(second / weight - (first / weight) ** 2) == pytest.approx(3, rel=1e-2)
 
 
+def test_the_newest_returns_are_a_tenth_of_the_units() -> None:
+    """A running mean of rate 1/10: the weight of a batch falls by a tenth with every batch after it."""
+    obs, returns = a_problem(0)
+    value = fitted(obs, returns, fits=0)
+    levels = (5.0, -3.0, 40.0)
+    for level in levels:
+        value.fit(obs, torch.full_like(returns, level), steps=0)
+    weights = torch.tensor([0.1 * 0.9**2, 0.1 * 0.9, 0.1], dtype=torch.float64)
+    expected = [
+        weights.sum(),
+        weights @ torch.tensor(levels).double(),
+        weights @ torch.tensor(levels).double().square(),
+    ]
+    torch.testing.assert_close(value.state_dict()["moments"], torch.stack(expected))
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e-6, 1e9])
+def test_returns_of_any_size_are_learned(scale: float) -> None:
+    """No constant stands in for a unit: rewards in other units give the same fit in those units."""
+    obs, returns = a_problem(1)
+    plain, scaled = fitted(obs, returns), fitted(obs, scale * returns)
+    torch.testing.assert_close(scaled(obs) / scale, plain(obs), rtol=1e-3, atol=1e-3)
+
+
 def test_returns_that_are_all_equal_do_not_blow_up() -> None:
     obs, returns = a_problem(0, mean=20, std=3)
     value = fitted(obs, torch.full_like(returns, 7.0), fits=3)
