@@ -16,7 +16,8 @@ from PIL import Image, ImageSequence
 from processes import Outcome, command
 
 from trpo_lessons import envs, training
-from trpo_lessons.training.evaluation import PURPOSE, choose_actions
+from trpo_lessons.training.acting import choose_actions
+from trpo_lessons.training.evaluation import PURPOSE
 from trpo_lessons.training.run_folder import RunFolder
 from trpo_lessons.viewing import opengl, watching
 from trpo_lessons.viewing.animation import CAPTION_HEIGHT

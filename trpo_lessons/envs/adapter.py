@@ -20,6 +20,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from trpo_lessons.envs.base import Bools, Floats, checked_actions, refuse_options
+from trpo_lessons.envs.foreign import EnvironmentFault, foreign_code
 from trpo_lessons.envs.random_state import Seed, one_seed_each
 
 PREFIX = "gym:"
@@ -64,7 +65,8 @@ class GymnasiumVectorEnv(VectorEnv[Floats, NDArray[Any], NDArray[Any]]):
         """As `RestorableVectorEnv.reset`: obs [E, obs_dim] and {}; ValueError for bad seeds or any option."""
         refuse_options(self.task, options)
         seeds = self._first_seeds if seed is None else one_seed_each(self.num_envs, seed)
-        obs, _ = self._envs.reset(seed=seeds)
+        with foreign_code(self.task):
+            obs, _ = self._envs.reset(seed=seeds)
         self._first_seeds = None
         self._episode_returns[:] = 0.0
         self._episode_lengths[:] = 0
@@ -76,7 +78,8 @@ class GymnasiumVectorEnv(VectorEnv[Floats, NDArray[Any], NDArray[Any]]):
         if self._needs_reset:
             raise ResetNeeded(f"call reset() of {self.task} before step()")
         actions = inner_actions(self.inner_action_space, checked_actions(self, self.task, actions))
-        obs, rewards, terminated, truncated, inner_infos = self._envs.step(actions)
+        with foreign_code(self.task):
+            obs, rewards, terminated, truncated, inner_infos = self._envs.step(actions)
         self._episode_returns += rewards
         self._episode_lengths += 1
         done = terminated | truncated
@@ -94,7 +97,8 @@ class GymnasiumVectorEnv(VectorEnv[Floats, NDArray[Any], NDArray[Any]]):
 
     def render(self) -> tuple[Any, ...] | None:
         """What every copy looks like, as Gymnasium draws it."""
-        return self._envs.render()
+        with foreign_code(self.task):
+            return self._envs.render()
 
     def close_extras(self, **_kwargs: Any) -> None:
         """Close Gymnasium's environments."""
@@ -142,9 +146,13 @@ def _make_copies(env_id: str, num_envs: int, render_mode: str | None) -> SyncVec
     known: dict[str, Any] = {"render_mode": render_mode} if render_mode else {}
     make_one = partial(gymnasium.make, env_id, **known)
     try:
-        return SyncVectorEnv([make_one] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
-    except (Error, ImportError) as problem:
-        raise ValueError(f"{PREFIX}{env_id} cannot be made: {_one_line(problem)}") from problem
+        with foreign_code(PREFIX + env_id):
+            return SyncVectorEnv([make_one] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+    except EnvironmentFault as fault:
+        problem = fault.__cause__
+        if isinstance(problem, (Error, ImportError)):  # Gymnasium's, and the packages' that are missing
+            raise ValueError(f"{PREFIX}{env_id} cannot be made: {_one_line(problem)}") from problem
+        raise
 
 
 def _observation_dim(task: str, space: spaces.Space[Any]) -> int:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from trpo_lessons import envs
-from trpo_lessons.distributions import Distribution
-from trpo_lessons.single_path import for_environment
+from trpo_lessons.training.acting import choose_actions
 from trpo_lessons.training.run import Run
 from trpo_lessons.training.run_folder import RunError
 from trpo_lessons.training.threads import torch_threads
@@ -82,19 +78,3 @@ def evaluate(
 def action_generator(seed: int) -> torch.Generator:
     """The random numbers of sampled actions."""
     return torch.Generator().manual_seed(*envs.derived_seeds(seed, f"actions in {PURPOSE}", 1))
-
-
-def choose_actions(
-    run: Run, obs: NDArray[Any], space: gym.Space[Any], generator: torch.Generator | None = None
-) -> NDArray[Any]:
-    """The policy's actions for raw `obs` [N, *obs_shape], as environments take them: sampled, or without a generator
-    the most likely ones.
-    """
-    distribution = distribution_for(run, obs)
-    return for_environment(distribution.sample(generator) if generator else distribution.mode(), space)
-
-
-def distribution_for(run: Run, obs: NDArray[Any]) -> Distribution:
-    """The policy's distributions over actions for raw `obs` [N, *obs_shape]; without gradient."""
-    with torch.no_grad():
-        return run.policy(run.theta, run.statistics.normalise(torch.as_tensor(obs)))

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from trpo_lessons import envs
 from trpo_lessons.envs.atari import WorkerError
+from trpo_lessons.envs.foreign import EnvironmentFault
 from trpo_lessons.policies import Policy
 from trpo_lessons.single_path import RunningMoments
 from trpo_lessons.training import device as devices
+from trpo_lessons.training.acting import Spaces, act
 from trpo_lessons.training.config import SettingError, TrainConfig
 from trpo_lessons.training.loop import Trainer
 from trpo_lessons.training.obs_statistics import restored, statistics_for
@@ -23,10 +27,19 @@ from trpo_lessons.training.reporting import Reporter
 from trpo_lessons.training.run_folder import RunError, RunFolder, environment_facts
 from trpo_lessons.training.stopping import Deadline, sigterm_interrupts
 
+Callback = Callable[[Mapping[str, Any]], object]
+"""Called after every iteration with its row: the columns of progress.csv, numbers as numbers. By then the iteration is
+logged and its checkpoint saved. A callback that returns True ends the run as Ctrl-C does; what it raises ends the run
+too, and passes through: `resume` goes on from the last iteration that it was called for."""
+
 
 @dataclass(frozen=True)
 class Run:
-    """A trained policy with what it needs to act.
+    """A trained policy with what it needs to act: `run.act(obs)`.
+
+    policy, theta, statistics  `policy(theta, statistics.normalise(obs))` is the distribution over actions
+    spaces                     of the environment, and as the policy has them
+    iteration                  how many iterations it was trained for
 
     `interrupted` tells that training was stopped before its last iteration, by Ctrl-C, SIGTERM or the clock; `resume`
     goes on from there.
@@ -37,14 +50,37 @@ class Run:
     policy: Policy
     theta: Tensor
     statistics: RunningMoments
+    spaces: Spaces
     iteration: int
     interrupted: bool = False
 
+    def act(self, obs: Any, generator: torch.Generator | None = None) -> Any:
+        """The action for an observation: the most likely one, or with a generator a sampled one.
 
-def train(config: TrainConfig, out: Path | str, *, progress: bool = False, stop_after: float | None = None) -> Run:
+        obs: one observation of the task's environment as it returns it, or N of them along a first axis. For gym: tasks
+            these are the environment's own, neither flattened nor normalised; for games, stacks of frames in bytes.
+
+        Returns the action as that environment takes it, within its bounds (numpy; a NumPy integer where there is one
+        choice), or N of them along a first axis. Raises ValueError for observations of another shape.
+
+        Games should be played with a generator: nothing in them is random, and a player who always does the same can go
+        round in circles.
+        """
+        return act(self, obs, generator)
+
+
+def train(
+    config: TrainConfig,
+    out: Path | str,
+    *,
+    progress: bool = False,
+    stop_after: float | None = None,
+    callback: Callback | None = None,
+) -> Run:
     """Train by `config` into the new run folder `out`; `progress` shows a progress bar on standard error.
 
     stop_after: seconds after which the run ends as by Ctrl-C, unless it is complete.
+    callback: called with the row of every iteration; see `Callback`.
 
     Raises RunError (one line) when the folder cannot be used, SettingError when the environment cannot.
     """
@@ -52,7 +88,7 @@ def train(config: TrainConfig, out: Path | str, *, progress: bool = False, stop_
     trainer = _trainer(config)
     folder = RunFolder.create(Path(out), config)
     with folder.locked():
-        return _run_to_the_end(trainer, folder, progress, stop_after)
+        return _run_to_the_end(trainer, folder, progress, stop_after, callback)
 
 
 def resume(
@@ -62,6 +98,7 @@ def resume(
     device: str | None = None,
     progress: bool = False,
     stop_after: float | None = None,
+    callback: Callback | None = None,
 ) -> tuple[Run, list[str]]:
     """Go on with a run as if it had never stopped, optionally to another number of iterations or on another device.
 
@@ -86,7 +123,7 @@ def resume(
         if changes or changed:
             folder.write_config(config, started_in)
         folder.drop_rows_after(trainer.iteration)
-        return _run_to_the_end(trainer, folder, progress, stop_after), changes
+        return _run_to_the_end(trainer, folder, progress, stop_after, callback), changes
 
 
 def differences(path: Path | str, device: str | None = None) -> list[str]:
@@ -112,16 +149,21 @@ def load_run(path: Path | str) -> Run:
     tensors, facts = folder.load_checkpoint()
     try:
         env = envs.make(config.task, 1, threads=1, **config.task_settings)
-    except ValueError as error:  # such as a Gymnasium environment whose simulator is not installed here
+    except (
+        ValueError,
+        EnvironmentFault,
+    ) as error:  # such as a Gymnasium environment whose simulator is not installed here
         raise RunError(f"{path}: {error}") from error
-    policy, statistics = policy_for(env, config), statistics_for(env.single_observation_space)
+    policy, statistics, spaces = policy_for(env, config), statistics_for(env.single_observation_space), Spaces.of(env)
     env.close()
     with _checkpoint_must_fit(folder):
         theta, statistics = _theta_of(policy, tensors), restored(statistics, tensors, facts)
-        return Run(folder.path, config, policy, theta, statistics, facts["iteration"])
+        return Run(folder.path, config, policy, theta, statistics, spaces, facts["iteration"])
 
 
-def _run_to_the_end(trainer: Trainer, folder: RunFolder, progress: bool, stop_after: float | None) -> Run:
+def _run_to_the_end(
+    trainer: Trainer, folder: RunFolder, progress: bool, stop_after: float | None, callback: Callback | None
+) -> Run:
     config, interrupted, deadline = trainer.config, False, Deadline(stop_after)
     begun = trainer.iteration, trainer.total_steps
     completed = trainer.iteration, trainer.theta, trainer.statistics
@@ -133,16 +175,18 @@ def _run_to_the_end(trainer: Trainer, folder: RunFolder, progress: bool, stop_af
                 reporter.report(row)
                 folder.save_checkpoint(*trainer.state())
                 completed = trainer.iteration, trainer.theta, trainer.statistics
-                if trainer.iteration < config.iterations and not deadline.allows_another():
+                enough = callback is not None and callback(row) is True
+                if trainer.iteration < config.iterations and (enough or not deadline.allows_another()):
                     interrupted = True
                     break
-    except WorkerError as error:
+    except (WorkerError, EnvironmentFault) as error:
         raise RunError(f"{error}; go on with: trpo-lessons resume {folder.path}") from error
     except KeyboardInterrupt:
         # The iteration in progress is lost, and repeated to the same bits by `resume`.
         interrupted = True
     iteration, theta, statistics = completed
-    return Run(folder.path, config, trainer.policy, theta.cpu(), statistics, iteration, interrupted)
+    spaces = Spaces.of(trainer.sampler.envs[0])
+    return Run(folder.path, config, trainer.policy, theta.cpu(), statistics, spaces, iteration, interrupted)
 
 
 def _prepare_device(config: TrainConfig) -> None:
@@ -155,7 +199,10 @@ def _prepare_device(config: TrainConfig) -> None:
 def _trainer(config: TrainConfig) -> Trainer:
     try:
         return Trainer(config)
-    except ValueError as error:  # an environment that cannot be made here, or has spaces that nothing here can handle
+    except (
+        ValueError,
+        EnvironmentFault,
+    ) as error:  # an environment that cannot be made here, or has spaces that nothing here can handle
         raise SettingError(str(error)) from error
 
 

@@ -25,6 +25,7 @@ from trpo_lessons.teaching.explorers import Choice, Explorer, Slider, Stops
 from trpo_lessons.teaching.explorers.lesson_01 import text
 from trpo_lessons.teaching.pictures import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILION, LivePicture
 from trpo_lessons.training import Run, TrainConfig
+from trpo_lessons.training.acting import Spaces
 from trpo_lessons.training.loop import Trainer
 from trpo_lessons.training.threads import torch_threads
 
@@ -370,7 +371,8 @@ def watch_learning(config: TrainConfig) -> tuple[Run, list[dict[str, float]]]:
             rows.append({**row, "return": float(np.mean([r for r, _ in ended])) if ended else math.nan})
             if left % max(1, config.iterations // DRAWINGS) == 0:
                 live.redraw(lambda figure: draw_report(figure, rows, config))
-        run = Run(Path(), config, trainer.policy, trainer.theta, trainer.statistics, trainer.iteration)
+        spaces = Spaces.of(trainer.sampler.envs[0])
+        run = Run(Path(), config, trainer.policy, trainer.theta, trainer.statistics, spaces, trainer.iteration)
     return run, rows
 
 

@@ -1,0 +1,76 @@
+"""A trained policy acts: observations of the task's environment in, actions that it takes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
+
+from trpo_lessons.distributions import Distribution
+from trpo_lessons.envs.adapter import GymnasiumVectorEnv, flat_observations, inner_actions
+from trpo_lessons.single_path import for_environment
+
+if TYPE_CHECKING:
+    from trpo_lessons.training.run import Run
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """What one copy of an environment shows and takes, and the same as its policy sees and says it.
+
+    They differ for Gymnasium's environments alone, whose observations are made vectors of.
+    """
+
+    observation: gym.Space[Any]
+    action: gym.Space[Any]
+    flat_observation: gym.Space[Any]
+    flat_action: gym.Space[Any]
+
+    @classmethod
+    def of(cls, env: VectorEnv[Any, Any, Any]) -> Spaces:
+        """The spaces of a task's environment, as `envs.make` makes it."""
+        flat = env.single_observation_space, env.single_action_space
+        inner = flat
+        if isinstance(env, GymnasiumVectorEnv):
+            inner = env.inner_observation_space, env.inner_action_space
+        return cls(*inner, *flat)
+
+
+def act(run: Run, obs: Any, generator: torch.Generator | None = None) -> Any:
+    """See `Run.act`."""
+    spaces, rows = run.spaces, np.asarray(obs)
+    single = rows.shape == spaces.observation.shape
+    if single:
+        rows = rows[None]
+    if rows.shape[1:] != spaces.observation.shape:
+        raise ValueError(
+            f"{run.config.task} has observations of shape {spaces.observation.shape}, one or several along a first "
+            f"axis; these have shape {rows.shape}"
+        )
+    is_flat = spaces.observation is spaces.flat_observation
+    seen = rows if is_flat else flat_observations(spaces.observation, rows)
+    actions = choose_actions(run, seen, spaces.flat_action, generator)
+    if not is_flat:
+        actions = inner_actions(spaces.action, actions)
+    return actions[0] if single else actions
+
+
+def choose_actions(
+    run: Run, obs: NDArray[Any], space: gym.Space[Any], generator: torch.Generator | None = None
+) -> NDArray[Any]:
+    """The policy's actions for `obs` [N, *obs_shape] of its own environments, as they take them: sampled, or without a
+    generator the most likely ones.
+    """
+    distribution = distribution_for(run, obs)
+    return for_environment(distribution.sample(generator) if generator else distribution.mode(), space)
+
+
+def distribution_for(run: Run, obs: NDArray[Any]) -> Distribution:
+    """The policy's distributions over actions for `obs` [N, *obs_shape] of its own environments; without gradient."""
+    with torch.no_grad():
+        return run.policy(run.theta, run.statistics.normalise(torch.as_tensor(obs)))
