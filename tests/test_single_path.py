@@ -22,6 +22,7 @@ from trpo_lessons.policies import CategoricalHead, FactoredHead, GaussianHead, H
 from trpo_lessons.single_path import (
     RunningMoments,
     SinglePath,
+    action_scale,
     by_environment,
     for_environment,
     sample_single_path,
@@ -155,13 +156,48 @@ def test_the_environment_gets_the_actions_that_were_recorded() -> None:
         np.testing.assert_array_equal(path.actions.numpy(), np.stack(env.received))
 
 
-def test_continuous_actions_are_clipped_on_their_way_to_the_environment_only() -> None:
+def test_continuous_actions_are_scaled_and_clipped_on_their_way_to_the_environment_only() -> None:
     path, env, _, _ = sample("continuous")
     space = ACTION_SPACES["continuous"]
     drawn, received = path.actions.numpy(), np.stack(env.received)
-    assert (drawn < space.low).any()
-    assert (drawn > space.high).any()
-    np.testing.assert_array_equal(received, np.clip(drawn, space.low, space.high))
+    assert (drawn < -1).any()
+    assert (drawn > 1).any()
+    scaled = np.stack((0.5 * drawn[..., 0], 0.5 + 1.5 * drawn[..., 1]), axis=-1)
+    np.testing.assert_array_equal(received, np.clip(scaled, space.low, space.high))
+
+
+BOUNDS = [  # low, high, what -1, 0, 1 and 9 become
+    (-1, 1, [-1, 0, 1, 1]),
+    (5, 10, [5, 7.5, 10, 10]),
+    (100, 200, [100, 150, 200, 200]),
+    (-1e-3, 3e-3, [-1e-3, 1e-3, 3e-3, 3e-3]),
+    (0, np.inf, [0, 0, 1, 9]),
+    (-np.inf, 4, [-1, 0, 1, 4]),
+    (-np.inf, np.inf, [-1, 0, 1, 9]),
+    (-np.finfo(np.float32).max, np.finfo(np.float32).max, [-1, 0, 1, 9]),  # how some environments write "no bound"
+    (2, 2, [2, 2, 2, 2]),
+]
+
+
+def test_bounded_components_are_spread_over_their_bounds_and_others_left_alone() -> None:
+    low, high, expected = (np.array(column, dtype=np.float32) for column in zip(*BOUNDS, strict=True))
+    drawn = torch.tensor([-1.0, 0, 1, 9])[:, None].expand(-1, len(BOUNDS))
+    command = for_environment(drawn, gym.spaces.Box(low, high))
+    np.testing.assert_allclose(command, expected.T, rtol=1e-6)
+    assert command.dtype == np.float32
+    wide = np.finfo(np.float64).max
+    far = gym.spaces.Box(np.array([-wide, -1e30]), np.array([wide, 3e30]), dtype=np.float64)
+    np.testing.assert_allclose(for_environment(torch.tensor([[0.5, 0.0]]), far), [[0.5, 1e30]], rtol=1e-6)
+
+
+def test_in_a_box_from_minus_one_to_one_every_bit_stays() -> None:
+    """The robots' boxes: what was recorded before actions were scaled holds."""
+    space = gym.spaces.Box(-1, 1, (4,), np.float32)
+    assert action_scale(space) is None
+    drawn = torch.randn(1000, 4, generator=seeded(0))
+    drawn[0] = torch.tensor([0.0, -0.0, math.inf, -math.inf])
+    command = for_environment(drawn, space)
+    np.testing.assert_array_equal(command.view(np.int32), np.clip(drawn.numpy(), -1, 1).view(np.int32))
 
 
 def test_an_action_that_is_not_a_number_becomes_the_lower_bound_for_the_environment() -> None:

@@ -9,7 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Self
 
 import gymnasium as gym
@@ -68,7 +68,7 @@ class RunningMoments:
 class PathRecord(ABC):
     """T steps of E environments side by side, and what is needed to go on; a subclass says how it keeps observations.
 
-    actions      [T, E] or [T, E, action_dim]  as drawn from the policy, before any clipping to the action space
+    actions      [T, E] or [T, E, action_dim]  as drawn from the policy, before any scaling and clipping
     log_q        [T, E]  their log probability under the policy that drew them
     rewards      [T, E]  what the advantages are made of; float64
     terminated, truncated  [T, E]  bool
@@ -171,8 +171,8 @@ def sample_single_path(
     """Follow the policy for `num_steps` steps in every environment, from `raw_obs` [E, obs_dim].
 
     The environment must reset itself within the step that ends an episode (gymnasium's AutoresetMode.SAME_STEP), so
-    that every step is a real transition. Continuous actions are clipped to the action space on their way to the
-    environment, never in the record: the probability that counts is that of the action drawn.
+    that every step is a real transition. Continuous actions are scaled and clipped to the action space on their way to
+    the environment (`for_environment`), never in the record: the probability that counts is that of the action drawn.
     """
     recorder = PathRecorder()
     return recorder.finish(follow(env, policy, theta, statistics, raw_obs, num_steps, generator, recorder))
@@ -207,15 +207,41 @@ def follow(
 
 
 def for_environment(actions: Tensor, space: gym.Space[Any]) -> np.ndarray:
-    """Actions as the environment wants them: numpy, and continuous ones within the bounds of the action space.
+    """The policy's actions as the environment wants them: numpy, continuous ones scaled and within its bounds.
+
+    A first policy is N(0, 1) in every component, wherever the action space lies. So -1 and 1 stand for the lower and
+    the upper bound of a component that has both; a component without one of them is left as it is. The record keeps the
+    action that was drawn: a fixed affine map changes no ratio of probabilities.
 
     A NaN (from an observation that was not finite) becomes the lower bound here; it stays in the record, and the
     update is refused.
     """
     if isinstance(space, gym.spaces.Box):
-        bounded: np.ndarray = np.fmin(np.fmax(actions.numpy(), space.low), space.high)  # unlike np.clip: no NaN passes
+        commands: np.ndarray = actions.numpy()
+        if (scale := action_scale(space)) is not None:
+            middle, half_width = scale
+            commands = middle + half_width * commands
+        bounded: np.ndarray = np.fmin(np.fmax(commands, space.low), space.high)  # unlike np.clip: no NaN passes
         return bounded
     return np.asarray(actions)
+
+
+def action_scale(space: gym.spaces.Box) -> tuple[np.ndarray, np.ndarray] | None:
+    """Middle and half width of the box in every component, 0 and 1 where it is not bounded on both sides; both float32.
+
+    None where every component is left as it is, as in a box from -1 to 1. The largest number of a type is no bound.
+    """
+    return _scale_of(space.low.astype(np.float64).tobytes(), space.high.astype(np.float64).tobytes(), space.shape)
+
+
+@cache  # it is asked for at every step
+def _scale_of(low_bytes: bytes, high_bytes: bytes, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray] | None:
+    low, high = (np.frombuffer(each).reshape(shape) for each in (low_bytes, high_bytes))
+    limit = float(np.finfo(np.float32).max)
+    bounded = (low > -limit) & (high < limit)
+    low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
+    middle, half_width = ((high / 2 + sign * low / 2).astype(np.float32) for sign in (1, -1))
+    return None if (middle == 0).all() and (half_width == 1).all() else (middle, half_width)
 
 
 class PathRecorder:

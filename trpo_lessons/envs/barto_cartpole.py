@@ -17,7 +17,8 @@ FRICTION = CartPoleConstants(cart_friction=5e-4, hinge_friction=2e-6)
 
 
 class BartoCartPole(CartPoleVectorEnv):
-    """Push the cart with a force of your choice. Actions [E, 1] in newtons; the dynamics clip them to +-10 N.
+    """Push the cart with a force of your choice. Actions [E, 1] in newtons; the dynamics clip them to +-10 N. What a
+    policy draws is scaled to the action space (`single_path.for_environment`): its first standard deviation is 10 N.
 
     The paper gives neither reward nor horizon. Here, as in CartPole-v1: +1 for every step, the last included; the
     episode ends when the cart is more than 2.4 m from the middle or the pole more than 12 degrees from upright, and is
