@@ -8,15 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any, cast
 
-import mujoco  # type: ignore[import-untyped]
 import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
-from mujoco import rollout
 from numpy.typing import NDArray
 
 from trpo_lessons import envs
 from trpo_lessons.envs.mujoco import ROBOTS, MujocoVectorEnv, load_model
+from trpo_lessons.envs.simulator import mujoco, rollout
 from trpo_lessons.single_path import for_environment, sample_single_path
 from trpo_lessons.training import TrainConfig
 from trpo_lessons.training.loop import Trainer

@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
-import mujoco  # type: ignore[import-untyped]
 import numpy as np
 from gymnasium import spaces
-from mujoco.batch import Batch  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from trpo_lessons.envs.base import Bools, Floats, RestorableVectorEnv, State
 from trpo_lessons.envs.random_state import Seed
+from trpo_lessons.envs.simulator import Batch, mujoco
 
 ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
 MAX_EPISODE_STEPS = 1000

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
-import mujoco  # type: ignore[import-untyped]
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
@@ -19,6 +18,7 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from trpo_lessons.envs.simulator import mujoco
 from trpo_lessons.teaching.pictures import BLACK, BLUE, GREY, VERMILION
 from trpo_lessons.viewing.drawing import RobotDrawing
 

@@ -6,7 +6,6 @@ capsule's radius, joined. The walking robots are seen from the side (x to the ri
 
 from __future__ import annotations
 
-import mujoco  # type: ignore[import-untyped]
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from trpo_lessons.envs.base import Floats
 from trpo_lessons.envs.cartpole import MAX_POSITION, CartPoleConstants
+from trpo_lessons.envs.simulator import mujoco
 from trpo_lessons.viewing import HEIGHT, WIDTH
 from trpo_lessons.viewing.style import BLACK, BLUE, GREY, ORANGE, PIXELS_PER_INCH, VERMILION, style
 
