@@ -1,7 +1,8 @@
 """Environments that step many copies at once, and save and restore their states.
 
-`make("hopper", 64, seed=0)` is the way in; `TASKS` lists the tasks, and `gym:ENV_ID` is any Gymnasium environment. See
-`base` for the interface.
+`make("hopper", 64, seed=0)` is the way in; `TASKS` lists the tasks, `gym:ENV_ID` is any Gymnasium environment,
+`gym:MODULE:ENV_ID` one that a module registers, and `own:NAME` whatever a function of yours makes. See `base` for the
+interface.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
-from trpo_lessons.envs.adapter import PREFIX, GymnasiumVectorEnv, find_spec
+from trpo_lessons.envs.adapter import OWN_PREFIX, BrokenPromise, MakeOne, open_gymnasium
 from trpo_lessons.envs.barto_cartpole import BartoCartPole
 from trpo_lessons.envs.base import RestorableVectorEnv, Rows, State
 from trpo_lessons.envs.cartpole import CartPole
+from trpo_lessons.envs.finding import PREFIX, find_spec
 from trpo_lessons.envs.random_state import Seed, derived_seeds
 
 __all__ = [
     "GAMES",
     "TASKS",
+    "BrokenPromise",
     "RestorableVectorEnv",
     "Rows",
     "State",
@@ -112,26 +115,37 @@ TASKS: Mapping[str, Task] = MappingProxyType(
 
 
 def make(
-    task: str, num_envs: int, *, seed: Seed = None, threads: int | None = None, **settings: Any
+    task: str,
+    num_envs: int,
+    *,
+    seed: Seed = None,
+    threads: int | None = None,
+    env: MakeOne | None = None,
+    **settings: Any,
 ) -> VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """`num_envs` copies of a task.
 
-    task: a key of `TASKS`, or gym:ENV_ID for a Gymnasium environment with box or discrete spaces.
+    task: a key of `TASKS`; gym:ENV_ID for a Gymnasium environment with box or discrete spaces, gym:MODULE:ENV_ID for
+        one that a module registers; or own:NAME for what `env` makes.
     seed: `make(..., seed=s).reset()` is `make(...).reset(seed=s)`: copy i is seeded with s + i. A sequence gives each
         its own seed, None takes entropy from the system.
     threads: of the simulator; None takes one for each processor. The numbers do not depend on it.
-    settings: variants of the task, such as `control_cost=1e-5` for the paper's reward on the robots.
+    env: for own: tasks alone, a class or function that makes one new Gymnasium environment at every call.
+    settings: variants of the task, such as `control_cost=1e-5` for the paper's reward on the robots. gym: and own:
+        tasks have one, `env_kwargs`: keyword arguments of the environment.
 
     Raises UnknownTask, or ValueError for a setting that the task does not have or a value out of range.
     """
     check_task(task)
-    known = TASKS[task].settings if task in TASKS else ()
+    known = TASKS[task].settings if task in TASKS else ("env_kwargs",)
     unknown = sorted(settings.keys() - set(known))
     if unknown:
         raise ValueError(f"{task} has no setting {unknown[0]!r}; its settings: {', '.join(known) or 'none'}")
+    if env is not None and not task.startswith(OWN_PREFIX):
+        raise ValueError(f"env is for tasks named {OWN_PREFIX}NAME, not for {task}")
     if task in TASKS:
         return TASKS[task].build(num_envs, seed, threads, **settings)
-    return GymnasiumVectorEnv(task.removeprefix(PREFIX), num_envs, seed=seed)
+    return open_gymnasium(task, num_envs, seed=seed, env=env, **settings)
 
 
 def begin_episodes(env: VectorEnv[Any, Any, Any], seeds: Sequence[int]) -> NDArray[Any]:
@@ -157,6 +171,9 @@ def check_task(task: str) -> None:
             find_spec(task.removeprefix(PREFIX))
         except ValueError as problem:
             raise UnknownTask(str(problem)) from problem
+    elif task.startswith(OWN_PREFIX):
+        if not task.removeprefix(OWN_PREFIX):
+            raise UnknownTask(f"{task} has no name: give it one, as in {OWN_PREFIX}maze")
     elif task not in TASKS:
         raise UnknownTask(_unknown_task_message(task))
 
@@ -164,4 +181,5 @@ def check_task(task: str) -> None:
 def _unknown_task_message(task: str) -> str:
     closest = difflib.get_close_matches(task.lower(), TASKS, n=1, cutoff=0.5)
     hint = f"; did you mean {closest[0]!r}?" if closest else ";"
-    return f"there is no task {task!r}{hint} tasks: {', '.join(TASKS)}, and {PREFIX}ENV_ID for Gymnasium's"
+    others = f"and {PREFIX}ENV_ID for Gymnasium's, {OWN_PREFIX}NAME for your own"
+    return f"there is no task {task!r}{hint} tasks: {', '.join(TASKS)}, {others}"

@@ -1,29 +1,36 @@
 """Any Gymnasium environment with box or discrete spaces, in the form that this package's own environments have.
 
-`gym:ENV_ID` names such a task. Gymnasium steps its copies one after the other. Nothing is known of their inner state,
-so it can be neither saved nor restored: such a task has no vine.
+`gym:ENV_ID` names such a task; `own:NAME` is what a function of the user's makes, without registration. Gymnasium steps
+the copies one after the other. Nothing is known of their inner state, so it can be neither saved nor restored: such a
+task has no vine.
 """
 
 from __future__ import annotations
 
-import importlib
+import inspect
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
-from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import Error, ResetNeeded
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from trpo_lessons.envs.base import Bools, Floats, checked_actions, refuse_options
-from trpo_lessons.envs.foreign import EnvironmentFault, foreign_code
+from trpo_lessons.envs.finding import PREFIX, find_spec, one_line
+from trpo_lessons.envs.foreign import EnvironmentFault, foreign_code, place
 from trpo_lessons.envs.random_state import Seed, one_seed_each
+from trpo_lessons.envs.spaces import flat_action_space, flat_observation_space, flat_observations, inner_actions
 
-PREFIX = "gym:"
+OWN_PREFIX = "own:"
+MakeOne = Callable[..., gymnasium.Env[Any, Any]]
+
+
+class BrokenPromise(EnvironmentFault):
+    """An environment does not do what Gymnasium's environments do; the message is one line that names it."""
 
 
 class GymnasiumVectorEnv(VectorEnv[Floats, NDArray[Any], NDArray[Any]]):
@@ -31,30 +38,32 @@ class GymnasiumVectorEnv(VectorEnv[Floats, NDArray[Any], NDArray[Any]]):
 
     Observations are float64 [E, obs_dim]: a box is flattened, a discrete observation becomes an indicator vector.
     Actions are [E, action_dim] for a box, clipped to its bounds because many environments refuse what lies outside,
-    and integers [E] from 0 for a discrete space.
+    integers [E] from 0 for a discrete space, and [E, choices] where there are several. See `spaces`.
+
+    Nothing that a copy holds is kept: it may use its arrays again, and change those that it is given. Its infos are
+    left out.
 
     inner_observation_space, inner_action_space: those of one copy, as Gymnasium has them.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}  # noqa: RUF012 (Gymnasium's own idiom)
 
-    def __init__(self, env_id: str, num_envs: int, *, seed: Seed = None, render_mode: str | None = None) -> None:
-        """Seeds: see `reset`. Raises ValueError for an environment that cannot be made or has other spaces.
-
-        render_mode: as Gymnasium's; with "rgb_array", `render` returns pictures.
-        """
+    def __init__(self, task: str, make_one: MakeOne, num_envs: int, *, seed: Seed = None) -> None:
+        """Seeds: see `reset`. Raises ValueError for an environment that cannot be made or has other spaces."""
         if num_envs < 1:
             raise ValueError(f"num_envs must be 1 or more, not {num_envs}")
-        self.task = PREFIX + env_id
+        self.task = task
         self.num_envs = num_envs
         self._first_seeds: list[int | None] | None = one_seed_each(num_envs, seed)
-        self._envs = _make_copies(env_id, num_envs, render_mode)
+        copies = _make_copies(task, make_one, num_envs)
+        self.inner_observation_space = copies[0].env.observation_space
+        self.inner_action_space = copies[0].env.action_space
+        self._envs: SyncVectorEnv[Any, Any] = SyncVectorEnv(
+            [partial(_same, each) for each in copies], autoreset_mode=AutoresetMode.SAME_STEP
+        )
         self.metadata = self._envs.metadata
-        self.inner_observation_space = self._envs.single_observation_space
-        self.inner_action_space = _checked_action_space(self.task, self._envs.single_action_space)
-        obs_dim = _observation_dim(self.task, self.inner_observation_space)
-        self.single_observation_space = spaces.Box(-np.inf, np.inf, shape=(obs_dim,), dtype=np.float64)
-        self.single_action_space = _flat_action_space(self.inner_action_space)
+        self.single_observation_space = self._envs.single_observation_space
+        self.single_action_space = self._envs.single_action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._episode_returns = np.zeros(num_envs)
@@ -71,20 +80,20 @@ class GymnasiumVectorEnv(VectorEnv[Floats, NDArray[Any], NDArray[Any]]):
         self._episode_returns[:] = 0.0
         self._episode_lengths[:] = 0
         self._needs_reset = False
-        return flat_observations(self.inner_observation_space, obs), {}
+        return obs, {}
 
     def step(self, actions: NDArray[Any]) -> tuple[Floats, Floats, Bools, Bools, dict[str, Any]]:
-        """As `RestorableVectorEnv.step`."""
+        """As `RestorableVectorEnv.step`. Raises BrokenPromise for an observation that is not in the copies' space."""
         if self._needs_reset:
             raise ResetNeeded(f"call reset() of {self.task} before step()")
-        actions = inner_actions(self.inner_action_space, checked_actions(self, self.task, actions))
+        actions = checked_actions(self, self.task, actions)
         with foreign_code(self.task):
             obs, rewards, terminated, truncated, inner_infos = self._envs.step(actions)
         self._episode_returns += rewards
         self._episode_lengths += 1
         done = terminated | truncated
         infos = self._episode_ends(done, obs, inner_infos) if done.any() else {}
-        return flat_observations(self.inner_observation_space, obs), rewards, terminated, truncated, infos
+        return obs, rewards, terminated, truncated, infos
 
     def _episode_ends(self, done: Bools, obs: NDArray[Any], inner_infos: dict[str, Any]) -> dict[str, Any]:
         final_obs = np.array(obs)
@@ -92,7 +101,6 @@ class GymnasiumVectorEnv(VectorEnv[Floats, NDArray[Any], NDArray[Any]]):
         episode = {"r": np.where(done, self._episode_returns, 0.0), "l": np.where(done, self._episode_lengths, 0)}
         self._episode_returns[done] = 0.0
         self._episode_lengths[done] = 0
-        final_obs = flat_observations(self.inner_observation_space, final_obs)
         return {"final_obs": final_obs, "_final_obs": done, "episode": episode, "_episode": done}
 
     def render(self) -> tuple[Any, ...] | None:
@@ -105,73 +113,113 @@ class GymnasiumVectorEnv(VectorEnv[Floats, NDArray[Any], NDArray[Any]]):
         self._envs.close()
 
 
-def flat_observations(space: spaces.Space[Any], obs: NDArray[Any]) -> Floats:
-    """Observations [N, ...] from a Box or Discrete `space` as vectors [N, obs_dim]."""
-    if isinstance(space, spaces.Discrete):
-        indicators: Floats = np.eye(int(space.n))[obs - space.start]
-        return indicators
-    return obs.astype(np.float64).reshape(len(obs), -1)
+class _Copy(gymnasium.Wrapper[Floats, NDArray[Any], Any, Any]):
+    """One copy, seen in flat spaces. What it returns is new, and what it is given too: nothing is shared with it."""
+
+    def __init__(self, task: str, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self._task = task
+        try:
+            flat_spaces = flat_observation_space(env.observation_space), flat_action_space(env.action_space)
+        except ValueError as problem:
+            raise ValueError(f"{task}: {problem}") from problem
+        self.observation_space, self.action_space = flat_spaces  # type: ignore[assignment]
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Floats, dict[str, Any]]:
+        returned = self.env.reset(seed=seed, options=options)
+        if not isinstance(returned, tuple) or len(returned) != 2:
+            raise BrokenPromise(f"{self._task}: its reset must return (observation, info)")
+        return self._flat(returned[0]), {}
+
+    def step(self, action: NDArray[Any]) -> tuple[Floats, float, bool, bool, dict[str, Any]]:
+        returned = self.env.step(inner_actions(self.env.action_space, np.asarray(action)[None])[0])
+        if not isinstance(returned, tuple) or len(returned) != 5:
+            raise BrokenPromise(
+                f"{self._task}: its step must return (observation, reward, terminated, truncated, info)"
+            )
+        obs, reward, terminated, truncated, _ = returned
+        return self._flat(obs), self._number(reward), bool(terminated), bool(truncated), {}
+
+    def _flat(self, obs: Any) -> Floats:
+        try:
+            flat: Floats = flat_observations(self.env.observation_space, np.asarray(obs)[None])[0]
+        except (ValueError, TypeError) as problem:
+            raise BrokenPromise(f"{self._task}: {one_line(problem)}") from problem
+        return flat
+
+    def _number(self, reward: Any) -> float:
+        try:
+            return np.asarray(reward, dtype=np.float64).item()
+        except (ValueError, TypeError):
+            raise BrokenPromise(f"{self._task}: the reward {reward!r} is not a number") from None
 
 
-def inner_actions(space: spaces.Space[Any], actions: NDArray[Any]) -> NDArray[Any]:
-    """Actions of a flat space, [N] or [N, action_dim], as Gymnasium's own `space` has them, [N, ...]; clipped to it."""
-    if isinstance(space, spaces.Discrete):
-        chosen: NDArray[Any] = actions + space.start
-        return chosen
-    assert isinstance(space, spaces.Box)
-    boxed: NDArray[Any] = actions.reshape(len(actions), *space.shape).clip(space.low, space.high).astype(space.dtype)
-    return boxed
+def open_gymnasium(
+    task: str,
+    num_envs: int,
+    *,
+    seed: Seed = None,
+    env: MakeOne | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+    render_mode: str | None = None,
+) -> GymnasiumVectorEnv:
+    """`num_envs` copies of a gym: task, or of what `env` makes for an own: task.
 
+    env: a class or a function; every call must give a new environment.
+    env_kwargs: keyword arguments of the environment: of `gymnasium.make` for gym: tasks, otherwise of `env`.
+    render_mode: as Gymnasium's; with "rgb_array", `render` returns pictures. Left out where `env` does not take one.
 
-def find_spec(env_id: str) -> EnvSpec:
-    """What Gymnasium knows of an environment; `module:ENV_ID` imports the module that registers it first.
-
-    Raises ValueError in one line when there is no such environment.
+    Raises ValueError (one line) where the environment cannot be made or used.
     """
-    module, _, name = env_id.rpartition(":")
-    try:
-        if module:
-            importlib.import_module(module)
-        return gymnasium.spec(name)
-    except (Error, ImportError) as problem:
-        raise ValueError(f"there is no task {PREFIX}{env_id}: {_one_line(problem)}") from problem
-
-
-def _one_line(problem: Exception) -> str:
-    return " ".join(str(problem).split())
-
-
-def _make_copies(env_id: str, num_envs: int, render_mode: str | None) -> SyncVectorEnv[Any, Any]:
+    if task.startswith(OWN_PREFIX):
+        if env is None:
+            raise ValueError(
+                f"{task} is an environment that a function of yours makes: pass it as env=..., from Python (train, "
+                "resume and load_run of trpo_lessons.training take it)"
+            )
+        make_one = env
+        if render_mode and not _takes_render_mode(env):
+            render_mode = None
+    else:
+        make_one = partial(gymnasium.make, _checked_id(task))
     # Not every environment knows a render mode, not even None.
-    known: dict[str, Any] = {"render_mode": render_mode} if render_mode else {}
-    make_one = partial(gymnasium.make, env_id, **known)
+    known = dict(env_kwargs or {}) | ({"render_mode": render_mode} if render_mode else {})
+    return GymnasiumVectorEnv(task, partial(make_one, **known), num_envs, seed=seed)
+
+
+def _takes_render_mode(env: MakeOne) -> bool:
+    parameters = inspect.signature(env).parameters
+    return "render_mode" in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+
+
+def _checked_id(task: str) -> str:
+    spec = find_spec(task.removeprefix(PREFIX))
+    # Imported here, because it takes a moment that most environments need not wait for.
+    from trpo_lessons.envs.atari.settings import GAMES
+
+    game = spec.kwargs.get("game")
+    if game in GAMES and spec.kwargs.get("obs_type") != "ram":
+        raise ValueError(f"{task} shows whole screens, which are too much for a policy here: use the task {game}")
+    return task.removeprefix(PREFIX)
+
+
+def _make_copies(task: str, make_one: MakeOne, num_envs: int) -> list[_Copy]:
     try:
-        with foreign_code(PREFIX + env_id):
-            return SyncVectorEnv([make_one] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+        with foreign_code(task):
+            made = [make_one() for _ in range(num_envs)]
     except EnvironmentFault as fault:
         problem = fault.__cause__
-        if isinstance(problem, (Error, ImportError)):  # Gymnasium's, and the packages' that are missing
-            raise ValueError(f"{PREFIX}{env_id} cannot be made: {_one_line(problem)}") from problem
+        # Gymnasium's, the packages' that are missing, and keyword arguments that nobody knows.
+        if isinstance(problem, (Error, ImportError, TypeError)):
+            raise ValueError(f"{task} cannot be made: {one_line(problem)} ({place(problem)})") from problem
         raise
+    wrong = next((each for each in made if not isinstance(each, gymnasium.Env)), None)
+    if wrong is not None:
+        raise ValueError(f"{task} cannot be made: env must make a gymnasium.Env, not a {type(wrong).__name__}")
+    if len({id(each.unwrapped) for each in made}) < num_envs:
+        raise ValueError(f"{task} cannot be made: env must make a new environment at every call, not the same again")
+    return [_Copy(task, each) for each in made]
 
 
-def _observation_dim(task: str, space: spaces.Space[Any]) -> int:
-    if isinstance(space, (spaces.Box, spaces.Discrete)):
-        return spaces.flatdim(space)
-    raise ValueError(f"{task} has a {type(space).__name__} observation space; only Box and Discrete can be used")
-
-
-def _checked_action_space(task: str, space: spaces.Space[Any]) -> spaces.Box | spaces.Discrete:
-    if isinstance(space, spaces.Discrete) or (
-        isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)
-    ):
-        return space
-    raise ValueError(
-        f"{task} has a {type(space).__name__} action space of {space.dtype}; only Discrete and float Box can be used"
-    )
-
-
-def _flat_action_space(space: spaces.Box | spaces.Discrete) -> spaces.Box | spaces.Discrete:
-    if isinstance(space, spaces.Discrete):
-        return spaces.Discrete(int(space.n))
-    return spaces.Box(space.low.ravel(), space.high.ravel(), dtype=np.float32)
+def _same(env: _Copy) -> _Copy:
+    return env

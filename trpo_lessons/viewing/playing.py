@@ -15,7 +15,7 @@ from PIL import Image
 
 from trpo_lessons import envs
 from trpo_lessons.distributions import Categorical, FactoredCategorical
-from trpo_lessons.envs.adapter import PREFIX, GymnasiumVectorEnv
+from trpo_lessons.envs.adapter import open_gymnasium
 from trpo_lessons.envs.atari import AtariVectorEnv
 from trpo_lessons.envs.atari.settings import FRAME_SKIP, Controls
 from trpo_lessons.envs.cartpole import CartPoleVectorEnv
@@ -82,8 +82,8 @@ def _choices(env: AtariVectorEnv) -> Choices:
 
 
 def gymnasium_stage(config: TrainConfig) -> Stage:
-    """The stage of a gym: task, which Gymnasium draws itself. Raises ValueError where it does not."""
-    env = GymnasiumVectorEnv(config.task.removeprefix(PREFIX), 1, render_mode="rgb_array")
+    """The stage of a gym: or own: task, which draws itself. Raises ValueError where it does not."""
+    env = open_gymnasium(config.task, 1, render_mode="rgb_array", **config.task_settings)
     if "rgb_array" not in env.metadata["render_modes"]:
         raise ValueError("it has no render mode rgb_array")
     control_step = 1 / (env.metadata.get("render_fps") or 30)

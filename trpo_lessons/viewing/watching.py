@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trpo_lessons.envs import GAMES
-from trpo_lessons.envs.adapter import PREFIX
+from trpo_lessons.envs.finding import PREFIX
 from trpo_lessons.envs.mujoco import ROBOTS
 from trpo_lessons.training import Run, RunError, load_run
 from trpo_lessons.training.run_folder import RunFolder

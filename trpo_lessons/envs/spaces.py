@@ -1,0 +1,74 @@
+"""Gymnasium's spaces as what policies here know: vectors of numbers to see, and one or several choices to make."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from trpo_lessons.envs.base import Floats
+
+
+def flat_observation_space(space: spaces.Space[Any]) -> spaces.Box:
+    """The space of `flat_observations`, [obs_dim]. Raises ValueError for a space that cannot be made vectors of."""
+    if not isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
+        remedy = ""
+        if isinstance(space, (spaces.Dict, spaces.Tuple)):
+            remedy = "; wrap the environment in gymnasium.wrappers.FlattenObservation"
+        raise ValueError(f"the observation space {type(space).__name__} cannot be used{remedy}")
+    return spaces.Box(-np.inf, np.inf, shape=(spaces.flatdim(space),), dtype=np.float64)
+
+
+def flat_observations(space: spaces.Space[Any], obs: NDArray[Any]) -> Floats:
+    """Observations [N, ...] of one of Gymnasium's spaces as vectors [N, obs_dim], in a new array.
+
+    A box is flattened, a discrete observation becomes an indicator vector, several become several, one after the other.
+    Raises ValueError where they are not what the space says: of another shape, or a number that it does not have.
+    """
+    if obs.shape[1:] != space.shape:
+        raise ValueError(f"the observation has shape {obs.shape[1:]}, which is not in {space}")
+    if isinstance(space, (spaces.Box, spaces.MultiBinary)):
+        return np.array(obs, dtype=np.float64).reshape(len(obs), -1)
+    assert isinstance(space, (spaces.Discrete, spaces.MultiDiscrete))
+    sizes = np.atleast_1d(space.n if isinstance(space, spaces.Discrete) else space.nvec).ravel()
+    choices = (obs - space.start).reshape(len(obs), -1)
+    if choices.dtype.kind not in "iu" or (choices < 0).any() or (choices >= sizes).any():
+        raise ValueError(f"the observation {obs[0] if len(obs) == 1 else obs.tolist()} is not in {space}")
+    indicators = np.zeros((len(obs), int(sizes.sum())))
+    firsts = np.cumsum(sizes) - sizes
+    np.put_along_axis(indicators, choices + firsts, 1.0, axis=1)
+    return indicators
+
+
+def flat_action_space(space: spaces.Space[Any]) -> spaces.Box | spaces.Discrete | spaces.MultiDiscrete:
+    """What a policy chooses from: a vector, one choice counted from 0, or several.
+
+    Raises ValueError for a space that no policy here has actions for.
+    """
+    if isinstance(space, spaces.Discrete):
+        return spaces.Discrete(int(space.n))
+    if isinstance(space, spaces.MultiDiscrete):
+        return spaces.MultiDiscrete(space.nvec.ravel())
+    if isinstance(space, spaces.MultiBinary):
+        return spaces.MultiDiscrete([2] * spaces.flatdim(space))
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        with np.errstate(over="ignore"):  # what is no float32 is no bound
+            return spaces.Box(space.low.ravel().astype(np.float32), space.high.ravel().astype(np.float32))
+    kind = type(space).__name__ + (f" of {space.dtype}" if isinstance(space, spaces.Box) else "")
+    raise ValueError(
+        f"the action space {kind} cannot be used; wrap the environment in a gymnasium.ActionWrapper, so that actions are a "
+        "Box of floats, Discrete, MultiDiscrete or MultiBinary"
+    )
+
+
+def inner_actions(space: spaces.Space[Any], actions: NDArray[Any]) -> NDArray[Any]:
+    """Actions of `flat_action_space(space)`, [N] or [N, action_dim], as the space has them, [N, ...]; a new array.
+
+    Those of a box are clipped to its bounds, because many environments refuse what lies outside.
+    """
+    if isinstance(space, spaces.Box):
+        return actions.reshape(len(actions), *space.shape).clip(space.low, space.high).astype(space.dtype)
+    shaped = actions.reshape((len(actions), *(space.shape or ())))
+    return (shaped + getattr(space, "start", 0)).astype(space.dtype)
