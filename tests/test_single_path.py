@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from trpo_lessons.advantages import gae
+from trpo_lessons.envs.spaces import action_scale
 from trpo_lessons.policies import CategoricalHead, FactoredHead, GaussianHead, Head, Policy, linear_policy, mlp_policy
 from trpo_lessons.single_path import (
     RunningMoments,
     SinglePath,
-    action_scale,
     by_environment,
     for_environment,
     sample_single_path,

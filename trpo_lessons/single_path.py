@@ -9,7 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, Self
 
 import gymnasium as gym
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from trpo_lessons.advantages import unit_of
 from trpo_lessons.distributions import Distribution
+from trpo_lessons.envs.spaces import into_box
 from trpo_lessons.policies import Policy
 from trpo_lessons.surrogate import Batch, Samples, States, chunks
 
@@ -216,32 +217,7 @@ def for_environment(actions: Tensor, space: gym.Space[Any]) -> np.ndarray:
     A NaN (from an observation that was not finite) becomes the lower bound here; it stays in the record, and the
     update is refused.
     """
-    if isinstance(space, gym.spaces.Box):
-        commands: np.ndarray = actions.numpy()
-        if (scale := action_scale(space)) is not None:
-            middle, half_width = scale
-            commands = middle + half_width * commands
-        bounded: np.ndarray = np.fmin(np.fmax(commands, space.low), space.high)  # unlike np.clip: no NaN passes
-        return bounded
-    return np.asarray(actions)
-
-
-def action_scale(space: gym.spaces.Box) -> tuple[np.ndarray, np.ndarray] | None:
-    """Middle and half width of the box in every component, 0 and 1 where it is not bounded on both sides; both float32.
-
-    None where every component is left as it is, as in a box from -1 to 1. The largest number of a type is no bound.
-    """
-    return _scale_of(space.low.astype(np.float64).tobytes(), space.high.astype(np.float64).tobytes(), space.shape)
-
-
-@cache  # it is asked for at every step
-def _scale_of(low_bytes: bytes, high_bytes: bytes, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray] | None:
-    low, high = (np.frombuffer(each).reshape(shape) for each in (low_bytes, high_bytes))
-    limit = float(np.finfo(np.float32).max)
-    bounded = (low > -limit) & (high < limit)
-    low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
-    middle, half_width = ((high / 2 + sign * low / 2).astype(np.float32) for sign in (1, -1))
-    return None if (middle == 0).all() and (half_width == 1).all() else (middle, half_width)
+    return into_box(actions.numpy(), space) if isinstance(space, gym.spaces.Box) else np.asarray(actions)
 
 
 class PathRecorder:
@@ -283,10 +259,9 @@ class PathRecorder:
         start = time.perf_counter()
         log_q = _stacked(self._distributions).log_prob(actions)
         self.seconds["acting"] += time.perf_counter() - start
-        final_obs = np.array(self._final_obs).reshape(-1, *next_obs.shape[1:])
         return {
             "log_q": log_q,
-            "final_obs": torch.as_tensor(final_obs, dtype=next_obs.dtype),
+            "final_obs": torch.as_tensor(np.array(self._final_obs), dtype=next_obs.dtype).view(-1, *next_obs.shape[1:]),
             "next_obs": next_obs,
             "episode_returns": tuple(r for r, _ in self._episodes),
             "episode_lengths": tuple(length for _, length in self._episodes),

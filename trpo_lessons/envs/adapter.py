@@ -25,6 +25,18 @@ from trpo_lessons.envs.foreign import EnvironmentFault, foreign_code, place
 from trpo_lessons.envs.random_state import Seed, one_seed_each
 from trpo_lessons.envs.spaces import flat_action_space, flat_observation_space, flat_observations, inner_actions
 
+__all__ = [
+    "OWN_PREFIX",
+    "PREFIX",
+    "BrokenPromise",
+    "GymnasiumVectorEnv",
+    "MakeOne",
+    "find_spec",
+    "flat_observations",
+    "inner_actions",
+    "open_gymnasium",
+]
+
 OWN_PREFIX = "own:"
 MakeOne = Callable[..., gymnasium.Env[Any, Any]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -57,9 +58,9 @@ def flat_action_space(space: spaces.Space[Any]) -> spaces.Box | spaces.Discrete 
         with np.errstate(over="ignore"):  # what is no float32 is no bound
             return spaces.Box(space.low.ravel().astype(np.float32), space.high.ravel().astype(np.float32))
     kind = type(space).__name__ + (f" of {space.dtype}" if isinstance(space, spaces.Box) else "")
+    usable = "a Box of floats, Discrete, MultiDiscrete or MultiBinary"
     raise ValueError(
-        f"the action space {kind} cannot be used; wrap the environment in a gymnasium.ActionWrapper, so that actions are a "
-        "Box of floats, Discrete, MultiDiscrete or MultiBinary"
+        f"the action space {kind} cannot be used, but {usable} can: wrap the environment in a gymnasium.ActionWrapper"
     )
 
 
@@ -72,3 +73,32 @@ def inner_actions(space: spaces.Space[Any], actions: NDArray[Any]) -> NDArray[An
         return actions.reshape(len(actions), *space.shape).clip(space.low, space.high).astype(space.dtype)
     shaped = actions.reshape((len(actions), *(space.shape or ())))
     return (shaped + getattr(space, "start", 0)).astype(space.dtype)
+
+
+def into_box(actions: NDArray[Any], space: spaces.Box) -> NDArray[Any]:
+    """Actions [N, action_dim] of a policy, scaled and clipped to a box; `single_path.for_environment` says how."""
+    if (scale := action_scale(space)) is not None:
+        middle, half_width = scale
+        actions = middle + half_width * actions
+    bounded: NDArray[Any] = np.fmin(np.fmax(actions, space.low), space.high)  # unlike np.clip: no NaN passes
+    return bounded
+
+
+def action_scale(space: spaces.Box) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """Middle and half width of the box in every component, 0 and 1 where it is not bounded on both sides.
+
+    None where every component is left as it is, as in a box from -1 to 1. The largest number of a type is no bound.
+    """
+    return _scale_of(space.low.astype(np.float64).tobytes(), space.high.astype(np.float64).tobytes(), space.shape)
+
+
+@cache  # it is asked for at every step
+def _scale_of(
+    low_bytes: bytes, high_bytes: bytes, shape: tuple[int, ...]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    low, high = (np.frombuffer(each).reshape(shape) for each in (low_bytes, high_bytes))
+    limit = float(np.finfo(np.float32).max)
+    bounded = (low > -limit) & (high < limit)
+    low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
+    middle, half_width = ((high / 2 + sign * low / 2).astype(np.float32) for sign in (1, -1))
+    return None if (middle == 0).all() and (half_width == 1).all() else (middle, half_width)
