@@ -55,7 +55,7 @@ class CategoricalHead:
         return self.num_actions
 
     def initial_free(self) -> Tensor:
-        return torch.empty(0)
+        return torch.empty(0, dtype=torch.float32)
 
     def __call__(self, outputs: Tensor, free: Tensor) -> Distribution:  # noqa: ARG002
         return Categorical(outputs)
@@ -73,7 +73,7 @@ class FactoredHead:
         return sum(self.sizes)
 
     def initial_free(self) -> Tensor:
-        return torch.empty(0)
+        return torch.empty(0, dtype=torch.float32)
 
     def __call__(self, outputs: Tensor, free: Tensor) -> Distribution:  # noqa: ARG002
         return FactoredCategorical(outputs, self.sizes)
@@ -95,7 +95,7 @@ class GaussianHead:
         return self.action_dim
 
     def initial_free(self) -> Tensor:
-        return torch.full((self.action_dim,), self.initial_log_std)
+        return torch.full((self.action_dim,), self.initial_log_std, dtype=torch.float32)
 
     def __call__(self, outputs: Tensor, free: Tensor) -> Distribution:
         return DiagGaussian(outputs, free)
@@ -144,7 +144,7 @@ class FlatNetwork:
         The gain is sqrt(2), except for the last layer's, which is given.
         """
         last = max(i for i, shape in enumerate(self._shapes) if len(shape) > 1)
-        parts = [torch.zeros(shape) for shape in self._shapes]
+        parts = [torch.zeros(shape, dtype=torch.float32) for shape in self._shapes]  # whatever torch's default is
         for i, part in enumerate(parts):
             if part.ndim > 1:
                 orthogonal_(part, last_layer_gain if i == last else math.sqrt(2), generator=generator)

@@ -92,6 +92,15 @@ def action_scale(space: spaces.Box) -> tuple[NDArray[np.float32], NDArray[np.flo
     return _scale_of(space.low.astype(np.float64).tobytes(), space.high.astype(np.float64).tobytes(), space.shape)
 
 
+def scaling_in_words(space: spaces.Space[Any]) -> str:
+    """How a policy's actions are scaled to the space, or "" where they are taken as they are."""
+    if not isinstance(space, spaces.Box) or (scale := action_scale(space)) is None:
+        return ""
+    middle, half_width = scale
+    low, high = (", ".join(f"{x:g}" for x in each.ravel()) for each in (middle - half_width, middle + half_width))
+    return f"actions are scaled: -1 and 1 of the policy are {low} and {high} of the environment"
+
+
 @cache  # it is asked for at every step
 def _scale_of(
     low_bytes: bytes, high_bytes: bytes, shape: tuple[int, ...]

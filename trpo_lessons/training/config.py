@@ -1,19 +1,21 @@
 """Every setting of a training run, and the presets.
 
 A configuration is a frozen dataclass of plain values: it is stored as JSON in the run folder and is all that `resume`
-needs to know.
+needs to know. Only a function that makes environments cannot be stored, and must be given again.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from trpo_lessons.envs import GAMES, TASKS, check_task
+from trpo_lessons.envs.adapter import OWN_PREFIX, PREFIX, MakeOne
 
 OWN_OPTIONS = ("sampling", "preset", "seed", "device", "iterations", "steps_per_iteration")  # the others go by --set
 
@@ -56,6 +58,11 @@ class TrainConfig:
     no_op_max: int | None = None
     fire_reset: bool | None = None
 
+    # Of gym: and own: tasks, keyword arguments of the environment; plain values, as JSON has them.
+    env_kwargs: dict[str, Any] | None = None
+    # Of own: tasks, what makes one new environment at every call. Not stored.
+    env: MakeOne | None = field(default=None, repr=False, compare=False)
+
     life_loss_ends: bool = False  # of games: returns end where a life is lost; the game goes on
 
     normalise_obs: bool = True  # running statistics of observations; without, games show bytes divided by 255
@@ -82,7 +89,11 @@ class TrainConfig:
         for name, rule in _RULES.items():
             if not rule.holds(getattr(self, name)):
                 raise SettingError(f"{name} must be {rule.text}, got {getattr(self, name)!r}")
-        for name in self.task_settings:
+        if self.env is not None and not self.task.startswith(OWN_PREFIX):
+            raise SettingError(f"env is for tasks named {OWN_PREFIX}NAME, not for {self.task}")
+        if self.env_kwargs is not None and self.task in TASKS:
+            raise SettingError(f"{self.task} has no env_kwargs: they are for {PREFIX} and {OWN_PREFIX} tasks")
+        for name in self.task_settings.keys() - {"env", "env_kwargs"}:
             able = [task for task, facts in TASKS.items() if name in facts.settings]
             if self.task not in able:
                 raise SettingError(f"{self.task} has no {name}; tasks that have it: {', '.join(able)}")
@@ -136,8 +147,8 @@ class TrainConfig:
         return {name: getattr(self, name) for name in _VARIANTS if getattr(self, name) is not None}
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as plain JSON values."""
-        return dataclasses.asdict(self)
+        """The settings as plain JSON values, `env` aside."""
+        return {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.name != "env"}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> TrainConfig:
@@ -182,7 +193,18 @@ def _are_widths(value: Any) -> bool:
 _WIDTHS = _Rule("a sequence of layer widths, each at least 1", _are_widths)
 _YES_OR_NO = _Rule("true or false", lambda value: isinstance(value, bool))
 _ACTIONS = _Rule("joystick, legal or minimal", lambda value: value in ("joystick", "legal", "minimal"))
-_VARIANTS = ("control_cost", "impact_cost", "height", "width", "actions", "sticky_actions", "no_op_max", "fire_reset")
+_OF_ROBOTS = ("control_cost", "impact_cost")
+_OF_GAMES = ("height", "width", "actions", "sticky_actions", "no_op_max", "fire_reset")
+_VARIANTS = (*_OF_ROBOTS, *_OF_GAMES, "env_kwargs", "env")
+
+
+def _are_keyword_arguments(value: Any) -> bool:
+    try:
+        return isinstance(value, dict) and json.loads(json.dumps(value, allow_nan=False)) == value
+    except (TypeError, ValueError):
+        return False
+
+
 _TINY = 1e-12
 _RULES = {
     "sampling": _Rule("single-path or vine", lambda v: v in ("single-path", "vine")),
@@ -203,6 +225,8 @@ _RULES = {
     "sticky_actions": _or_none(_number(0, 1 - _TINY, "at least 0 and below 1")),
     "no_op_max": _or_none(_number(1, 1000, "a whole number from 1 to 1000", whole=True)),
     "fire_reset": _or_none(_YES_OR_NO),
+    "env_kwargs": _or_none(_Rule('keyword arguments as JSON has them, as in {"slope": 0.5}', _are_keyword_arguments)),
+    "env": _or_none(_Rule("a class or function that makes an environment", callable)),
     "life_loss_ends": _YES_OR_NO,
     "normalise_obs": _YES_OR_NO,
     "hidden": _WIDTHS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -11,10 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from trpo_lessons import envs
+from trpo_lessons.envs.adapter import MakeOne
 from trpo_lessons.envs.atari import WorkerError
 from trpo_lessons.envs.foreign import EnvironmentFault
+from trpo_lessons.envs.spaces import scaling_in_words
 from trpo_lessons.policies import Policy
 from trpo_lessons.single_path import RunningMoments
 from trpo_lessons.training import device as devices
@@ -73,20 +77,26 @@ def train(
     config: TrainConfig,
     out: Path | str,
     *,
+    env: MakeOne | None = None,
     progress: bool = False,
     stop_after: float | None = None,
     callback: Callback | None = None,
 ) -> Run:
     """Train by `config` into the new run folder `out`; `progress` shows a progress bar on standard error.
 
+    env: for a task named own:NAME, what makes its environments: one new one at every call. It is not stored: `resume`
+        and `load_run` need it again.
     stop_after: seconds after which the run ends as by Ctrl-C, unless it is complete.
     callback: called with the row of every iteration; see `Callback`.
 
     Raises RunError (one line) when the folder cannot be used, SettingError when the environment cannot.
     """
+    config = _with(env, config)
     _prepare_device(config)
     trainer = _trainer(config)
     folder = RunFolder.create(Path(out), config)
+    if progress and sys.stderr and (told := scaling_in_words(trainer.sampler.envs[0].single_action_space)):
+        tqdm.write(f"{config.task}: {told}", file=sys.stderr)
     with folder.locked():
         return _run_to_the_end(trainer, folder, progress, stop_after, callback)
 
@@ -94,6 +104,7 @@ def train(
 def resume(
     path: Path | str,
     *,
+    env: MakeOne | None = None,
     iterations: int | None = None,
     device: str | None = None,
     progress: bool = False,
@@ -102,11 +113,14 @@ def resume(
 ) -> tuple[Run, list[str]]:
     """Go on with a run as if it had never stopped, optionally to another number of iterations or on another device.
 
+    env: what makes the environments of a run that was trained with env=...
+
     Returns the run and its `differences`: with none of them, the result equals that of an uninterrupted run to the bit.
     Raises RunError (one line) when there is nothing usable to go on from.
     """
     folder = RunFolder(Path(path))
     config, started_in = folder.config()
+    config = _with(env, config)
     changes = differences(path, device)
     asked_for = config.iterations if iterations is None else iterations
     given = dataclasses.replace(config, iterations=asked_for, device=device or config.device)
@@ -142,20 +156,22 @@ def differences(path: Path | str, device: str | None = None) -> list[str]:
     return reasons
 
 
-def load_run(path: Path | str) -> Run:
-    """The policy of a run's last checkpoint, to be evaluated or watched. Raises RunError (one line)."""
+def load_run(path: Path | str, *, env: MakeOne | None = None) -> Run:
+    """The policy of a run's last checkpoint, to be evaluated or watched. Raises RunError (one line).
+
+    env: what makes the environments of a run that was trained with env=...
+    """
     folder = RunFolder(Path(path))
     config, _ = folder.config()
+    config = _with(env, config)
     tensors, facts = folder.load_checkpoint()
     try:
-        env = envs.make(config.task, 1, threads=1, **config.task_settings)
-    except (
-        ValueError,
-        EnvironmentFault,
-    ) as error:  # such as a Gymnasium environment whose simulator is not installed here
+        made = envs.make(config.task, 1, threads=1, **config.task_settings)
+    except (ValueError, EnvironmentFault) as error:  # such as an environment whose simulator is not installed here
         raise RunError(f"{path}: {error}") from error
-    policy, statistics, spaces = policy_for(env, config), statistics_for(env.single_observation_space), Spaces.of(env)
-    env.close()
+    with closing(made):
+        policy, statistics = policy_for(made, config), statistics_for(made.single_observation_space)
+        spaces = Spaces.of(made)
     with _checkpoint_must_fit(folder):
         theta, statistics = _theta_of(policy, tensors), restored(statistics, tensors, facts)
         return Run(folder.path, config, policy, theta, statistics, spaces, facts["iteration"])
@@ -180,7 +196,7 @@ def _run_to_the_end(
                     interrupted = True
                     break
     except (WorkerError, EnvironmentFault) as error:
-        raise RunError(f"{error}; go on with: trpo-lessons resume {folder.path}") from error
+        raise RunError(f"{error}; go on with: {_command_to_resume(folder.path, config)}") from error
     except KeyboardInterrupt:
         # The iteration in progress is lost, and repeated to the same bits by `resume`.
         interrupted = True
@@ -199,11 +215,16 @@ def _prepare_device(config: TrainConfig) -> None:
 def _trainer(config: TrainConfig) -> Trainer:
     try:
         return Trainer(config)
-    except (
-        ValueError,
-        EnvironmentFault,
-    ) as error:  # an environment that cannot be made here, or has spaces that nothing here can handle
+    except (ValueError, EnvironmentFault) as error:  # an environment that cannot be made, or has spaces of no policy
         raise SettingError(str(error)) from error
+
+
+def _with(env: MakeOne | None, config: TrainConfig) -> TrainConfig:
+    return config if env is None else dataclasses.replace(config, env=env)
+
+
+def _command_to_resume(path: Path, config: TrainConfig) -> str:
+    return f"training.resume({str(path)!r}, env=...)" if config.env else f"trpo-lessons resume {path}"
 
 
 def _restore(trainer: Trainer, folder: RunFolder) -> None:

@@ -29,6 +29,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from trpo_lessons.envs import UnknownTask
+from trpo_lessons.envs.finding import PREFIX
 from trpo_lessons.training import device as devices
 from trpo_lessons.training.config import SettingError, TrainConfig
 
@@ -116,7 +117,9 @@ class RunFolder:
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, OSError) as error:
             raise RunError(f"{path} is damaged ({error}); restore it or start a new run") from error
         except (SettingError, UnknownTask) as error:
-            raise RunError(f"{path}: {error} (was it written by another version?)") from error
+            # A Gymnasium environment is known where it is registered, whatever the version.
+            theirs = isinstance(error, UnknownTask) and text["settings"]["task"].startswith(PREFIX)
+            raise RunError(f"{path}: {error}" + ("" if theirs else " (was it written by another version?)")) from error
 
     @property
     def has_checkpoint(self) -> bool:

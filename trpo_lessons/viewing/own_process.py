@@ -21,12 +21,13 @@ class ProcessError(Exception):
 
 
 # What an exception says is part of the answer: libraries print more as they go down, and that would hide it.
+# It finds modules where its parent does, and not, as Python would by itself, in the current folder first.
 _CHILD = """
 import pickle, sys
-with open(sys.argv[1], "rb") as file:
-    call = file.read()
+file = open(sys.argv[1], "rb")
+sys.path[:] = pickle.load(file)
 try:
-    function, arguments, options = pickle.loads(call)
+    function, arguments, options = pickle.load(file)
     answer = function(*arguments, **options), None
 except Exception as error:
     answer = None, " ".join(str(error).split()) or type(error).__name__
@@ -44,10 +45,10 @@ def in_own_process(
     """
     with tempfile.TemporaryDirectory() as folder:
         call, answer = Path(folder, "call"), Path(folder, "answer")
-        call.write_bytes(pickle.dumps((function, arguments, options)))
+        call.write_bytes(pickle.dumps(sys.path) + pickle.dumps((function, arguments, options)))
         try:
             done = subprocess.run(
-                [sys.executable, "-c", _CHILD, str(call), str(answer)],
+                [sys.executable, "-P", "-c", _CHILD, str(call), str(answer)],
                 env={**os.environ, **environment},
                 capture_output=True,
                 timeout=timeout,

@@ -85,7 +85,7 @@ def gymnasium_stage(config: TrainConfig) -> Stage:
     """The stage of a gym: or own: task, which draws itself. Raises ValueError where it does not."""
     env = open_gymnasium(config.task, 1, render_mode="rgb_array", **config.task_settings)
     if "rgb_array" not in env.metadata["render_modes"]:
-        raise ValueError("it has no render mode rgb_array")
+        raise ValueError("it has no render mode rgb_array (in its metadata, and as an argument render_mode)")
     control_step = 1 / (env.metadata.get("render_fps") or 30)
     return Stage(env, control_step, lambda: _shrunk(env.render()), lambda picture: picture)
 

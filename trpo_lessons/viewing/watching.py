@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trpo_lessons.envs import GAMES
-from trpo_lessons.envs.finding import PREFIX
+from trpo_lessons.envs import GAMES, TASKS, UnknownTask, check_task
+from trpo_lessons.envs.foreign import EnvironmentFault
 from trpo_lessons.envs.mujoco import ROBOTS
 from trpo_lessons.training import Run, RunError, load_run
 from trpo_lessons.training.run_folder import RunFolder
@@ -52,11 +52,12 @@ def draw_learning_curve(run: Run, out: Path) -> Path:
 def animate(run: Run, out: Path, *, episodes: int = 1, seconds: float = 10.0, seed: int = 0) -> Animation:
     """Film up to `seconds` of each of some episodes in real time, as out/animation.gif.
 
-    A robot is drawn by OpenGL where this machine has it, otherwise by matplotlib. Episode i starts where an episode of
-    `training.evaluate(run, seed=seed + i)` does. The pictures of a minute take half a gigabyte of memory. Raises
-    RunError (one line) for a Gymnasium environment that Gymnasium cannot draw here, and OSError when the disk refuses.
+    A robot is drawn by OpenGL where this machine has it, otherwise by matplotlib. A gym: or own: task draws itself, in
+    a process of its own, or in this one where no other knows it, such as a class of a notebook. Episode i starts where
+    an episode of `training.evaluate(run, seed=seed + i)` does. The pictures of a minute take half a gigabyte of memory.
+    Raises RunError (one line) for an environment that cannot be drawn here, and OSError when the disk refuses.
     """
-    film = _film_gymnasium if run.config.task.startswith(PREFIX) else _film
+    film = _film if run.config.task in TASKS else _film_gymnasium
     played, pictures, drawn_by, reason = film(run, seconds, range(seed, seed + episodes))
     path = out / "animation.gif"
     _write(path, gif(list(_frames(run, played, pictures))))
@@ -87,17 +88,31 @@ def _drawn(stage: Stage, views: Sequence[NDArray[np.float64]]) -> Pictures:
 
 
 def _film_gymnasium(run: Run, seconds: float, seeds: Sequence[int]) -> tuple[list[Episode], Pictures, str, str]:
-    backend = opengl.working_backend()
-    environment = {"MUJOCO_GL": backend} if backend else {}
     try:
-        played = in_own_process(_play_gymnasium, environment, PATIENCE, run.folder, seconds, seeds)
-    except ProcessError as error:
+        played = _play_elsewhere(run, seconds, seeds) or _play_here(run, seconds, seeds)
+    except (ProcessError, EnvironmentFault, ValueError) as error:
         raise RunError(f"{run.config.task} cannot be filmed here: {error}") from error
     return played, [moment.view for episode in played for moment in episode.moments], "Gymnasium", ""
 
 
-def _play_gymnasium(folder: Path, seconds: float, seeds: Sequence[int]) -> list[Episode]:
-    run = load_run(folder)
+def _play_elsewhere(run: Run, seconds: float, seeds: Sequence[int]) -> list[Episode] | None:
+    """In another process, because graphics libraries can take theirs down. None where only this one has the task."""
+    if run.config.env is not None:
+        return None
+    backend = opengl.working_backend()
+    environment = {"MUJOCO_GL": backend} if backend else {}
+    return in_own_process(_play_if_known, environment, PATIENCE, run.config.task, run.folder, seconds, seeds)
+
+
+def _play_if_known(task: str, folder: Path, seconds: float, seeds: Sequence[int]) -> list[Episode] | None:
+    try:
+        check_task(task)
+    except UnknownTask:
+        return None
+    return _play_here(load_run(folder), seconds, seeds)
+
+
+def _play_here(run: Run, seconds: float, seeds: Sequence[int]) -> list[Episode]:
     stage = gymnasium_stage(run.config)
     with closing(stage.env):
         return [play(run, stage, seconds, seed) for seed in seeds]
