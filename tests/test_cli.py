@@ -153,7 +153,10 @@ def test_help_does_not_wait_for_torch() -> None:
     [
         ("train hoper", "there is no task 'hoper'; did you mean 'hopper'?"),
         ("train gym:Nope-v1", "there is no task gym:Nope-v1: "),
-        ("train gym:Blackjack-v1", "gym:Blackjack-v1 has a Tuple observation space; only Box and Discrete can be used"),
+        (
+            "train gym:Blackjack-v1",
+            "gym:Blackjack-v1: the observation space Tuple cannot be used; wrap the environment in gymnasium.wrappers.Flatten",
+        ),
         ("train cartpole --preset clas", "Invalid value for '--preset': 'clas' is not one of 'smoke', 'class'"),
         ("train cartpole --preset paper", "the paper preset has no cartpole; it has barto-cartpole, swimmer, hopper"),
         ("train cartpole --set control_cost=1", "cartpole has no control_cost; tasks that have it: swimmer, hopper"),
