@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 from collections.abc import Callable
@@ -73,7 +74,9 @@ def _assert_mistakes_are_told_apart(check: Check) -> None:
 def _assert_mistakes_are_no_multiples(check: Check) -> None:
     def behavior(function: Callable[..., Any]) -> list[float]:
         draws = [check.inputs(np.random.default_rng(seed)) for seed in range(6)]
-        return [number for inputs in draws for number in flat(check.behavior(function, *copy_of(inputs)))]
+        with contextlib.suppress(RuntimeError, TypeError):  # some mistakes show in an error, not in numbers
+            return [number for inputs in draws for number in flat(check.behavior(function, *copy_of(inputs)))]
+        return []
 
     behaviors = {mistake.name: behavior(mistake.function) for mistake in check.mistakes}
     for one, other in itertools.combinations(behaviors, 2):
@@ -104,6 +107,27 @@ def _assert_careless_functions_are_named(check: Check) -> None:
     if any(array.dtype.kind == "f" for array in [as_array(check.reference(*inputs))] if array is not None):
         nan = line_of(check, lambda *arguments: changed(check.reference(*arguments), lambda x: x * float("nan")))
         assert "NaN" in nan
+
+    _assert_careless_types_are_named(check, inputs)
+
+
+def _assert_careless_types_are_named(check: Check, inputs: tuple[Any, ...]) -> None:
+    def asks_for_gradients(*arguments: Any) -> Any:
+        answer = check.reference(*copy_of(arguments))
+        for argument in arguments:
+            if isinstance(argument, torch.Tensor) and argument.dtype.is_floating_point:
+                argument.requires_grad_(not argument.requires_grad)
+        return answer
+
+    if any(isinstance(argument, torch.Tensor) and argument.dtype.is_floating_point for argument in inputs):
+        assert "changes its arguments" in line_of(check, asks_for_gradients)
+    answer = check.reference(*copy_of(inputs))
+    if isinstance(answer, torch.Tensor) and answer.ndim:
+        as_numpy = line_of(check, lambda *arguments: check.reference(*arguments).detach().numpy())
+        assert "a NumPy array, but a torch tensor is asked for" in as_numpy
+        if answer.dtype.is_floating_point and not answer.requires_grad:
+            left_on = line_of(check, lambda *arguments: check.reference(*arguments).clone().requires_grad_())
+            assert "still asks for gradients" in left_on
 
 
 def _assert_altered_solutions_are_refused(check: Check) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import json
 import pkgutil
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,16 @@ from teaching_fixture import CHECKS, ignores_weights, score_check, weighted_mean
 import trpo_lessons.teaching.checks as checks_package
 import trpo_lessons.teaching.solutions as solutions_package
 from trpo_lessons.teaching.checks import Check
-from trpo_lessons.teaching.checks.comparing import close, copy_of, difference_in_form, proportional_or_shifted, same
+from trpo_lessons.teaching.checks.comparing import (
+    close,
+    copy_of,
+    difference_in_form,
+    has_nan,
+    proportional_or_shifted,
+    same,
+    snapshot,
+)
+from trpo_lessons.teaching.checks.time_limit import time_limit
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
@@ -207,6 +218,152 @@ def test_behavior_tells_detached_values_apart():
     assert line_of(check, detached) == "not yet. One factor is detached."
 
 
+# --- what no function should do -----------------------------------------------------------------------------------
+
+
+def never_ends(values, weights):
+    while len(values):
+        values = values[:]
+    return 0.0
+
+
+def never_ends_in_torch(values, weights):
+    x = torch.ones(200, 200)
+    while x.sum() > 0:
+        x = x @ torch.eye(200)
+    return 0.0
+
+
+def never_ends_and_catches(values, weights):
+    while True:
+        try:
+            values = values[:]
+        except Exception:
+            continue
+
+
+@pytest.mark.parametrize("endless", [never_ends, never_ends_in_torch, never_ends_and_catches])
+def test_an_endless_loop_ends_with_a_line_that_says_so(monkeypatch, endless):
+    monkeypatch.setattr(checks_package, "SECONDS", 0.3)
+    before = signal.getsignal(signal.SIGALRM)
+    line = line_of(weighted_mean_check, endless)
+    assert line.startswith("not yet. Your function had not come to an end after 0.3 seconds at line ")
+    assert "a loop whose condition never becomes false" in line
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert signal.getsignal(signal.SIGALRM) is before
+
+
+def test_an_endless_loop_on_some_inputs_only_ends_as_well(monkeypatch):
+    monkeypatch.setattr(checks_package, "SECONDS", 0.3)
+
+    def sometimes(values, weights):
+        return never_ends(values, weights) if len(values) == 4 else weighted_mean(values, weights)
+
+    assert "had not come to an end" in line_of(weighted_mean_check, sometimes)
+
+
+def test_an_interrupt_by_the_student_comes_through(monkeypatch):
+    def interrupted(values, weights):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        weighted_mean_check.outcome(interrupted)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_a_timer_of_somebody_else_goes_on_and_a_thread_has_none():
+    rang = []
+    before = signal.signal(signal.SIGALRM, lambda *_: rang.append(True))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 60)
+        with time_limit(5):
+            assert 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= 5
+        assert 5 < signal.getitimer(signal.ITIMER_REAL)[0] <= 60
+        lines = []
+        thread = threading.Thread(target=lambda: lines.append(line_of(weighted_mean_check, weighted_mean)))
+        thread.start()
+        thread.join()
+        assert lines == ["passed"]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert not rang
+
+
+def test_an_error_says_where_in_the_student_s_own_code():
+    def adds_unlike_things(values, weights):
+        total = 0
+        return total + np.linalg.norm("not a number")
+
+    first = adds_unlike_things.__code__.co_firstlineno
+    line = line_of(weighted_mean_check, adds_unlike_things)
+    assert f' at line {first + 2}, `return total + np.linalg.norm("not a number")`. Call it yourself' in line
+
+
+def test_a_mistake_that_raises_is_known_by_its_error():
+    check = Check("slope", minutes=1, inputs=lambda rng: (torch.tensor(rng.normal()),), solutions="teaching_fixture")
+
+    def slope(x):
+        x = x.clone().requires_grad_()
+        return torch.autograd.grad(x**2, x)[0]
+
+    check.reference = slope  # type: ignore[misc]
+
+    @check.mistake("detachment", "The argument does not ask for gradients.")
+    def no_graph(x):
+        return torch.autograd.grad(x**2, x)[0]
+
+    def otherwise_written(x):
+        y = x * x
+        return torch.autograd.grad(y, x)[0]
+
+    assert line_of(check, slope) == "passed"
+    assert line_of(check, otherwise_written) == "not yet. The argument does not ask for gradients."
+    assert "ZeroDivisionError: division by zero at line" in line_of(check, lambda x: 1 / 0)
+
+
+def test_arguments_are_watched_in_every_call():
+    def in_place_for_four(values, weights):
+        answer = weighted_mean(values, weights)
+        if len(values) == 4:
+            values *= 0
+        return answer
+
+    assert "changes its arguments in place" in line_of(weighted_mean_check, in_place_for_four)
+
+
+def test_ordinary_inputs_come_before_edges():
+    check = Check("mean", minutes=1, inputs=lambda rng: (rng.normal(size=5),), solutions="teaching_fixture")
+    check.reference = lambda values: float(values.mean()) if len(values) else 0.0  # type: ignore[misc]
+
+    @check.property("The mean of nothing should be 0.", edge=True)
+    def of_nothing(student, rng):
+        return student(np.zeros(0)) == 0
+
+    @check.property("The mean of equal values should be that value.")
+    def of_equal_values(student, rng):
+        return abs(student(np.full(3, 2.0)) - 2) < 1e-12
+
+    assert check.outcome(check.reference).status == "passed"
+    assert line_of(check, lambda values: float(values.sum())).endswith("The mean of equal values should be that value.")
+    assert "the value is still another one" in line_of(check, lambda values: float(np.median(values)))
+    assert line_of(check, lambda values: float(np.sum(values) / len(values))) == (
+        "not yet. The mean of nothing should be 0."
+    )
+
+
+def test_nan_fails_a_property_that_would_not_notice():
+    check = Check("size", minutes=1, inputs=lambda rng: (rng.normal(),), solutions="teaching_fixture")
+    check.reference = abs  # type: ignore[misc]
+
+    @check.property("A size should not be negative.")
+    def not_negative(student, rng):
+        return not student(float(1000 * rng.normal())) < 0
+
+    assert check.outcome(abs).status == "passed"
+    assert line_of(check, lambda x: abs(x) if abs(x) < 5 else float("nan")).endswith("A size should not be negative.")
+
+
 # --- comparing ---------------------------------------------------------------------------------------------------
 
 
@@ -250,3 +407,49 @@ def test_copies_are_deep_and_generators_start_alike():
     copied += 1
     assert same(array, np.ones(2))
     assert torch.equal(torch.rand(3, generator=generator), torch.rand(3, generator=other))
+
+
+def test_numbers_are_compared_by_their_own_size():
+    tiny = np.array([3e-9, 1e-9])
+    assert close(tiny * (1 + 1e-10), tiny, 1e-8)
+    assert not close(tiny * 1.01, tiny, 1e-8)
+    assert not close(2e-9, 1e-9, 1e-8)
+    assert not close(np.array([1e6, 1.001e-3]), np.array([1e6, 1e-3]), 1e-8)
+    assert close(1e-17, 0.0, 1e-8)
+    assert not close(1e-12, 0.0, 1e-8)
+    assert close(1e12 * (1 + 1e-10), 1e12, 1e-8)
+    assert close(np.array([np.inf, 1.0]), np.array([np.inf, 1.0]), 1e-8)
+
+
+def test_types_that_are_nearly_right():
+    indices = np.arange(3)
+    assert difference_in_form(indices.astype(np.int32), indices) is None
+    assert "numbers of type float64, but int64" in difference_in_form(indices.astype(float), indices)
+    whole = difference_in_form(indices, indices.astype(float))
+    assert "whole numbers (int64), but float64 is asked for" in whole
+    assert "cuts off" in whole
+    tensor = torch.ones(2)
+    assert "a NumPy array, but a torch tensor" in difference_in_form(tensor.numpy(), tensor)
+    assert "still asks for gradients" in difference_in_form(tensor.clone().requires_grad_(), tensor)
+    assert difference_in_form(tensor.clone().requires_grad_(), tensor.clone().requires_grad_()) is None
+
+
+def test_one_array_collected_again_and_again_is_named():
+    row = np.ones(2)
+    assert "one and the same array 2 times" in difference_in_form([row, row], [np.ones(2), np.ones(2)])
+    assert difference_in_form([row, row.copy()], [np.ones(2), np.ones(2)]) is None
+    assert difference_in_form([row, row], [row, row]) is None
+
+
+def test_a_snapshot_notices_values_and_requires_grad():
+    values, tensor = np.ones(2), torch.ones(2)
+    for change in (lambda: values.__setitem__(0, 2), lambda: tensor.add_(1), tensor.requires_grad_):
+        before = snapshot((values, [tensor], "name", object()))
+        assert same(before, snapshot((values, [tensor], "name", object())))
+        change()
+        assert not same(before, snapshot((values, [tensor], "name", object())))
+
+
+def test_nan_is_found_anywhere():
+    assert has_nan({"a": [1.0, torch.tensor([0.0, float("nan")])]})
+    assert not has_nan(({"a": np.array([1, np.inf])}, "nan", None))

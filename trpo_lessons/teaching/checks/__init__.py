@@ -13,9 +13,13 @@ A lesson's module declares its checks like this::
     def backwards(rewards, gamma):
         return sum(gamma ** (len(rewards) - 1 - t) * r for t, r in enumerate(rewards))
 
-Properties are tried on fresh random inputs. A function that fails one is compared with the lesson's catalogue of
+Properties are tried on fresh random inputs, in the order in which they are declared. Those of edges (``edge=True``: an
+empty array, gamma = 0, a probability that underflows) come after all others and after the value itself, so that the
+first thing that fails is the thing that is wrong. A function that fails is compared with the lesson's catalogue of
 tempting mistakes: if it behaves like one of them on random inputs, the student reads that mistake's message, otherwise
-the description of the property that failed. The reference is ``solutions.<lesson>.<NAME>``; its values are never shown.
+the description of the property that failed. One that has not come to an end after ``SECONDS`` is stopped; one that
+raises, changes what it was given, or returns NaN is told so. The reference is ``solutions.<lesson>.<NAME>``; its values
+are never shown.
 """
 
 from __future__ import annotations
@@ -23,9 +27,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import inspect
 import io
 import json
 import os
+import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,7 +40,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.random import Generator
 
-from trpo_lessons.teaching.checks.comparing import close, copy_of, difference_in_form, lost_precision, same
+from trpo_lessons.teaching.checks.comparing import (
+    close,
+    copy_of,
+    difference_in_form,
+    has_nan,
+    lost_precision,
+    same,
+    snapshot,
+)
+from trpo_lessons.teaching.checks.time_limit import TimeIsUpError, time_limit
 
 Function = Callable[..., Any]
 Property = Callable[[Function, Generator], bool]
@@ -46,6 +61,7 @@ Status = Literal["not attempted", "passed", "wrong"]
 # Where `teaching.grade` collects outcomes; unset in a student's own session.
 RESULTS_VARIABLE = "TRPO_LESSONS_CHECK_RESULTS"
 DRAWS = 5
+SECONDS = 10.0  # one call of a student's function; those of the solutions take milliseconds
 
 
 @dataclass(frozen=True)
@@ -100,17 +116,21 @@ class Check:
         self.behavior: Function = behavior or (lambda function, *arguments: function(*arguments))
         self._arguments = arguments
         self.properties: list[tuple[str, Property]] = []
+        self.edges: list[tuple[str, Property]] = []
         self.mistakes: list[Mistake] = []
         # The lesson is the module that draws the inputs: checks.lesson_03 finds its answers in solutions.lesson_03.
         self.lesson = inputs.__module__.rpartition(".")[2]
         self._solutions = solutions or f"trpo_lessons.teaching.solutions.{self.lesson}"
         self._record("declared", minutes=minutes)
 
-    def property(self, otherwise: str) -> Callable[[Property], Property]:
-        """Declare a property; `otherwise` is what a student reads if it fails and no known mistake explains it."""
+    def property(self, otherwise: str, edge: bool = False) -> Callable[[Property], Property]:
+        """Declare a property; `otherwise` is what a student reads if it fails and no known mistake explains it.
+
+        With `edge`, it is about inputs out of the ordinary: it is tried when everything else holds.
+        """
 
         def declare(function: Property) -> Property:
-            self.properties.append((otherwise, function))
+            (self.edges if edge else self.properties).append((otherwise, function))
             return function
 
         return declare
@@ -154,7 +174,7 @@ class Check:
             except NotImplementedError:
                 return self._say("not attempted", f"not attempted yet (about {self.minutes} minutes)")
             except _FoundError as found:
-                return self._say("wrong", f"not yet. {found}")
+                return self._say("wrong", f"not yet. {self._explain_error(found) or found}")
 
     def _say(self, status: Status, text: str) -> Outcome:
         return Outcome(self.name, status, f"{self.name}: {' '.join(text.split())}")
@@ -175,27 +195,24 @@ class Check:
         if not callable(student):
             raise _FoundError(f"Hand over the function itself, without calling it: check.{self.name}({self.name}).")
         arguments = self.inputs(self._rng(0))
-        given = copy_of(arguments)
-        answer = _guarded(student)(*given)
+        answer = _guarded(student)(*copy_of(arguments))
         if answer is None:
             raise _FoundError("Your function returned None. Does every path end with a return?")
-        if not same(arguments, given):
-            raise _FoundError(
-                "Your function changes its arguments in place; whoever called it will find other numbers. "
-                "Work on a copy, or use operations that return a new array."
-            )
         return difference_in_form(answer, self.reference(*copy_of(arguments)))
 
     def _first_failed_property(self, student: Function) -> str | None:
-        guarded = _guarded(student)
-        for otherwise, holds in self.properties:
-            if not all(_holds(holds, guarded, self._rng(draw)) for draw in range(1, DRAWS + 1)):
-                return otherwise
-        if self.unique and not self._behaves_like(student, self.reference):
-            return (
+        failed = self._first_failed(student, self.properties)
+        if failed is None and self.unique and not self._behaves_like(student, self.reference):
+            failed = (
                 "What is easy to test holds, but the value is still another one. "
                 "Go through the definition again, term by term."
             )
+        return failed or self._first_failed(student, self.edges)
+
+    def _first_failed(self, student: Function, properties: list[tuple[str, Property]]) -> str | None:
+        for otherwise, holds in properties:
+            if not all(_holds(holds, student, self._rng(draw)) for draw in range(1, DRAWS + 1)):
+                return otherwise
         return None
 
     def _imprecise(self, student: Function) -> str | None:
@@ -223,10 +240,33 @@ class Check:
                 return mistake.message
         return None
 
+    def _explain_error(self, found: _FoundError) -> str | None:
+        """The message of a mistake in the catalog that raises what the student's function raised."""
+        error = found.__cause__
+        if error is None:
+            return None
+        arguments = self.inputs(self._rng(0))
+        for mistake in self.mistakes:
+            try:
+                self.behavior(mistake.function, *copy_of(arguments))
+            except Exception as other:
+                if type(other) is type(error) and str(other) == str(error):
+                    return mistake.message
+        return None
+
 
 def _holds(holds: Property, student: Function, rng: Generator) -> bool:
+    returned_nan = False
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        nonlocal returned_nan
+        answer = _guarded(student)(*arguments, **options)
+        returned_nan |= has_nan(answer) and not has_nan(arguments)
+        return answer
+
     try:
-        return bool(holds(student, rng))
+        # NaN is neither above nor below anything: a property that asks for one of the two would not notice.
+        return bool(holds(functools.wraps(student)(watched), rng)) and not returned_nan
     except (_FoundError, NotImplementedError):
         raise
     except Exception:
@@ -235,17 +275,44 @@ def _holds(holds: Property, student: Function, rng: Generator) -> bool:
 
 
 def _guarded(student: Function) -> Function:
-    """The same function, with any error it raises turned into a line for the student."""
+    """The same function; what it does that no function should is told to the student.
+
+    It is given `SECONDS`, and must leave its arguments as they are.
+    """
 
     @functools.wraps(student)
     def call(*arguments: Any, **options: Any) -> Any:
+        before = snapshot(arguments)
         try:
-            return student(*arguments, **options)
+            with time_limit(SECONDS):
+                answer = student(*arguments, **options)
         except NotImplementedError:
             raise
+        except TimeIsUpError as stopped:
+            raise _FoundError(
+                f"Your function had not come to an end after {SECONDS:g} seconds{_where(stopped, student)}, and was "
+                "stopped. Is there a loop whose condition never becomes false?"
+            ) from None
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".rstrip(".: \n")
-            advice = "Call it yourself on a small example to see where."
-            raise _FoundError(f"Your function stopped with {reason}. {advice}") from None
+            advice = "Call it yourself on a small example to see why."
+            raise _FoundError(f"Your function stopped with {reason}{_where(error, student)}. {advice}") from error
+        if not same(before, snapshot(arguments)):
+            raise _FoundError(
+                "Your function changes its arguments in place; whoever called it will find other numbers. "
+                "Work on a copy, or use operations that return a new array."
+            )
+        return answer
 
     return call
+
+
+def _where(error: BaseException, student: Function) -> str:
+    """The line of the student's own code that was at work, as " at line 3, `y = x / n`"; "" if there is none."""
+    code = getattr(inspect.unwrap(student), "__code__", None)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if code is not None and frame.filename == code.co_filename]
+    if not own:
+        return ""
+    text = f", `{own[-1].line}`" if own[-1].line else ""
+    return f" at line {own[-1].lineno}{text}"

@@ -19,6 +19,28 @@ def copy_of(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     )
 
 
+def snapshot(value: Any) -> Any:
+    """The arrays, tensors and numbers in `value` as they stand now; objects of other types are left out.
+
+    A tensor's answer to `requires_grad` belongs to it: switching it on changes what the caller's next lines do.
+    """
+    members = parts(value)
+    if members is not None:
+        return [snapshot(member) for member in members]
+    if isinstance(value, torch.Tensor):
+        return [as_array(value).copy(), value.requires_grad]  # type: ignore[union-attr]
+    return value.copy() if isinstance(value, np.ndarray) else (value if is_number(value) else None)
+
+
+def has_nan(value: Any) -> bool:
+    """Whether there is NaN anywhere in it."""
+    members = parts(value)
+    if members is not None:
+        return any(map(has_nan, members))
+    array = as_array(value)
+    return array is not None and array.dtype.kind in "fc" and bool(np.isnan(array).any())
+
+
 def parts(value: Any) -> list[Any] | None:
     """The members of a container, in order; None for anything else."""
     if isinstance(value, (tuple, list)):
@@ -57,7 +79,11 @@ def same(one: Any, other: Any) -> bool:
 
 
 def close(one: Any, other: Any, tolerance: float) -> bool:
-    """Equal within `tolerance`, absolute and relative, in every member; False if they are built differently."""
+    """Equal within `tolerance`, relative to the size of the numbers in `other`; False if they are built differently.
+
+    In an array of large numbers, small ones may differ by `tolerance`; where all are small, by as much less. What is
+    lost in the rounding of numbers near 1 is no difference.
+    """
     members, others = parts(one), parts(other)
     if members is not None or others is not None:
         if members is None or others is None or len(members) != len(others):
@@ -70,7 +96,14 @@ def close(one: Any, other: Any, tolerance: float) -> bool:
         return False
     if a.dtype.kind in "USO" or b.dtype.kind in "USO":
         return bool(np.all(a == b))
-    return bool(np.allclose(a, b, rtol=tolerance, atol=tolerance, equal_nan=True))
+    return bool(np.allclose(a, b, rtol=tolerance, atol=_smallest_difference(b, tolerance), equal_nan=True))
+
+
+def _smallest_difference(array: np.ndarray[Any, Any], tolerance: float) -> float:
+    if array.dtype.kind not in "fc":
+        return tolerance
+    size = np.abs(array[np.isfinite(array)]).max(initial=0.0)
+    return float(max(tolerance * min(size, 1.0), 16 * np.finfo(array.dtype).eps))
 
 
 def difference_in_form(answer: Any, expected: Any, where: str = "Your function returned") -> str | None:
@@ -81,6 +114,8 @@ def difference_in_form(answer: Any, expected: Any, where: str = "Your function r
             return f"{where} {_kind(answer)}, but {_kind(expected)} is asked for."
         if len(members) != len(others):
             return f"{where} {len(members)} values, but {len(others)} are asked for."
+        if _one_object(members) and not _one_object(others):
+            return f"{where} one and the same array {len(members)} times. Collect a copy of it each time."
         pairs = zip(members, others, strict=True)
         named = ((f"{where}, as value {i},", a, b) for i, (a, b) in enumerate(pairs, start=1))
         return next(filter(None, (difference_in_form(a, b, name) for name, a, b in named)), None)
@@ -92,7 +127,22 @@ def difference_in_form(answer: Any, expected: Any, where: str = "Your function r
         wrong_kind = a is None or (mixed and not is_number(expected))
     if wrong_kind:
         return f"{where} {_kind(answer)}, but {_kind(expected)} is asked for."
-    return _difference_in_numbers(a, b, where, not is_number(expected)) if a is not None and b is not None else None
+    if a is None or b is None:
+        return None
+    return _difference_in_numbers(a, b, where, not is_number(expected)) or _left_on(answer, expected, where)
+
+
+def _one_object(members: list[Any]) -> bool:
+    """Whether all members are one array or tensor."""
+    changeable = len(members) > 1 and isinstance(members[0], np.ndarray | torch.Tensor)
+    return changeable and all(member is members[0] for member in members)
+
+
+def _left_on(answer: Any, expected: Any, where: str) -> str | None:
+    tensors = isinstance(answer, torch.Tensor) and isinstance(expected, torch.Tensor)
+    if not tensors or not answer.requires_grad or expected.requires_grad:
+        return None
+    return f"{where} a tensor that still asks for gradients (requires_grad). Detach what you return from its graph."
 
 
 def _difference_in_numbers(
@@ -103,6 +153,11 @@ def _difference_in_numbers(
     if a.dtype.kind == "c" and b.dtype.kind != "c":
         return f"{where} complex numbers, but real ones are asked for."
     # A whole number where a real one is asked for is fine; a truncated array is not, and neither is half the precision.
+    if exact_dtype and a.dtype.kind in "iu" and b.dtype.kind in "iu":
+        return None  # an integer of any length is an integer
+    if exact_dtype and a.dtype.kind in "iu" and b.dtype.kind == "f" and a.size:
+        hint = "An array keeps the type it was made with, and cuts off what is put into it."
+        return f"{where} whole numbers ({a.dtype}), but {b.dtype} is asked for. {hint}"
     if exact_dtype and a.dtype != b.dtype and a.size:
         return lost_precision(a, b, where) or f"{where} numbers of type {a.dtype}, but {b.dtype} is asked for."
     if a.dtype.kind == "f" and np.isnan(a).any() and not np.isnan(b).any():
