@@ -116,18 +116,20 @@ def _assert_careless_types_are_named(check: Check, inputs: tuple[Any, ...]) -> N
         answer = check.reference(*copy_of(arguments))
         for argument in arguments:
             if isinstance(argument, torch.Tensor) and argument.dtype.is_floating_point:
-                argument.requires_grad_(not argument.requires_grad)
+                argument.requires_grad_()
         return answer
 
     if any(isinstance(argument, torch.Tensor) and argument.dtype.is_floating_point for argument in inputs):
-        assert "changes its arguments" in line_of(check, asks_for_gradients)
+        assert check.outcome(asks_for_gradients).status == "wrong", (
+            "the caller's tensor asks for gradients, and it passes"
+        )
     answer = check.reference(*copy_of(inputs))
     if isinstance(answer, torch.Tensor) and answer.ndim:
         as_numpy = line_of(check, lambda *arguments: check.reference(*arguments).detach().numpy())
         assert "a NumPy array, but a torch tensor is asked for" in as_numpy
         if answer.dtype.is_floating_point and not answer.requires_grad:
-            left_on = line_of(check, lambda *arguments: check.reference(*arguments).clone().requires_grad_())
-            assert "still asks for gradients" in left_on
+            left_on = check.outcome(lambda *arguments: check.reference(*arguments).clone().requires_grad_())
+            assert left_on.status == "wrong", "an answer that still asks for gradients passes"
 
 
 def _assert_altered_solutions_are_refused(check: Check) -> None:

@@ -17,7 +17,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from teaching_contract import assert_check_keeps_contract, line_of
-from teaching_fixture import CHECKS, ignores_weights, score_check, weighted_mean, weighted_mean_check
+from teaching_fixture import CHECKS, ignores_weights, log_softmax_score, score_check, weighted_mean, weighted_mean_check
 
 import trpo_lessons.teaching.checks as checks_package
 import trpo_lessons.teaching.solutions as solutions_package
@@ -430,8 +430,6 @@ def test_types_that_are_nearly_right():
     assert "cuts off" in whole
     tensor = torch.ones(2)
     assert "a NumPy array, but a torch tensor" in difference_in_form(tensor.numpy(), tensor)
-    assert "still asks for gradients" in difference_in_form(tensor.clone().requires_grad_(), tensor)
-    assert difference_in_form(tensor.clone().requires_grad_(), tensor.clone().requires_grad_()) is None
 
 
 def test_one_array_collected_again_and_again_is_named():
@@ -441,13 +439,24 @@ def test_one_array_collected_again_and_again_is_named():
     assert difference_in_form([row, row], [row, row]) is None
 
 
-def test_a_snapshot_notices_values_and_requires_grad():
+def test_a_snapshot_notices_changed_values():
     values, tensor = np.ones(2), torch.ones(2)
-    for change in (lambda: values.__setitem__(0, 2), lambda: tensor.add_(1), tensor.requires_grad_):
+    for change in (lambda: values.__setitem__(0, 2), lambda: tensor.add_(1)):
         before = snapshot((values, [tensor], "name", object()))
         assert same(before, snapshot((values, [tensor], "name", object())))
         change()
         assert not same(before, snapshot((values, [tensor], "name", object())))
+
+
+def test_gradients_left_on_are_named_and_told_last():
+    left = line_of(score_check, lambda logits, index: log_softmax_score(logits, index).requires_grad_())
+    assert left == (
+        "not yet. The numbers are right, but they still ask for gradients (requires_grad). Detach what you return."
+    )
+    callers = line_of(score_check, lambda logits, index: log_softmax_score(logits.requires_grad_(), index).detach())
+    assert "switches requires_grad on for a tensor of its caller's" in callers
+    wrong_too = line_of(score_check, lambda logits, index: 2 * log_softmax_score(logits, index).requires_grad_())
+    assert "requires_grad" not in wrong_too
 
 
 def test_nan_is_found_anywhere():

@@ -41,6 +41,7 @@ import numpy as np
 from numpy.random import Generator
 
 from trpo_lessons.teaching.checks.comparing import (
+    asks_for_gradients,
     close,
     copy_of,
     difference_in_form,
@@ -201,18 +202,34 @@ class Check:
         return difference_in_form(answer, self.reference(*copy_of(arguments)))
 
     def _first_failed_property(self, student: Function) -> str | None:
-        failed = self._first_failed(student, self.properties)
+        watched = _Watched(student)
+        failed = self._first_failed(watched, self.properties)
         if failed is None and self.unique and not self._behaves_like(student, self.reference):
             failed = (
                 "What is easy to test holds, but the value is still another one. "
                 "Go through the definition again, term by term."
             )
-        return failed or self._first_failed(student, self.edges)
+        failed = failed or self._first_failed(watched, self.edges)
+        return failed or watched.blind or self._left_graph(student)
 
-    def _first_failed(self, student: Function, properties: list[tuple[str, Property]]) -> str | None:
+    def _first_failed(self, watched: _Watched, properties: list[tuple[str, Property]]) -> str | None:
         for otherwise, holds in properties:
-            if not all(_holds(holds, student, self._rng(draw)) for draw in range(1, DRAWS + 1)):
+            if not all(watched.keeps(holds, self._rng(draw), otherwise) for draw in range(1, DRAWS + 1)):
                 return otherwise
+        return None
+
+    def _left_graph(self, student: Function) -> str | None:
+        """Said last: the numbers are right, and whoever works with them is in for a surprise."""
+        given, others = (copy_of(self.inputs(self._rng(0))) for _ in range(2))
+        before = asks_for_gradients(given)
+        answer, expected = _guarded(student)(*given), self.reference(*others)
+        if asks_for_gradients(given) and not before:
+            return (
+                "Your function switches requires_grad on for a tensor of its caller's. Work on a tensor of your own: "
+                "x.detach().requires_grad_() makes one, x.requires_grad_() alone does not."
+            )
+        if asks_for_gradients(answer) and not asks_for_gradients(expected):
+            return "The numbers are right, but they still ask for gradients (requires_grad). Detach what you return."
         return None
 
     def _imprecise(self, student: Function) -> str | None:
@@ -255,23 +272,35 @@ class Check:
         return None
 
 
-def _holds(holds: Property, student: Function, rng: Generator) -> bool:
-    returned_nan = False
+class _Watched:
+    """A student's function while properties are tried.
 
-    def watched(*arguments: Any, **options: Any) -> Any:
-        nonlocal returned_nan
-        answer = _guarded(student)(*arguments, **options)
-        returned_nan |= has_nan(answer) and not has_nan(arguments)
+    NaN is neither above nor below anything, so that a property may hold because it did not notice. `blind` is the
+    description of the first one that did: said in the end, for most often another property does notice.
+    """
+
+    def __init__(self, student: Function) -> None:
+        self.student = _guarded(student)
+        self.blind: str | None = None
+        self._nan = False
+
+    def keeps(self, holds: Property, rng: Generator, otherwise: str) -> bool:
+        self._nan = False
+        try:
+            kept = bool(holds(self._call, rng))
+        except (_FoundError, NotImplementedError):
+            raise
+        except Exception:
+            # The function returned something the property cannot work with, such as a tensor that has lost its graph.
+            return False
+        if kept and self._nan:
+            self.blind = self.blind or otherwise
+        return kept
+
+    def _call(self, *arguments: Any, **options: Any) -> Any:
+        answer = self.student(*arguments, **options)
+        self._nan |= has_nan(answer) and not has_nan(arguments)
         return answer
-
-    try:
-        # NaN is neither above nor below anything: a property that asks for one of the two would not notice.
-        return bool(holds(functools.wraps(student)(watched), rng)) and not returned_nan
-    except (_FoundError, NotImplementedError):
-        raise
-    except Exception:
-        # The function returned something the property cannot work with, such as a tensor that has lost its graph.
-        return False
 
 
 def _guarded(student: Function) -> Function:

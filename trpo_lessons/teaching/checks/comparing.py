@@ -20,16 +20,12 @@ def copy_of(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def snapshot(value: Any) -> Any:
-    """The arrays, tensors and numbers in `value` as they stand now; objects of other types are left out.
-
-    A tensor's answer to `requires_grad` belongs to it: switching it on changes what the caller's next lines do.
-    """
+    """The arrays, tensors and numbers in `value` as they stand now; objects of other types are left out."""
     members = parts(value)
     if members is not None:
         return [snapshot(member) for member in members]
-    if isinstance(value, torch.Tensor):
-        return [as_array(value).copy(), value.requires_grad]  # type: ignore[union-attr]
-    return value.copy() if isinstance(value, np.ndarray) else (value if is_number(value) else None)
+    array = as_array(value)
+    return None if array is None else array.copy()
 
 
 def has_nan(value: Any) -> bool:
@@ -129,7 +125,7 @@ def difference_in_form(answer: Any, expected: Any, where: str = "Your function r
         return f"{where} {_kind(answer)}, but {_kind(expected)} is asked for."
     if a is None or b is None:
         return None
-    return _difference_in_numbers(a, b, where, not is_number(expected)) or _left_on(answer, expected, where)
+    return _difference_in_numbers(a, b, where, not is_number(expected))
 
 
 def _one_object(members: list[Any]) -> bool:
@@ -138,11 +134,12 @@ def _one_object(members: list[Any]) -> bool:
     return changeable and all(member is members[0] for member in members)
 
 
-def _left_on(answer: Any, expected: Any, where: str) -> str | None:
-    tensors = isinstance(answer, torch.Tensor) and isinstance(expected, torch.Tensor)
-    if not tensors or not answer.requires_grad or expected.requires_grad:
-        return None
-    return f"{where} a tensor that still asks for gradients (requires_grad). Detach what you return from its graph."
+def asks_for_gradients(value: Any) -> bool:
+    """Whether any tensor in it does."""
+    members = parts(value)
+    return (
+        any(map(asks_for_gradients, members)) if members is not None else bool(getattr(value, "requires_grad", False))
+    )
 
 
 def _difference_in_numbers(
