@@ -155,7 +155,7 @@ def test_help_does_not_wait_for_torch() -> None:
         ("train gym:Nope-v1", "there is no task gym:Nope-v1: "),
         (
             "train gym:Blackjack-v1",
-            "gym:Blackjack-v1: the observation space Tuple cannot be used; wrap the environment in gymnasium.wrappers.Flatten",
+            "gym:Blackjack-v1: the observation space Tuple cannot be used; wrap",
         ),
         ("train cartpole --preset clas", "Invalid value for '--preset': 'clas' is not one of 'smoke', 'class'"),
         ("train cartpole --preset paper", "the paper preset has no cartpole; it has barto-cartpole, swimmer, hopper"),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -10,6 +14,7 @@ import pytest
 
 from trpo_lessons import doctor
 from trpo_lessons.doctor import Finding, checkup
+from trpo_lessons.viewing import opengl
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +113,58 @@ def test_rendering_that_fails_or_hangs_is_optional(monkeypatch: pytest.MonkeyPat
     assert "none of no-such-backend draws" in finding.detail
     assert doctor.check_rendering(backends=["egl"], timeout=0.01).ok is None
     monkeypatch.setenv("MUJOCO_GL", "no-such-backend")
-    assert doctor.check_rendering().remedy == "unset MUJOCO_GL and try again"
+    finding = doctor.check_rendering(backends=["none-either"])
+    assert finding.ok is None
+    assert finding.detail.startswith("MUJOCO_GL=no-such-backend draws nothing; robots are drawn as flat figures")
+    assert finding.remedy.startswith("unset MUJOCO_GL, and for more install")
+
+
+def test_a_renderer_that_would_draw_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opengl, "draws", lambda backend, _timeout: backend == "second")
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    assert doctor.check_rendering(backends=["first", "second"]).remedy == "unset MUJOCO_GL: second draws"
+    monkeypatch.setenv("MUJOCO_GL", "second")
+    assert doctor.check_rendering(backends=["first", "second"]).ok is True
+    monkeypatch.setenv("MUJOCO_GL", "Off")
+    finding = doctor.check_rendering(backends=["second"])
+    assert (finding.ok, finding.remedy) == (None, "unset MUJOCO_GL for more")
+    assert finding.detail.startswith("switched off by MUJOCO_GL=Off")
+
+
+OPENGLS = [("no-such-opengl", "hopper"), ("no-such-opengl", "gym:Hopper-v5"), ("osmesa", "hopper"), ("off", "hopper")]
+STEPS = """
+import json, os, sys
+from trpo_lessons import doctor, envs
+found = [doctor.check_simulators().ok]
+for task in ("hopper", "gym:Hopper-v5"):
+    env = envs.make(task, 2, seed=0, threads=1)
+    env.reset()
+    found.append(float(env.step(0.5 + 0 * env.action_space.sample())[0].sum()))
+from trpo_lessons.viewing import drawing
+print(json.dumps([found, os.environ.get("MUJOCO_GL"), os.environ.get("PYOPENGL_PLATFORM")]))
+"""
+
+
+@pytest.mark.parametrize(("chosen", "first"), OPENGLS)
+def test_physics_needs_no_renderer(chosen: str, first: str) -> None:
+    """Whatever MUJOCO_GL names, there or not, and whichever task imports MuJoCo first; the variable is left alone."""
+    steps = STEPS.replace('("hopper", "gym:Hopper-v5")', '("gym:Hopper-v5", "hopper")') if "gym" in first else STEPS
+    environment = {**os.environ, "MUJOCO_GL": chosen, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment.pop("PYOPENGL_PLATFORM", None)
+    done = subprocess.run([sys.executable, "-c", steps], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (works, own, gymnasiums), variable, platform = json.loads(done.stdout.splitlines()[-1])
+    assert works
+    assert own == gymnasiums
+    assert (variable, platform) == (chosen, None)
+
+
+def test_mujoco_is_imported_in_one_place_and_where_it_draws() -> None:
+    """Every other import of it would fail where there is no renderer."""
+    package = Path(doctor.__file__).parent
+    imports = re.compile(r"^\s*(import mujoco|from mujoco)", re.MULTILINE)
+    found = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if imports.search(path.read_text())}
+    assert found == {"envs/simulator.py", "viewing/opengl.py"}
 
 
 def test_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,3 +180,5 @@ def test_a_check_that_breaks_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(doctor, "CHECKS", {"thing": broken})
     (finding,) = checkup()
     assert finding == Finding("thing", False, "ImportError: no module of that name", doctor.REINSTALL)
+    monkeypatch.setattr(doctor, "CHECKS", {"rendering": broken})
+    assert checkup()[0].ok is None, "no lesson needs it"

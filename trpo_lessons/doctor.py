@@ -21,6 +21,8 @@ from packaging.requirements import Requirement
 PACKAGE = "trpo-lessons"
 GAMES = ("beam_rider", "breakout", "enduro", "pong", "qbert", "seaquest", "space_invaders")
 DISK_NEEDED = 1e9  # bytes: a class run takes a few megabytes, and an Atari run at most some hundred
+FLAT = "robots are drawn as flat figures, and everything else works"
+INSTALL_OPENGL = "for more install libegl1 and libgl1 (Debian, Ubuntu), or libosmesa6"
 REINSTALL = "run make lab or make test in the repository: both set up the environment again"
 
 
@@ -133,15 +135,19 @@ def check_games() -> Finding:
 
 def check_rendering(backends: Sequence[str] = (), timeout: float = 20) -> Finding:
     """MuJoCo draws a picture without a window, by one of the `backends` (by default all that this system can have)."""
-    from trpo_lessons.viewing.opengl import BACKENDS, working_backend
+    from trpo_lessons.viewing import opengl
 
-    backends = backends or BACKENDS
-    if backend := working_backend(backends, timeout):
+    backends = backends or opengl.BACKENDS
+    chosen = os.environ.get("MUJOCO_GL", "")
+    if chosen.lower() in opengl.OFF:
+        return Finding("rendering", None, f"switched off by MUJOCO_GL={chosen}; {FLAT}", "unset MUJOCO_GL for more")
+    if backend := opengl.working_backend(backends, timeout):
         return Finding("rendering", True, f"MuJoCo draws with MUJOCO_GL={backend}")
-    if chosen := os.environ.get("MUJOCO_GL"):
-        return Finding("rendering", None, f"MUJOCO_GL={chosen} draws nothing", "unset MUJOCO_GL and try again")
-    remedy = "robots are drawn as flat figures; for more install libegl1 and libgl1 (Debian, Ubuntu), or libosmesa6"
-    return Finding("rendering", None, f"none of {', '.join(backends)} draws", remedy)
+    if not chosen:
+        return Finding("rendering", None, f"none of {', '.join(backends)} draws; {FLAT}", INSTALL_OPENGL)
+    other = next((backend for backend in backends if opengl.draws(backend, timeout)), None)
+    remedy = f"unset MUJOCO_GL: {other} draws" if other else f"unset MUJOCO_GL, and {INSTALL_OPENGL}"
+    return Finding("rendering", None, f"MUJOCO_GL={chosen} draws nothing; {FLAT}", remedy)
 
 
 def check_widgets() -> Finding:
@@ -204,6 +210,9 @@ CHECKS: dict[str, Callable[[], Finding]] = {
 }
 
 
+OPTIONAL = ("rendering", "GPU", "browser for tests")
+
+
 def unmet_requirements(package: str) -> list[str]:
     """What `package` requires and this environment lacks, one line each; optional extras aside."""
     unmet = []
@@ -226,4 +235,6 @@ def _guarded(name: str, check: Callable[[], Finding]) -> Finding:
         return check()
     except Exception as error:
         text = " ".join(f"{type(error).__name__}: {error}".split())
+        if name in OPTIONAL:
+            return Finding(name, None, text, "nothing to do: no lesson needs it")
         return Finding(name, False, text, REINSTALL)

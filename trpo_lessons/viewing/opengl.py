@@ -17,6 +17,7 @@ from trpo_lessons.viewing import HEIGHT, WIDTH
 from trpo_lessons.viewing.own_process import ProcessError, in_own_process
 
 BACKENDS = ("cgl", "glfw") if sys.platform == "darwin" else ("egl", "osmesa", "glfw")
+OFF = ("disable", "disabled", "off", "false", "0")  # values of MUJOCO_GL by which MuJoCo draws nothing
 _BALL = "<mujoco><worldbody><light pos='0 0 2'/><geom size='.5'/></worldbody></mujoco>"
 
 
