@@ -65,21 +65,36 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 NEED_LESSON = @ls notebooks/$(LESSON)_*.ipynb >/dev/null 2>&1 || \
 	{ echo "Name a lesson that there is, for example: make $@ LESSON=00" >&2; exit 2; }
 
-# A copy is made under another name first, so that an interrupted one is never taken for a student's work.
+# Students' copies come without outputs, so that no answer stands under its question. They are made in another folder
+# first, so that an interrupted one is never taken for a student's work.
+COMING := my_lessons/.coming
+WITHOUT_OUTPUTS = rm -rf $(COMING) && $(BIN)/python -m nbconvert --log-level=ERROR --to notebook \
+	--ClearOutputPreprocessor.enabled=True --NbConvertApp.use_output_suffix=False --output-dir $(COMING)
+
+# JupyterLab's terminals find the course's commands, also where a ~/.bashrc puts another Python first (conda, pyenv),
+# and its targets: my_lessons/Makefile passes on what it is asked for.
+RC := .venv/terminal.bashrc
+TERMINALS = --ServerApp.terminado_settings="{'shell_command': ['bash', '--rcfile', '$(CURDIR)/$(RC)']}"
+
 .PHONY: lab reset record
 lab: $(READY)
 	@mkdir -p my_lessons
-	@for lesson in notebooks/*.ipynb; do copy="my_lessons/$$(basename "$$lesson")"; \
-		test -e "$$copy" || { cp "$$lesson" "$$copy.part" && mv "$$copy.part" "$$copy"; } || exit 1; done
-	cd my_lessons && ../$(BIN)/jupyter lab --ip=127.0.0.1 $(AS_ROOT) $(LAB_OPTIONS)
+	@printf '%%: ; @make --no-print-directory -C .. $$@\nMakefile: ;\n' > my_lessons/Makefile
+	@printf '[ ! -f ~/.bashrc ] || . ~/.bashrc\nPATH="%s:$$PATH"\n' "$(CURDIR)/$(BIN)" > $(RC)
+	@new=""; for lesson in notebooks/*.ipynb; do test -e "my_lessons/$${lesson#notebooks/}" || new="$$new $$lesson"; done; \
+		test -z "$$new" || { $(WITHOUT_OUTPUTS) $$new && mv $(COMING)/*.ipynb my_lessons/ && rmdir $(COMING); }
+	cd my_lessons && ../$(BIN)/jupyter lab --ip=127.0.0.1 $(AS_ROOT) $(TERMINALS) \
+		--LabApp.default_url=/lab/tree/00_start_here.ipynb $(LAB_OPTIONS)
 
-reset:
+reset: $(READY)
 	$(NEED_LESSON)
 	@mkdir -p my_lessons
+	@$(WITHOUT_OUTPUTS) notebooks/$(LESSON)_*.ipynb
 	@for lesson in notebooks/$(LESSON)_*.ipynb; do mine="my_lessons/$$(basename "$$lesson" .ipynb)"; \
-		kept="$$mine.$$(date +%Y-%m-%d-%H%M%S).ipynb"; cp "$$lesson" "$$mine.part" || exit 1; \
+		kept="$$mine.$$(date +%Y-%m-%d-%H%M%S).ipynb"; \
 		if test -e "$$mine.ipynb"; then mv "$$mine.ipynb" "$$kept" && echo "Yours is kept as $$kept"; fi; \
-		mv "$$mine.part" "$$mine.ipynb" && echo "$$mine.ipynb is as it came"; done
+		mv "$(COMING)/$$(basename "$$lesson")" "$$mine.ipynb" && echo "$$mine.ipynb is as it came"; done; \
+		rmdir $(COMING)
 
 record: $(READY)
 	$(NEED_LESSON)

@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 from notebook_harness import NOTEBOOKS
@@ -238,6 +239,33 @@ def test_ci_runs_make_test() -> None:
     assert script.read_text().rstrip().endswith("\nmake test")
 
 
+def narrows_a_type(test: ast.expr) -> bool:
+    """Whether an assertion tells mypy what its author knows: isinstance(...), or `is not None`."""
+    test = test.operand if isinstance(test, ast.UnaryOp) else test
+    if isinstance(test, ast.Call):
+        return isinstance(test.func, ast.Name) and test.func.id == "isinstance"
+    return isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.IsNot)
+
+
+def test_no_claim_rests_on_assert() -> None:
+    """`python -O` leaves assertions out, and a verdict would say yes to anything."""
+    claims = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno}"
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Assert) and not narrows_a_type(node.test)
+    ]
+    assert claims == []
+
+
+def test_a_verdict_stops_a_lesson_under_python_o() -> None:
+    program = "from trpo_lessons.teaching import verdict; verdict('0 is 0', 0 == 0); verdict('0 is 1', 0 == 1)"
+    done = subprocess.run([sys.executable, "-O", "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stdout == "0 is 0: yes\n"
+    assert "AssertionError: this should hold and does not: 0 is 1" in done.stderr
+
+
 # ---- make ------------------------------------------------------------------------------------------------------------
 
 
@@ -248,7 +276,10 @@ def checkout(tmp_path: Path) -> Path:
         shutil.copy2(ROOT / name, tmp_path / name)
     (tmp_path / "notebooks").mkdir()
     for lesson in ("00_start_here", "01_bound"):
-        (tmp_path / "notebooks" / f"{lesson}.ipynb").write_text(f"{lesson} as it came")
+        cell = nbformat.v4.new_code_cell(f"'{lesson} as it came'", execution_count=1)
+        cell.metadata["jupyter"] = {"source_hidden": True}
+        cell.outputs = [nbformat.v4.new_output("stream", text="the answer")]
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "notebooks" / f"{lesson}.ipynb")
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     python = f'case "$2" in pip) test ! -e offline;; *) exec "{sys.executable}" "$@";; esac'
     script(tmp_path / ".venv/bin/python", python)
@@ -295,6 +326,14 @@ def test_an_old_python_is_refused_and_nothing_is_lost(checkout: Path) -> None:
     assert (checkout / ".venv/.ready").exists()
 
 
+def assert_came_without_outputs(checkout: Path, lesson: str) -> None:
+    notebook = nbformat.read(checkout / "my_lessons" / f"{lesson}.ipynb", as_version=4)
+    [cell] = notebook.cells
+    assert cell.source == f"'{lesson} as it came'"
+    assert (cell.outputs, cell.execution_count) == ([], None)
+    assert cell.metadata["jupyter"] == {"source_hidden": True}, "a collapsed cell stays collapsed"
+
+
 def test_lab_copies_new_lessons_and_never_overwrites(checkout: Path) -> None:
     mine = checkout / "my_lessons" / "00_start_here.ipynb"
     mine.parent.mkdir()
@@ -302,7 +341,9 @@ def test_lab_copies_new_lessons_and_never_overwrites(checkout: Path) -> None:
     opened = make(checkout, "lab", "LAB_OPTIONS=--no-browser")
     assert opened.returncode == 0, opened.stderr
     assert mine.read_text() == "my answers"
-    assert (checkout / "my_lessons" / "01_bound.ipynb").read_text() == "01_bound as it came"
+    assert_came_without_outputs(checkout, "01_bound")
+    assert sorted(path.name for path in mine.parent.iterdir()) == ["00_start_here.ipynb", "01_bound.ipynb", "Makefile"]
+    assert "--LabApp.default_url=/lab/tree/00_start_here.ipynb" in opened.stdout
     assert re.search(r"^jupyter lab --ip=127\.0\.0\.1 .*--no-browser, in my_lessons$", opened.stdout, re.MULTILINE)
 
 
@@ -311,9 +352,35 @@ def test_reset_brings_one_lesson_back_and_keeps_the_students(checkout: Path) -> 
     for lesson in ("00_start_here", "01_bound"):
         (checkout / "my_lessons" / f"{lesson}.ipynb").write_text("my answers")
     assert make(checkout, "reset", "LESSON=01").returncode == 0
-    texts = [(path.name[:2], path.read_text()) for path in (checkout / "my_lessons").iterdir()]
-    assert sorted(texts) == [("00", "my answers"), ("01", "01_bound as it came"), ("01", "my answers")]
-    assert (checkout / "my_lessons" / "01_bound.ipynb").read_text() == "01_bound as it came"
+    assert_came_without_outputs(checkout, "01_bound")
+    others = [path for path in (checkout / "my_lessons").glob("*.ipynb") if path.name != "01_bound.ipynb"]
+    assert [(path.name[:2], path.read_text()) for path in sorted(others)] == [
+        ("00", "my answers"),
+        ("01", "my answers"),
+    ]
+
+
+def test_terminals_of_the_lab_find_the_course_s_own_python(checkout: Path, tmp_path: Path) -> None:
+    """Also where the student's ~/.bashrc puts another one first, as conda and pyenv do."""
+    opened = make(checkout, "lab")
+    rc = checkout / ".venv" / "terminal.bashrc"
+    assert f"'--rcfile', '{rc}'" in opened.stdout
+    other = checkout / "home" / "other"
+    other.mkdir(parents=True)
+    script(other / "python", "true")
+    (checkout / "home" / ".bashrc").write_text(f'export PATH="{other}:$PATH" MINE=kept\n')
+    command = ["bash", "--rcfile", str(rc), "-i", "-c", 'command -v python; echo "$MINE"']
+    environment = os.environ | {"HOME": str(checkout / "home")}
+    done = subprocess.run(command, cwd=checkout / "my_lessons", env=environment, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-2:] == [str(checkout / ".venv/bin/python"), "kept"]
+
+
+def test_targets_work_in_the_folder_of_the_students_copies(checkout: Path) -> None:
+    make(checkout, "lab")
+    done = make(checkout / "my_lessons", "reset", "LESSON=00")
+    assert done.returncode == 0, done.stderr
+    assert "my_lessons/00_start_here.ipynb is as it came" in done.stdout
+    assert "Name a lesson that there is" in make(checkout / "my_lessons", "reset", "LESSON=77").stderr
 
 
 @pytest.mark.parametrize("arguments", [["reset"], ["reset", "LESSON=77"], ["test-lesson", "LESSON=77"]])

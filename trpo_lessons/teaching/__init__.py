@@ -20,7 +20,9 @@ def verdict(claim: str, holds: object) -> None:
     """Print ``claim: yes``, or stop the lesson with the claim that does not hold.
 
     `claim` states its tolerance, for example ``"both ways of computing V agree to 1e-12"``. A lesson's claims hold on
-    every machine because a claim that fails raises AssertionError, with or without a comparison of the printed text.
+    every machine because a claim that fails raises AssertionError, with or without a comparison of the printed text,
+    and under ``python -O``, which leaves out `assert`.
     """
-    assert bool(holds), f"this should hold and does not: {claim}"
+    if not bool(holds):
+        raise AssertionError(f"this should hold and does not: {claim}")
     print(f"{claim}: yes")

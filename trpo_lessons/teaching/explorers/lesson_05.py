@@ -69,7 +69,8 @@ def compute_along(delta: float, damping: float, shrink: float) -> Along:
         return facts[1] <= delta and facts[2] > 0
 
     found = backtracking_line_search(evaluate, acceptable, shrink, MAX_BACKTRACKS)
-    assert found.accepted, "a step this short improves the surrogate"
+    if not found.accepted:
+        raise RuntimeError("a step this short should improve the surrogate, and does not")
     fractions, kl, gain = np.array([evaluate(f) for f in np.linspace(0, FARTHEST, POINTS)]).T
     undamped = curvature - damping * torch.dot(x, x).item()
     return Along(
