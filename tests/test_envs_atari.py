@@ -244,6 +244,19 @@ def test_sticky_actions_depend_on_the_seed_and_others_do_not():
     assert len(np.unique(sticky.swapaxes(0, 1), axis=0)) == 3
 
 
+def test_no_action_sticks_from_one_game_to_the_next():
+    """Before the first step of every game the stick was at rest, whatever it did in the game before."""
+    env = make_atari("pong", 40, seed=0, threads=1, sticky_actions=0.9)
+    for _ in range(2):
+        env.reset()
+        for _ in range(3):
+            env.step(np.tile([2, 1, 0], (40, 1)))  # right, until it is held nearly everywhere
+    env.reset()
+    env.step(np.tile([0, 1, 0], (40, 1)))
+    assert {0, 4} >= set(env._shared["actions"].ravel().tolist())
+    env.close()
+
+
 def test_an_action_sticks_as_often_as_it_should():
     """Left and right in turn: frame k of four still has the other one with probability p to the k."""
     env = make_atari("pong", 5, seed=0, threads=1, sticky_actions=0.25)

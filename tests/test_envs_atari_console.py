@@ -137,7 +137,8 @@ def restored_like(saved, console, own):
 
 @pytest.mark.parametrize(
     ("game", "history"),
-    [(game, history) for game in GAMES for history in ("none", "reset")] + [("qbert", "loaded"), ("qbert", "played")],
+    [(game, history) for game in GAMES for history in ("none", "reset")]
+    + [("qbert", history) for history in ("loaded", "played", "played and reset")],
 )
 def test_restored_exactly_into_an_emulator_of_any_history(game, history):
     console, own = loaded(game)
@@ -151,6 +152,10 @@ def test_restored_exactly_into_an_emulator_of_any_history(game, history):
     elif history == "played":
         other.reset(no_ops=0)
         play(other, theirs[0], steps=7, seed=3)
+    elif history == "played and reset":
+        other.reset(no_ops=0)
+        play(other, theirs[0], steps=7, seed=3)
+        other.reset(no_ops=0)
     restored_like(saved, other, theirs)
     assert play(other, theirs[0], steps=12, seed=2) == expected
 

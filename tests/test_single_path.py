@@ -355,6 +355,16 @@ def test_running_moments_are_those_of_everything_at_once(
     np.testing.assert_allclose(variance, everything.var(0), rtol=1e-6, atol=1e-9 * scale**2)
 
 
+def test_the_statistics_take_in_every_row_of_a_path() -> None:
+    path, *_ = sample()
+    earlier = normal(3, 10, 4)
+    found = path.statistics_after(RunningMoments.empty(4).including(earlier))
+    rows = torch.cat([earlier, *path.raw_obs])
+    assert found.count == len(rows) == 90
+    torch.testing.assert_close(found.mean, rows.mean(0))
+    torch.testing.assert_close(found.deviations, (rows - rows.mean(0)).square().sum(0))
+
+
 def test_running_moments_keep_their_digits_far_from_zero() -> None:
     # E[x^2] - E[x]^2 would have lost them all: 1e8 squared leaves no room for a variance of 1 in float64.
     rows = 1e8 + normal(0, 1000, 2)
