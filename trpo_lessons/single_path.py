@@ -57,7 +57,7 @@ class RunningMoments:
     def normalise(self, obs: Tensor) -> Tensor:
         """Observations [..., obs_dim] with mean 0 and variance 1 by these statistics, clipped to +-10; float32."""
         if self.count < 2:
-            return obs.float()
+            return obs.clamp(-3.4e38, 3.4e38).float()  # what float32 has room for
         return ((obs - self.mean) / self._std).clamp(-10, 10).float()
 
     @cached_property
