@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +136,31 @@ def test_the_keyboard_moves_a_slider_and_text_and_picture_follow(page: Any, note
             break
     page.keyboard.press("Enter")
     playwright.expect(facts).to_contain_text("gamma = 0.9", timeout=30 * SECONDS)
+
+
+def test_every_picture_has_an_alternative_text_in_the_lab(page: Any, notebook: dict[str, Any]) -> None:
+    """As axe-core sees it: stored pictures, live ones and explorers'."""
+    page.evaluate((files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8"))
+    found = page.evaluate("axe.run('.jp-Notebook', {runOnly: ['image-alt']})")
+    nodes = {
+        kind: [node["html"][:80] for rule in found[kind] for node in rule["nodes"]] for kind in ("violations", "passes")
+    }
+    assert nodes["violations"] == []
+    assert len(nodes["passes"]) >= 8
+
+
+@pytest.mark.parametrize("width", [1280, 1024])
+def test_nothing_is_wider_than_its_place(page: Any, notebook: dict[str, Any], width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 768})
+    page.wait_for_timeout(1 * SECONDS)
+    too_wide = page.evaluate(
+        """() => [...document.querySelectorAll('.jp-OutputArea-output, .jp-RenderedMarkdown')]
+        .filter(place => place.scrollWidth > place.clientWidth)
+        .map(place => `${place.scrollWidth - place.clientWidth} px: ${place.textContent.trim().slice(0, 60)}`)"""
+    )
+    assert too_wide == []
+    stored = page.evaluate(
+        "() => [...document.querySelectorAll('[role=group] img')].map(i => i.getBoundingClientRect().width)"
+    )
+    assert stored
+    assert min(stored) >= 380, "a panel too small to be read"

@@ -94,7 +94,8 @@ def _common(label: str, label_width: str) -> dict[str, Any]:
         "tooltip": label,
         "continuous_update": False,
         "style": {"description_width": label_width},
-        "layout": widgets.Layout(width=f"calc({label_width} + 26em)", max_width="100%"),
+        # ipywidgets give every control a margin of 2 px on either side.
+        "layout": widgets.Layout(width=f"calc({label_width} + 26em)", max_width="calc(100% - 4px)"),
     }
 
 
@@ -139,8 +140,8 @@ class Explorer(Generic[Numbers]):
         self.sliders: dict[str, widgets.Widget] = {
             control.name: control.build(f"{0.55 * longest + 1:.0f}em") for control in controls
         }
-        self.facts_area = widgets.HTML()
-        self.picture_area = widgets.HTML()
+        self.facts_area = widgets.HTML(layout=widgets.Layout(max_width="calc(100% - 4px)"))
+        self.picture_area = widgets.HTML(layout=widgets.Layout(max_width="calc(100% - 4px)"))
         self.reset_button = widgets.Button(description="Reset", tooltip=f"Reset: {title}")
         self._shown: dict[str, Any] | None = None
         self._facts_text = ""
