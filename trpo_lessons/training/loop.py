@@ -27,7 +27,7 @@ from trpo_lessons.training.game_sampler import GameSampler
 from trpo_lessons.training.objective import Objective, branch_facts, path_objective, vine_objective
 from trpo_lessons.training.obs_statistics import restored, statistics_for
 from trpo_lessons.training.path_sampler import PathSampler
-from trpo_lessons.training.policy_for import observation_shape, policy_for
+from trpo_lessons.training.policy_for import check_memory, observation_shape, policy_for
 from trpo_lessons.training.threads import torch_threads
 from trpo_lessons.training.vine_sampler import VineSampler
 from trpo_lessons.trpo import Stopwatch, UpdateReport, trpo_update
@@ -44,6 +44,7 @@ class Trainer:
         generator = torch.Generator().manual_seed(config.seed)
         self.sampler = sampler_for(config, generator)
         env = self.sampler.envs[0]
+        check_memory(env, config)
         self.policy = policy_for(env, config)
         space = env.single_observation_space
         self.value: ValueFunction | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from typing import Any
 
 import gymnasium as gym
@@ -30,6 +32,24 @@ def observation_shape(space: gym.Space[Any]) -> tuple[int, ...]:
     if isinstance(space, gym.spaces.Box) and (len(space.shape) == 1 or is_picture(space)):
         return space.shape
     raise SettingError(f"observations must be vectors of numbers or stacks of frames, but they are from {space}")
+
+
+def check_memory(env: VectorEnv, config: TrainConfig) -> None:
+    """Raises SettingError (one line) where the observations of an iteration are more than this machine has room for.
+
+    Pictures of this package's games are stored once and in bytes, and always fit; vectors are kept as float64, as they
+    came, and as float32, as the policy saw them, and both twice while they are put together.
+    """
+    space = env.single_observation_space
+    needed = 24 * config.steps_per_iteration * math.prod(observation_shape(space))
+    there_is = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if not is_picture(space) and needed > there_is:
+        raise SettingError(
+            f"an observation of {config.task} has {math.prod(space.shape or ()):,} numbers: an iteration of "
+            f"{config.steps_per_iteration} steps takes {needed / 1e9:.0f} GB, and this machine has "
+            f"{there_is / 1e9:.0f} GB; make observations smaller (such as by gymnasium.wrappers.ResizeObservation), or "
+            "set fewer steps_per_iteration"
+        )
 
 
 def is_picture(space: gym.Space[Any]) -> bool:
