@@ -105,3 +105,30 @@ def test_unknown_presets_and_tasks_are_refused() -> None:
 def test_settings_survive_json() -> None:
     config = training.preset("cartpole", "smoke", hidden=(3, 5), chunk_size=7, gamma=0.1 + 0.2)
     assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+@pytest.mark.parametrize(
+    ("task", "settings", "message"),
+    [
+        ("gym:CartPole-v1", {"env_kwargs": "gravity"}, "env_kwargs must be keyword arguments as JSON has them"),
+        ("gym:CartPole-v1", {"env_kwargs": [1]}, "env_kwargs must be keyword arguments"),
+        ("gym:CartPole-v1", {"env_kwargs": {"x": object()}}, "env_kwargs must be keyword arguments"),
+        ("gym:CartPole-v1", {"env_kwargs": {"x": float("nan")}}, "env_kwargs must be keyword arguments"),
+        ("gym:CartPole-v1", {"env_kwargs": {1: 2}}, "env_kwargs must be keyword arguments"),
+        ("hopper", {"env_kwargs": {}}, "hopper has no env_kwargs: they are for gym: and own: tasks"),
+        ("own:maze", {"env": "maze"}, "env must be a class or function that makes an environment"),
+        ("gym:CartPole-v1", {"env": dict}, "env is for tasks named own:NAME, not for gym:CartPole-v1"),
+        ("own:maze", {"sampling": "vine"}, "own:maze cannot go back to an earlier state"),
+    ],
+)
+def test_settings_of_somebody_elses_environment(task: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(training.SettingError, match=message) as refusal:
+        training.preset(task, **settings)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_function_is_not_stored_and_keyword_arguments_are() -> None:
+    config = training.preset("own:maze", env=dict, env_kwargs={"size": 3, "names": ["a"]})
+    stored = json.loads(json.dumps(config.to_json()))
+    assert "env" not in stored
+    assert training.TrainConfig.from_json(stored) == config
