@@ -124,7 +124,7 @@ def advantages_of(parts: Parts, x: Columns, gamma: float) -> Tensor:
 
 
 def gradient_and_ratios(log_q: Callable[[Tensor], Tensor], advantages: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradient of L in the logits at theta_old, [S, A], with standardized `advantages` [T, E]; the ratios [T, E]."""
+    """Of L at theta_old, in the logits [S, A], with standardized `advantages` [T, E]; and the ratios [T, E]."""
     logits, x = record()
     at = logits.clone().requires_grad_()
     log_pi = at.log_softmax(dim=1)[x.states, x.actions]

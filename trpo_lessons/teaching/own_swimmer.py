@@ -6,7 +6,7 @@ What lessons 04 to 06 ask for is the student's; sampling, the value function and
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from matplotlib.collections import PolyCollection
-from matplotlib.figure import Figure, FigureBase
+from matplotlib.figure import FigureBase
 from torch import Tensor
 
 from trpo_lessons import envs
@@ -24,7 +24,7 @@ from trpo_lessons.kl import mean_kl
 from trpo_lessons.policies import Policy
 from trpo_lessons.single_path import RunningMoments, by_environment, sample_single_path, values_along
 from trpo_lessons.surrogate import Batch, surrogate_gradient, surrogate_value
-from trpo_lessons.teaching.explorers.lesson_06 import DRAWINGS, Row, draw_report
+from trpo_lessons.teaching.explorers.lesson_06 import DRAWINGS, draw_report
 from trpo_lessons.teaching.pictures import BLACK, BLUE, GREY, ORANGE, SKY, LivePicture
 from trpo_lessons.training import Run, TrainConfig
 from trpo_lessons.training.evaluation import choose_actions
@@ -44,8 +44,9 @@ def watch_own_update(config: TrainConfig, advantages: Advantages, update: Update
     """
     alt = f"Four curves over the iterations on {config.task}: return, KL, gains, and explained variance."
     live, rows, last = LivePicture(alt, 8.4, 4.8), list[dict[str, float]](), config.iterations
-    for row, run in iterations(config, advantages, update):
+    for row, learned in iterations(config, advantages, update):
         rows.append(row)
+        run = learned
         if (last - len(rows)) % max(1, last // DRAWINGS) == 0:
             live.redraw(lambda figure: draw_report(figure, rows, config))
     return run, rows
@@ -114,7 +115,7 @@ class Swim:
         return float(self.positions[-1, 0] - self.positions[0, 0])
 
 
-def swim(run: Run, seconds: float = 12.0, seed: int = 0) -> Swim:
+def swim(run: Run, seconds: float = 24.0, seed: int = 0) -> Swim:
     """Follow the most likely actions for so many seconds of the swimmer's time, from a start of its own."""
     env = envs.make(run.config.task, 1, threads=1)
     assert isinstance(env, MujocoVectorEnv)
@@ -133,33 +134,32 @@ def untrained(run: Run) -> Run:
     return Run(Path(), run.config, run.policy, run.policy.initial_theta(generator), statistics, 0)
 
 
-def play(swims: dict[str, Swim], frames: int = 30) -> None:
+STROBE = 3  # times at which the last picture shows the links
+
+
+def play(swims: Mapping[str, Swim], frames: int = 30) -> None:
     """Show the swimmers moving, in place; what is left in the end is a picture of the whole way.
 
     Each frame is drawn while you look, so they run at the pace of your machine, not of the water.
     """
-    names = " and ".join(swims)
-    live = LivePicture(f"Swimmers seen from above, {names}: where they are at five times, and the way of their noses.", 8.4, 4.2)
-    steps = max(len(each.positions) for each in swims.values()) - 1
-    for t in np.linspace(0, steps, frames).astype(int):
-        live.redraw(lambda figure, t=t: draw_swims(figure, swims, [int(t)], int(t)))  # type: ignore[misc]
-    live.redraw(lambda figure: draw_swims(figure, swims, np.linspace(0, steps, 5).astype(int).tolist(), steps))
+    alt = f"Swimmers from above, {' and '.join(swims)}: their links at {STROBE} times, and the way of a point of each."
+    live, steps = LivePicture(alt, 9.0, 4.4), max(len(each.positions) for each in swims.values()) - 1
+    for t in np.linspace(0, steps, frames).astype(int).tolist():
+        live.redraw(lambda figure, t=t: draw_swims(figure, swims, [t], t))  # type: ignore[misc]
+    live.redraw(lambda figure: draw_swims(figure, swims, np.linspace(0, steps, STROBE).astype(int).tolist(), steps))
 
 
-def draw_swims(figure: FigureBase, swims: dict[str, Swim], times: Sequence[int], until: int) -> None:
-    """Below one another and to the same scale: the links at each of `times`, and the way up to step `until`."""
+def draw_swims(figure: FigureBase, swims: Mapping[str, Swim], times: Sequence[int], until: int) -> None:
+    """Side by side and to the same scale: the links at each of `times`, and the way up to step `until`."""
     every = np.concatenate([each.positions[:, :2] for each in swims.values()])
-    low, high = every.min(0) - 1.6, every.max(0) + 1.6
-    panels = figure.subplots(len(swims), 1, sharex=True, squeeze=False)[:, 0]
+    middle, reach = (every.min(0) + every.max(0)) / 2, np.ptp(every, axis=0).max() / 2 + 2.2
+    panels = figure.subplots(1, len(swims), sharey=True, squeeze=False)[0]
     for axes, (name, each) in zip(panels, swims.items(), strict=True):
         axes.plot(*each.positions[: until + 1, :2].T, color=GREY, linestyle="-", linewidth=1.2)
         for t in times:
-            links = each.outlines(each.positions[min(t, len(each.positions) - 1)])
-            shades = [SKY, ORANGE, BLUE][: len(links)]
+            links = each.outlines(each.positions[t])
+            shades = (SKY, ORANGE, BLUE)
             axes.add_collection(PolyCollection(links, facecolors=shades, edgecolors=BLACK, linewidths=0.7, zorder=3))
-        axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), ylabel="y, m", aspect="equal")
-        axes.set_title(f"{name}: {each.seconds * until:.0f} s", fontsize=11)
-    panels[-1].set_xlabel("x, m")
-
-
-__all__ = ["Figure", "Row", "Swim", "iterations", "play", "report_of", "swim", "untrained", "watch_own_update"]
+        axes.set(xlim=(middle[0] - reach, middle[0] + reach), ylim=(middle[1] - 0.8 * reach, middle[1] + 0.8 * reach))
+        axes.set(title=f"{name}, {each.seconds * until:.0f} s", xlabel="x, m", aspect="equal")
+    panels[0].set_ylabel("y, m")

@@ -13,6 +13,8 @@ from torch import Tensor
 from trpo_lessons.mdp import as_float64
 from trpo_lessons.single_path import RunningMoments
 from trpo_lessons.teaching.checks import Check
+from trpo_lessons.teaching.checks.hunting import HuntCheck
+from trpo_lessons.teaching.column_hunt import HUNT
 
 TOLERANCE = 1e-6
 
@@ -644,7 +646,7 @@ def environments_are_strangers(student: AdvantageFunction, rng: Generator) -> bo
     return close(student(*x), torch.cat(alone, dim=1))
 
 
-@advantages.property("With lambda = 0 an advantage should be the residual: r + gamma V(next) - V, and nothing else.")
+@advantages.property("With lambda = 0 an advantage should be the surprise: r + gamma V(next) - V, and nothing else.")
 def lambda_zero_is_the_residual(student: AdvantageFunction, rng: Generator) -> bool:
     x = steps(rng)
     return close(student(*x._replace(lam=1e-9)), x.residuals)  # who divides by it is told so further down
@@ -686,7 +688,7 @@ def the_formula(student: AdvantageFunction, rng: Generator) -> bool:
 
 @advantages.property(
     "An episode that ends in the very last row goes wrong; tempting, because that row is often worked out ahead of the "
-    "loop. Its residual has next_values only if the episode was not terminated there, as in every other row."
+    "loop. Its surprise has next_values only if the episode was not terminated there, as in every other row."
 )
 def ends_in_the_last_row(student: AdvantageFunction, rng: Generator) -> bool:
     x = steps(rng)
@@ -708,7 +710,7 @@ def long_records(student: AdvantageFunction, rng: Generator) -> bool:
 
 
 @advantages.property(
-    "With gamma = 0 or lambda = 0 an advantage should be one residual, and yours is not; it is tempting to divide by "
+    "With gamma = 0 or lambda = 0 an advantage should be one surprise, and yours is not; it is tempting to divide by "
     "one of them somewhere. From the last row back nothing has to be divided."
 )
 def with_zeros(student: AdvantageFunction, rng: Generator) -> bool:
@@ -736,8 +738,8 @@ def sum_of_residuals(residuals: Tensor, decay: Tensor) -> Tensor:
 
 @advantages.mistake(
     "termination",
-    "Your residual bootstraps through a termination; tempting, because next_values has a number there. After the end "
-    "there is nothing to come: the residual of that step is its reward less the value.",
+    "Your surprise bootstraps through a termination; tempting, because next_values has a number there. After the end "
+    "there is nothing to come: the surprise of that step is its reward less the value.",
 )
 def residual_through_a_termination(x: Steps) -> Tensor:
     return sum_of_residuals(x.rewards + x.gamma * x.next_values - x.values, x.gamma * x.lam * x.going_on)
@@ -745,7 +747,7 @@ def residual_through_a_termination(x: Steps) -> Tensor:
 
 @advantages.mistake(
     "termination",
-    "At a time limit your residual has no value for what comes next; tempting, because one flag, done, is what many "
+    "At a time limit your surprise has no value for what comes next; tempting, because one flag, done, is what many "
     "environments give. Then every last step of a good episode looks like a disaster. Only a termination ends it all.",
 )
 def residual_without_a_value_at_a_limit(x: Steps) -> Tensor:
@@ -772,8 +774,8 @@ def sums_across_a_limit(x: Steps) -> Tensor:
 
 @advantages.mistake(
     "termination",
-    "Your sum never stops at an end; tempting, because the residuals are right and the rest is one recursion. The "
-    "next row may belong to another episode: later residuals count only while the same episode goes on.",
+    "Your sum never stops at an end; tempting, because the surprises are right and the rest is one recursion. The "
+    "next row may belong to another episode: later surprises count only while the same episode goes on.",
 )
 def sums_across_every_end(x: Steps) -> Tensor:
     return sum_of_residuals(x.residuals, torch.full_like(x.rewards, x.gamma * x.lam))
@@ -781,8 +783,8 @@ def sums_across_every_end(x: Steps) -> Tensor:
 
 @advantages.mistake(
     "concept",
-    "Gamma and lambda have changed places in the residual; tempting, because they stand side by side in the sum. "
-    "The residual compares V with one step more of the same return, and that return is discounted by gamma.",
+    "Gamma and lambda have changed places in the surprise; tempting, because they stand side by side in the sum. "
+    "The surprise compares V with one step more of the same return, and that return is discounted by gamma.",
 )
 def lambda_in_the_residual(x: Steps) -> Tensor:
     return sum_of_residuals(x._replace(gamma=x.lam).residuals, x.gamma * x.lam * x.going_on)
@@ -790,7 +792,7 @@ def lambda_in_the_residual(x: Steps) -> Tensor:
 
 @advantages.mistake(
     "concept",
-    "Later residuals decay by lambda alone; tempting, because gamma is in the residual already. A residual k steps "
+    "Later surprises decay by lambda alone; tempting, because gamma is in the surprise already. A surprise k steps "
     "later is worth gamma^k today, as a reward is, and lambda^k says how far we trust it: both.",
 )
 def decays_by_lambda_alone(x: Steps) -> Tensor:
@@ -799,7 +801,7 @@ def decays_by_lambda_alone(x: Steps) -> Tensor:
 
 @advantages.mistake(
     "concept",
-    "Lambda has no effect: later residuals decay by gamma alone; tempting, because discounted sums always look so. "
+    "Lambda has no effect: later surprises decay by gamma alone; tempting, because discounted sums always look so. "
     "That is lambda = 1, the return less the value, with all its noise.",
 )
 def forgets_lambda(x: Steps) -> Tensor:
@@ -808,7 +810,7 @@ def forgets_lambda(x: Steps) -> Tensor:
 
 @advantages.mistake(
     "order",
-    "You carry residuals forward in time, so an action is judged by what came before it; tempting, because loops "
+    "You carry surprises forward in time, so an action is judged by what came before it; tempting, because loops "
     "count upward. Start in the last row and go back.",
 )
 def carries_residuals_forward(x: Steps) -> Tensor:
@@ -848,9 +850,9 @@ def takes_the_mean_off(x: Steps) -> Tensor:
 
 @advantages.mistake(
     "indexing",
-    "All your rows hold the same numbers; tempting, because `later *= decay` and `later += residual` look like "
+    "All your rows hold the same numbers; tempting, because `later *= decay` and `later += surprise` look like "
     "assignments. They change one tensor in place, and a list to which it is appended in every row holds that one "
-    "tensor T times. Make a new one in each row: later = residual + decay * later.",
+    "tensor T times. Make a new one in each row: later = surprise + decay * later.",
 )
 def the_same_tensor_in_all_rows(x: Steps) -> Tensor:
     return the_last_one_everywhere(x.estimates)
@@ -859,7 +861,7 @@ def the_same_tensor_in_all_rows(x: Steps) -> Tensor:
 @advantages.mistake(
     "constant",
     "You multiply the sum by 1 - lambda; tempting, because the n-step estimates have such weights. In terms of "
-    "residuals these weights have been added up already, and the factor is gone: at lambda = 1 nothing would be left.",
+    "surprises these weights have been added up already, and the factor is gone: at lambda = 1 nothing would be left.",
 )
 def weighs_twice(x: Steps) -> Tensor:
     return (1 - x.lam) * x.estimates
@@ -867,8 +869,8 @@ def weighs_twice(x: Steps) -> Tensor:
 
 @advantages.mistake(
     "concept",
-    "You stop at the first residual, whatever lambda is; tempting, because it looks like an advantage, and with an "
-    "exact V it would be one. Later residuals count as well, each with gamma lambda more: that is lambda = 0.",
+    "You stop at the first surprise, whatever lambda is; tempting, because it looks like an advantage, and with an "
+    "exact V it would be one. Later surprises count as well, each with gamma lambda more: that is lambda = 0.",
 )
 def stops_at_one_residual(x: Steps) -> Tensor:
     return x.residuals
@@ -1115,3 +1117,68 @@ def includes_the_batch_twice(x: Between) -> Result:
 def acts_on_raw_observations(x: Between) -> Result:
     raw_obs = x.collect(x.theta, lambda raw: raw)
     return x.update(x.theta, x.statistics.normalise(raw_obs)), x.statistics.including(raw_obs)
+
+
+# ---- miscounted ------------------------------------------------------------------------------------------------------
+
+
+def nothing(_rng: Generator) -> tuple[()]:
+    """The function takes no arguments."""
+    return ()
+
+
+miscounted = HuntCheck("miscounted", hunt=HUNT, minutes=12, inputs=nothing)
+
+miscounted.hint(
+    "limit taken for an end",
+    "Where an episode is cut, nothing is put in the place of V: look for rows at limits that look like disasters.",
+)
+miscounted.hint(
+    "value after a fall",
+    "A network has an opinion of the floor, too. With it a fall costs less than it should, or seems a gain.",
+)
+miscounted.hint(
+    "sum across resets",
+    "The mean at an end hardly changes, for the next episode's surprises are 0 on average. But a fall from a given "
+    "lean has one certain advantage, so its spread should be 0.",
+)
+miscounted.hint(
+    "lambda left out",
+    "Then luck is added up to the end of the episode. At an end there is nothing left to add, so look elsewhere.",
+)
+miscounted.hint(
+    "log q of the next row",
+    "The advantages are in order. At theta_old the policy is compared with itself: what should every ratio be?",
+)
+miscounted.hint(
+    "log q not detached",
+    "The advantages are in order, and the ratios too, wherever theta goes. What is the slope of a constant?",
+)
+miscounted.confusion(
+    "limit taken for an end",
+    "value after a fall",
+    "termination",
+    "tempting, because both are wrong at an end. One takes a future from who still stood, the other gives one to who "
+    "fell: too low at limits, too high at falls.",
+)
+miscounted.confusion(
+    "sum across resets",
+    "lambda left out",
+    "conditioning",
+    "tempting, because both add up too much, and show in the spread. One adds what follows an end, and changes rows at "
+    "an end; the other adds too much before it, and changes none of those.",
+)
+miscounted.confusion(
+    "log q of the next row",
+    "log q not detached",
+    "detachment",
+    "tempting, because both leave the advantages alone. With numbers of another row the ratios are not 1; with log q "
+    "that follows theta they are 1 everywhere, and nothing is left to climb.",
+)
+miscounted.confusion(
+    "value after a fall",
+    "sum across resets",
+    "termination",
+    "tempting, because both count something after a fall. An opinion of the floor is one number and moves the mean; "
+    "another episode is luck and makes a spread.",
+)

@@ -21,6 +21,7 @@ from matplotlib.figure import FigureBase
 from torch import Tensor
 
 from trpo_lessons.mdp import TabularMDP, as_float64, evaluate_policy
+from trpo_lessons.single_path import SinglePath
 from trpo_lessons.teaching.explorers import Choice, Explorer, Slider, Stops
 from trpo_lessons.teaching.explorers.lesson_01 import text
 from trpo_lessons.teaching.pictures import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILION, LivePicture
@@ -154,68 +155,88 @@ class Baselines:
 
     kind: str
     size: float
+    extra: float
+    left: Floats  # [9, 2] mean of what is left of the return, on every lean and for every action
+    spread: Floats  # [9, 2] its standard deviation
     noise: dict[str, Floats]  # at every one of SIZES
     bias_here: float
     noise_here: float
 
 
-@functools.lru_cache(maxsize=512)
-def baseline_error(kind: str, size: float) -> GradientError:
-    """Monte Carlo returns less `size` times the baseline of this kind."""
-    mdp, pi, V, mean_V = beginner()
-    baseline = size * (V if kind == OF_STATE else np.full_like(V, mean_V))
+def baseline_of(kind: str, size: float, extra: float) -> Floats:
+    """What is subtracted [S] from returns without the extra pay: that, and the extra which is in them, in the end."""
+    _, _, V, mean_V = beginner()
+    paid = extra / (1 - GAMMA)  # in every return, as it is paid for ever
+    baseline = size * ((V if kind == OF_STATE else np.full_like(V, mean_V)) + paid) - paid
     baseline[FALLEN] = 0
-    return gradient_error(mdp, pi, baseline, 1.0)
+    return np.asarray(baseline)
+
+
+@functools.lru_cache(maxsize=512)
+def baseline_error(kind: str, size: float, extra: float = 0.0) -> GradientError:
+    """Monte Carlo returns, with `extra` paid for every step for ever, less `size` times the baseline of this kind."""
+    mdp, pi, _, _ = beginner()
+    return gradient_error(mdp, pi, baseline_of(kind, size, extra), 1.0)
 
 
 SAMPLES = 1000
 
 
-def compute_baselines(kind: str, size: float) -> Baselines:
+def compute_baselines(kind: str, size: float, extra: float) -> Baselines:
     """Both kinds at every size, and the one that is set."""
     noise = {
-        each: np.array([baseline_error(each, float(x)).noise for x in SIZES]) / math.sqrt(SAMPLES)
+        each: np.array([baseline_error(each, float(x), extra).noise for x in SIZES]) / math.sqrt(SAMPLES)
         for each in (CONSTANT, OF_STATE)
     }
-    here = baseline_error(kind, float(size))
-    return Baselines(kind, size, noise, here.bias, here.noise / math.sqrt(SAMPLES))
+    here = baseline_error(kind, float(size), extra)
+    mdp, pi, _, _ = beginner()
+    mean, square = (x[:FALLEN] for x in estimate_moments(mdp, pi, baseline_of(kind, size, extra), 1.0))
+    spread = np.sqrt(np.maximum(square - mean**2, 0))
+    return Baselines(kind, size, extra, mean, spread, noise, here.bias, here.noise / math.sqrt(SAMPLES))
 
 
 def facts_of_baselines(numbers: Baselines) -> str:
     """Bias and noise."""
-    bare = numbers.noise[CONSTANT][0]
-    samples = (bare / numbers.noise_here) ** 2
     return (
         f"bias below 1e-9 of the gradient: {'yes' if numbers.bias_here < 1e-9 else 'no'}\n"
-        f"noise of {SAMPLES} samples: {text(100 * numbers.noise_here)} % of the gradient's length, "
-        f"{text(100 * bare)} % without a baseline\n"
-        f"one sample with it is worth {text(samples)} without it"
+        f"noise of {SAMPLES} samples: {text(100 * numbers.noise_here)} % of the gradient's length"
     )
 
 
 def draw_baselines(numbers: Baselines, figure: FigureBase) -> None:
-    """Noise against the size of the baseline, for both kinds."""
-    axes = figure.subplots()
+    """Left, what is left of the returns on every lean, for both pushes; right, noise against the baseline's size."""
+    left, right = figure.subplots(1, 2)
+    left.axhline(0, color=GREY, linewidth=1.2, linestyle="-")
+    for action, (name, color, marker, beside) in enumerate((("left", BLUE, "<", -0.12), ("right", ORANGE, ">", 0.12))):
+        places, column = LEANS + beside, (numbers.left[:, action], numbers.spread[:, action])
+        left.errorbar(places, *column, color=color, linestyle="none", marker=marker, capsize=2, label=f"push {name}")
+    middle = numbers.left.mean()
+    left.set(title="return less baseline", xlabel="lean", ylim=(min(-26.0, middle - 30), max(34.0, middle + 30)))
+    left.set_xticks(LEANS[::2])
+    left.legend(loc="upper right", fontsize=9)
     for kind, color, dashes in ((CONSTANT, ORANGE, "--"), (OF_STATE, BLUE, "-")):
-        axes.plot(SIZES, 100 * numbers.noise[kind], color=color, linestyle=dashes, label=kind)
-    axes.plot(numbers.size, 100 * numbers.noise_here, "o", color=BLACK, markersize=9, zorder=4, label="here")
+        right.plot(SIZES, 100 * numbers.noise[kind], color=color, linestyle=dashes, label=kind)
+    right.plot(numbers.size, 100 * numbers.noise_here, "o", color=BLACK, markersize=9, zorder=4, label="here")
     highest = 105 * max(float(noise.max()) for noise in numbers.noise.values())
-    axes.set(xlabel="size of the baseline (1: the mean return)", ylabel="noise, % of the gradient", ylim=(0, highest))
-    axes.legend(loc="lower left", fontsize=10)
+    right.set(title="noise, % of the gradient", xlabel="size (1: the mean return)", ylim=(0, highest))
+    right.legend(loc="lower left", fontsize=9)
 
 
 def alt_of_baselines(numbers: Baselines) -> str:
     """What the picture shows."""
+    above = int((numbers.left - numbers.spread > 0).sum())
     return (
-        f"Two curves of the gradient's noise against the size of the baseline, for a constant and for V of the state. "
-        f"A dot at size {numbers.size:g} on the curve of {numbers.kind} marks {text(100 * numbers.noise_here)} %."
+        f"Left, what is left of the return on nine leans for two pushes, with bars of a standard deviation; {above} of "
+        f"the 18 bars lie wholly above 0. Right, noise against the size of the baseline, for a constant and for V of "
+        f"the state; a dot at size {numbers.size:g} on the curve of {numbers.kind} marks "
+        f"{text(100 * numbers.noise_here)} %."
     )
 
 
 def baseline_explorer() -> Explorer[Baselines]:
-    """Kind and size of the baseline against the noise of the gradient."""
+    """Kind and size of the baseline, and what every step pays on top, against the noise of the gradient."""
     return Explorer(
-        "How much noise does a baseline take away, and does it change what is left?",
+        "What does a baseline leave of the returns, and how much noise is in that?",
         compute=compute_baselines,
         facts=facts_of_baselines,
         draw=draw_baselines,
@@ -223,8 +244,9 @@ def baseline_explorer() -> Explorer[Baselines]:
         controls=[
             Choice("kind", "baseline", [CONSTANT, OF_STATE], CONSTANT),
             Slider("size", "size", 0.0, 2.0, 0.1, 0.0),
+            Stops("extra", "paid more for every step, for ever", [0.0, 0.1, 0.3, 1.0], 0.0),
         ],
-        size=(6.6, 3.9),
+        size=(8.4, 3.9),
     )
 
 
@@ -289,10 +311,7 @@ def facts_of_slide(numbers: Slide) -> str:
     here = numbers.here
     parts = (here.bias, here.noise / math.sqrt(numbers.samples), here.total(numbers.samples))
     bias, noise, total = (text(100 * part) if part > 1e-9 else "0" for part in parts)
-    return (
-        f"gradient: bias {bias} %, noise {noise} %, together {total} % of its length\n"
-        f"least error on this slider: lambda {numbers.best:g}"
-    )
+    return f"gradient: bias {bias} %, noise {noise} %, together {total} % of its length"
 
 
 def draw_slide(numbers: Slide, figure: FigureBase) -> None:
@@ -349,6 +368,40 @@ def lambda_explorer() -> Explorer[Slide]:
         ],
         size=(6.2, 6.4),
     )
+
+
+# ---- pictures of the balancing act -----------------------------------------------------------------------------------
+
+
+def draw_leans(figure: FigureBase, path: SinglePath) -> None:
+    """The lean of every copy [T, E] against the rows of a record, each episode a line, with a mark at its end."""
+    last = len(path.rewards) - 1
+    panels = np.atleast_1d(figure.subplots(path.rewards.shape[1], 1, sharex=True, sharey=True))
+    for e, axes in enumerate(panels):
+        leans = path.raw_obs[:, e].argmax(-1) - UPRIGHT
+        ends = torch.nonzero((path.terminated | path.truncated)[:, e]).flatten().tolist()
+        for first, end in zip([0, *(t + 1 for t in ends)], [*ends, last], strict=True):
+            axes.plot(range(first, end + 1), leans[first : end + 1], color=BLUE, linestyle="-")
+        for flags, marker, color, name in (
+            (path.terminated, "X", VERMILION, "fell"),
+            (path.truncated, ">", GREEN, "time limit"),
+        ):
+            at = torch.nonzero(flags[:, e]).flatten()
+            axes.plot(at, leans[at], marker, color=color, markersize=9, label=name)
+        axes.set(ylabel=f"copy {e}", ylim=(-5, 5))
+    panels[-1].set_xlabel("row")
+    panels[-1].legend(loc="lower right", ncols=2, fontsize=9)
+
+
+def draw_by_age(figure: FigureBase, ages: Sequence[int], means: Mapping[str, Sequence[float]], exact: float) -> None:
+    """Mean returns of one state against the age of the episode, by what stands at the limit: "V" or "0"."""
+    axes = figure.subplots()
+    axes.axhline(exact, color=BLACK, linewidth=1.2, label="exact")
+    for name, color, dashes, marker in (("V", BLUE, "-", "o"), ("0", VERMILION, "--", "s")):
+        label = f"{name} at the limit"
+        axes.plot(ages, means[name], color=color, linestyle=dashes, marker=marker, ms=4, label=label)
+    axes.set(xlabel="age of the episode, steps", ylabel="mean return, upright", ylim=(0, 55))
+    axes.legend(loc="lower left")
 
 
 # ---- a run to watch --------------------------------------------------------------------------------------------------

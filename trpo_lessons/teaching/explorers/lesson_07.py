@@ -217,15 +217,9 @@ def percent(share: float) -> str:
 def facts_of_trade(numbers: Trade) -> str:
     """Cost, error and its parts."""
     trunk, here = TRUNK_STEPS * numbers.states, numbers.here
-    best = {each: int(row.argmin()) for each, row in numbers.by_length.items()}
-    least = min(best, key=lambda each: float(numbers.by_length[each][best[each]]))
-    others = OWN if numbers.numbers == COMMON else COMMON
     return (
         f"cost: {numbers.cost:.0f} simulator steps, {trunk} of them for the trunk\n"
-        f"error: {percent(here.total)} of the true gradient (bias {percent(here.bias)}, noise {percent(here.noise)})\n"
-        f"with {others} random numbers the noise would be {percent(numbers.other.noise)}\n"
-        f"best at this cost: first actions {least}, length {LENGTHS[best[least]]}, "
-        f"error {percent(float(numbers.by_length[least][best[least]]))}"
+        f"error: {percent(here.total)} of the true gradient (bias {percent(here.bias)}, noise {percent(here.noise)})"
     )
 
 

@@ -58,3 +58,15 @@ def one_iteration(
     raw_obs = collect(theta, statistics.normalise)
     theta = update(theta, statistics.normalise(raw_obs))
     return theta, statistics.including(raw_obs)
+
+
+def miscounted() -> dict[str, str]:
+    """Which bug each of the six suspects has."""
+    return {
+        "A": "value after a fall",
+        "B": "log q of the next row",
+        "C": "sum across resets",
+        "D": "lambda left out",
+        "E": "log q not detached",
+        "F": "limit taken for an end",
+    }
