@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from trpo_lessons.surrogate import Batch, surrogate_gradient, surrogate_value
 from trpo_lessons.teaching.explorers.lesson_06 import DRAWINGS, draw_report
 from trpo_lessons.teaching.pictures import BLACK, BLUE, GREY, ORANGE, SKY, LivePicture
 from trpo_lessons.training import Run, TrainConfig
-from trpo_lessons.training.evaluation import choose_actions
+from trpo_lessons.training.acting import Spaces
 from trpo_lessons.training.policy_for import policy_for
 from trpo_lessons.viewing.drawing import RobotDrawing
 
@@ -56,7 +56,8 @@ def iterations(config: TrainConfig, advantages: Advantages, update: Update) -> I
     """What `watch_own_update` draws: after each iteration its row, and the policy as it is then."""
     generator = torch.Generator().manual_seed(config.seed)
     env = envs.make(config.task, config.num_envs, threads=1)
-    raw_obs = torch.as_tensor(env.reset(seed=config.seed)[0])
+    seeds = envs.derived_seeds(config.seed, "training after iteration 0", config.num_envs)
+    raw_obs = torch.as_tensor(envs.begin_episodes(env, seeds))
     policy = policy_for(env, config)
     theta, obs_dim = policy.initial_theta(generator), raw_obs.shape[1]
     value, statistics = ValueFunction(obs_dim, config.value_hidden, generator), RunningMoments.empty(obs_dim)
@@ -72,7 +73,7 @@ def iterations(config: TrainConfig, advantages: Advantages, update: Update) -> I
         row |= {"explained_variance": explained_variance(by_environment(values), returns)}
         value.fit(batch.obs, returns, stride=config.value_stride)
         theta, statistics, raw_obs = new, statistics.including(path.raw_obs.flatten(0, 1)), path.next_obs
-        yield row, Run(Path(), config, policy, theta, statistics, iteration)
+        yield row, Run(Path(), config, policy, theta, statistics, Spaces.of(env), iteration)
 
 
 MOST_MOVED = 20  # actions
@@ -122,7 +123,7 @@ def swim(run: Run, seconds: float = 24.0, seed: int = 0) -> Swim:
     obs, _ = env.reset(seed=10_000 + seed)
     places = [env.positions[0].copy()]
     for _ in range(round(seconds / env.control_step)):
-        obs, *_ = env.step(choose_actions(run, obs, env.single_action_space, None))
+        obs, *_ = env.step(run.act(obs))
         places.append(env.positions[0].copy())
     return Swim(np.array(places), env.control_step, RobotDrawing(env.model).outlines)
 
@@ -131,7 +132,7 @@ def untrained(run: Run) -> Run:
     """The same network before its first update: it starts with all its outputs near zero."""
     generator = torch.Generator().manual_seed(run.config.seed)
     statistics = RunningMoments.empty(run.statistics.mean.shape)
-    return Run(Path(), run.config, run.policy, run.policy.initial_theta(generator), statistics, 0)
+    return replace(run, theta=run.policy.initial_theta(generator), statistics=statistics, iteration=0)
 
 
 STROBE = 3  # times at which the last picture shows the links
