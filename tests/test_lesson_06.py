@@ -19,10 +19,12 @@ from trpo_lessons.envs.tabular import TabularVectorEnv
 from trpo_lessons.policies import CategoricalHead, mlp_policy
 from trpo_lessons.single_path import RunningMoments, by_environment, sample_single_path, values_along
 from trpo_lessons.surrogate import Batch, surrogate_gradient
-from trpo_lessons.teaching import pictures
+from trpo_lessons.teaching import column_hunt, own_functions, own_swimmer, pictures
 from trpo_lessons.teaching.checks import lesson_06 as checks
 from trpo_lessons.teaching.explorers import lesson_06 as lesson
 from trpo_lessons.teaching.hopper_batch import hopper_batch
+from trpo_lessons.teaching.hunts import HEALTHY
+from trpo_lessons.teaching.solutions import lesson_04, lesson_05
 from trpo_lessons.teaching.solutions import lesson_06 as solutions
 from trpo_lessons.training import preset
 from trpo_lessons.training.loop import Trainer
@@ -35,7 +37,7 @@ ACT, BEGINNER, V, MEAN_V = lesson.beginner()
 def test_every_check_knows_six_mistakes_or_more() -> None:
     all_checks = [checks.returns, checks.less_baseline, checks.advantages, checks.one_iteration]
     assert min(len(check.mistakes) for check in all_checks) >= 6
-    assert sum(check.minutes for check in all_checks) == 36, "the lesson says so"
+    assert sum(check.minutes for check in [*all_checks, checks.miscounted]) == 48, "the lesson says so"
 
 
 # ---- the balancing act -----------------------------------------------------------------------------------------------
@@ -677,3 +679,78 @@ def test_stationary_values_are_what_the_lesson_prints() -> None:
     mean, square = lesson.estimate_moments(ACT, BEGINNER, np.zeros(10), 1.0)
     p = BEGINNER[lesson.UPRIGHT].numpy()
     assert math.sqrt(p @ square[lesson.UPRIGHT] - (p @ mean[lesson.UPRIGHT]) ** 2) == pytest.approx(10, abs=0.4)
+
+
+# ---- the second hunt, and the swimmer of one's own -------------------------------------------------------------------
+
+
+def test_every_bug_in_the_columns_leaves_the_trace_that_its_hint_speaks_of() -> None:
+    found = {kind: column_hunt.evidence_of(kind) for kind in (HEALTHY, *column_hunt.BUGS)}
+    whole = found[HEALTHY]
+    assert whole.falls[1] < 1e-12
+    assert whole.ratios == pytest.approx((1, 1), abs=1e-12)
+    assert whole.cosine > 0.99
+    assert found["limit taken for an end"].limits[0] < whole.limits[0] - 20
+    assert found["value after a fall"].falls[0] == pytest.approx(
+        whole.falls[0] + ACT.gamma * column_hunt.V_OF_THE_FLOOR
+    )
+    assert found["sum across resets"].falls[1] > 1
+    assert found["lambda left out"].inside[1] > 1.5 * whole.inside[1]
+    assert found["lambda left out"].limits == whole.limits
+    assert found["log q of the next row"].ratios == pytest.approx((1 / 3, 3))
+    assert found["log q not detached"].gradient_length < 1e-12
+    assert math.isnan(found["log q not detached"].cosine)
+    lines = column_hunt.table(column_hunt.HUNT.lineup(3)).splitlines()[2:]
+    assert len(set(lines)) == len(lines) == 7
+
+
+def test_the_healthy_columns_are_those_of_gae() -> None:
+    _, x = column_hunt.record()
+    ends = x.terminated, x.truncated
+    right = gae(x.rewards, x.values, x.next_values, *ends, ACT.gamma, column_hunt.LAM)
+    assert torch.allclose(column_hunt.advantages_of(column_hunt.WHOLE, x, ACT.gamma), right, atol=1e-12)
+    ages = torch.zeros_like(x.states[0])
+    for t in range(column_hunt.ROWS):
+        ages += 1
+        assert ((ages == column_hunt.LIMIT) == x.truncated[t]).all()
+        ages[x.terminated[t] | x.truncated[t]] = 0
+
+
+def test_a_swimmer_learns_by_the_solutions_as_by_the_package() -> None:
+    update = own_functions.update_from(
+        fisher_product=lesson_04.fisher_product,
+        solve=lesson_04.solve,
+        full_step=lesson_05.full_step,
+        search=lesson_05.search,
+    )
+    config = preset("swimmer", lam=0.95, num_envs=4, steps_per_iteration=256, iterations=2, seed=0)
+
+    def by_the_package(policy, theta, batch, **settings):
+        return trpo_update(policy, theta, batch, **settings)[0]
+
+    *_, (row, run) = own_swimmer.iterations(config, solutions.advantages, update)
+    *_, (twin, other) = own_swimmer.iterations(config, gae, by_the_package)
+    assert run.iteration == 2
+    assert row["mean_kl"] == pytest.approx(twin["mean_kl"], rel=0.02)
+    assert float((run.theta - other.theta).norm() / (run.theta - own_swimmer.untrained(run).theta).norm()) < 0.05
+    swim = own_swimmer.swim(run, seconds=0.4)
+    assert swim.distance == swim.positions[-1, 0] - swim.positions[0, 0] != 0
+    with pictures.style():
+        figure = pictures.new_figure(9.0, 4.4)
+        own_swimmer.draw_swims(figure, {"one": swim, "other": swim}, [0, 10], 10)
+        assert [len(axes.collections) for axes in figure.axes] == [2, 2]
+        assert pictures.png(figure).startswith(b"\x89PNG")
+
+
+def test_few_actions_can_make_most_of_a_gain() -> None:
+    policy, theta, batch = hopper_batch()
+    step = 0.01 * torch.ones_like(theta)
+    found = own_swimmer.report_of(policy, theta, theta + step, batch)
+    assert found["accepted"] == 1
+    ratios = torch.exp(policy(theta + step, batch.obs).log_prob(batch.actions) - batch.log_q)
+    gains = (ratios - 1) * batch.advantages
+    assert found["surrogate_gain"] == pytest.approx(float(gains.mean()), rel=1e-6)
+    assert found["largest_ratio"] == pytest.approx(float(ratios.max()))
+    largest = sorted(gains.tolist(), key=abs)[-own_swimmer.MOST_MOVED :]
+    assert found["few_actions"] == pytest.approx(sum(largest) / float(gains.sum()), rel=1e-6)
+    assert own_swimmer.report_of(policy, theta, theta, batch)["accepted"] == 0

@@ -373,6 +373,30 @@ def fan(lengths: tuple[int, ...], seed: int = 0) -> Fan:
     return Fan(paths, rng.normal(size=len(lengths)))
 
 
+def test_numbers_keep_apart_where_states_are_close() -> None:
+    figure, fans = plt.figure(figsize=(8.4, 3.6)), [fan((4, 3)), fan((5, 5), seed=1), fan((3, 3), seed=2)]
+    draw_vine(figure, gs.load_subject("hopping").env(1, 0).model, np.cumsum(np.full((9, 6), 0.1), axis=0), fans)
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert len(boxes) == 6, "every state twice, and here all begin in one place"
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    plt.close("all")
+
+
+def test_equation_17_with_few_branches_is_off_as_the_lesson_says() -> None:
+    """By a sum over counts of another kind: all draws one by one."""
+    pi, Q = np.array([0.1, 0.2, 0.55, 0.15]), np.array([1.0, 3.0, 4.0, 5.0])
+    exact = pi * (Q - pi @ Q)
+    for K, cosine in ((2, 0.914), (4, 0.971)):
+        mean = np.zeros(4)
+        for draw in itertools.product(range(4), repeat=K):
+            a = list(draw)
+            shares = pi[a] / pi[a].sum()  # uniform q: the weights are proportional to pi
+            slope = shares * (Q[a] - shares @ Q[a])
+            mean += 0.25**K * (np.eye(4)[a].T @ slope - pi * slope.sum())
+        assert mean @ exact / np.linalg.norm(mean) / np.linalg.norm(exact) == pytest.approx(cosine, abs=0.0005)
+
+
 def test_distances_are_in_centimeters_from_the_mean_of_those_that_go_on() -> None:
     flat = [np.zeros((length, 6)) for length in (3, 3, 2)]
     for path, x in zip(flat, (0.01, 0.03, 0.05), strict=True):
@@ -396,7 +420,7 @@ def test_the_figure_holds_trunk_states_and_branches() -> None:
     assert any(np.array_equal(curve, trunk[:, [0, 1]]) for curve in curves)
     assert [text.get_text() for text in axes.texts] == ["1", "1", "2", "2"], "each state's number, at both ends"
     for number, each in ((1, fans[0]), (2, fans[1])):
-        at_end, at_start = (text.xy for text in axes.texts if text.get_text() == str(number))
+        at_start, at_end = (text.xy for text in axes.texts if text.get_text() == str(number))
         np.testing.assert_array_equal(at_start, each.paths[0][0, [0, 1]])
         assert any(np.array_equal(at_end, path[-1, [0, 1]]) for path in each.paths)
     figure = plt.figure()

@@ -8,7 +8,20 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from trpo_lessons.teaching.recorded_runs import FOLDERS, SEEDS, TASKS, draw_curves, recorded_logs, recorded_scores
+from trpo_lessons.bench.gradient_variance import recorded
+from trpo_lessons.teaching.recorded_runs import (
+    FOLDERS,
+    SEEDS,
+    TASKS,
+    TITLES,
+    draw_curves,
+    draw_gradients,
+    gradient_table,
+    race,
+    race_line,
+    recorded_logs,
+    recorded_scores,
+)
 from trpo_lessons.training.run_folder import RunFolder
 from trpo_lessons.viewing.learning_curve import Log
 
@@ -51,3 +64,40 @@ def test_readme_shows_the_recorded_vines() -> None:
     readme = (FOLDERS["vine"].parents[2] / "README.md").read_text()
     for task in TASKS:
         assert ", ".join(f"{score:.0f}" for score in recorded_scores(task)["vine"]) in readme
+
+
+def test_a_race_is_to_half_of_what_single_paths_earn() -> None:
+    single = [invented([1e5, 2e5, 3e5], [np.nan, 60.0, 100.0]), invented([1e5, 2e5], [10.0, 100.0])]
+    vine = [invented([2e5, 5e5], [3.0, 51.0]), invented([2e5, 4e5], [3.0, 50.0])]
+    found = race({"single path": single, "vine": vine})
+    assert found.level == 50
+    assert found.steps == {"single path": (2e5, 2e5), "vine": (5e5, 4e5)}
+    assert found.times == (2.0, 2.5)
+    assert race_line("hopper", found) == "hopper: 50 after 200k, 200k steps; vine 500k, 400k: 2.0 to 2.5 times as many"
+    late = race({"single path": single, "vine": [vine[0], invented([2e5], [3.0])]})
+    assert race_line("hopper", late).endswith("vine 500k, never: 2.5 times as many or more")
+    never = race({"single path": single, "vine": [invented([2e5], [3.0])]})
+    assert race_line("hopper", never).endswith("vine never")
+
+
+@pytest.mark.parametrize("task", TITLES)
+def test_the_table_leaves_out_no_estimator(task: str) -> None:
+    rows = recorded(task)["estimators"]
+    lines = gradient_table(task).splitlines()[2:]
+    assert len(lines) == len(rows)
+    for line, row in zip(lines, rows.values(), strict=True):
+        assert line.endswith(
+            "".join(f"{x:7.2f}" for x in (row["natural"]["aligned"], *row["natural"]["aligned_interval"]))
+        )
+
+
+def test_the_picture_leaves_out_no_estimator() -> None:
+    figure = Figure()
+    draw_gradients(figure)
+    for axes, task in zip(figure.axes, TITLES, strict=True):
+        assert len(axes.lines) == 2 * len(recorded(task)["estimators"])
+
+
+def test_hopper_vines_take_two_to_three_times_as_many_steps() -> None:
+    low, high = race(recorded_logs("hopper")).times
+    assert 1.5 < low < high < 3.5, "the lesson says two to three"

@@ -45,23 +45,51 @@ def draw_vine(figure: Figure, model: mujoco.MjModel, trunk: Floats, fans: Sequen
     everything = np.concatenate([fan.q_values for fan in fans])
     color = ScalarMappable(Normalize(everything.min(), everything.max()), matplotlib.colormaps["viridis"])
     outlines = RobotDrawing(model).outlines
-    for number, fan in enumerate(fans, start=1):
+    for fan in fans:
         lines = [path[:, [X, Z]] for path in fan.paths]
         colors, ends = color.to_rgba(fan.q_values), np.array([line[-1] for line in lines])
         axes.add_collection(LineCollection(lines, colors=colors, linewidths=1.6, zorder=3))
         axes.scatter(ends[:, 0], ends[:, 1], s=14, color=colors, zorder=4)
-        axes.annotate(str(number), ends[ends[:, 0].argmax()], xytext=(9, -3), textcoords="offset points", **NUMBER)
         start = fan.paths[0][0]
         axes.add_collection(PolyCollection(outlines(start), facecolors="#DDDDDD", edgecolors=GREY, zorder=1))
         axes.plot(start[X], start[Z], "o", color=VERMILION, markersize=8, zorder=5)
-        beside = (-6, 7) if number % 2 else (6, -14)  # two states that are close to each other keep their numbers apart
-        axes.annotate(str(number), start[[X, Z]], xytext=beside, textcoords="offset points", zorder=6, **NUMBER)
     axes.plot(trunk[:, X], trunk[:, Z], color=BLACK, linestyle="-", linewidth=2.4, zorder=2, label="trunk")
     axes.plot([], [], "o", color=VERMILION, label="rollout set")
     axes.plot([], [], color=color.to_rgba(everything.mean()), linestyle="-", label="branches, each to its end")
     axes.set(xlabel="x, m", ylabel="height, m", ylim=(-0.1, 1.95), aspect="equal")
     axes.legend(loc="upper left", fontsize=9, ncols=3)
     figure.colorbar(color, ax=axes, label="Q of the branch", shrink=0.7)
+    put_numbers(axes, fans)
+
+
+AROUND = [(12 * np.cos(turn), 12 * np.sin(turn)) for turn in np.arange(8) * np.pi / 4]  # points; to the right first
+DOT, APART = 1.5, 3.0  # how much a number is worth keeping from a dot, and from another number
+
+
+def put_numbers(axes: Axes, fans: Sequence[Fan]) -> None:
+    """The number of every state where its branches begin and where they end, each on the side with most room."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # only now is it known where a meter lies
+    per_point = figure.dpi / 72
+    ends = [max((path[-1, [X, Z]] for path in fan.paths), key=lambda end: float(end[X])) for fan in fans]
+    anchors = [
+        (number, at) for number, fan in enumerate(fans, start=1) for at in (fan.paths[0][0, [X, Z]], ends[number - 1])
+    ]
+    dots = np.array([axes.transData.transform(at) for _, at in anchors]) / per_point
+    numbers: list[Floats] = []
+    for (number, at), dot in zip(anchors, dots, strict=True):
+
+        def room(offset: tuple[float, float], dot: Floats = dot) -> float:
+            place = dot + offset
+            near = [np.hypot(*(place - other)) / DOT for other in dots if not np.array_equal(other, dot)]
+            return float(min([*near, *(np.hypot(*(place - other)) / APART for other in numbers), 20.0]))
+
+        offset = max(AROUND, key=room)
+        numbers.append(dot + offset)
+        axes.annotate(
+            str(number), (at[0], at[1]), xytext=offset, textcoords="offset points", va="center", zorder=6, **NUMBER
+        )
 
 
 def ahead_of_the_mean(fan: Fan) -> list[Floats]:

@@ -138,7 +138,7 @@ def untrained(run: Run) -> Run:
 STROBE = 3  # times at which the last picture shows the links
 
 
-def play(swims: Mapping[str, Swim], frames: int = 30) -> None:
+def play(swims: Mapping[str, Swim], frames: int = 16) -> None:
     """Show the swimmers moving, in place; what is left in the end is a picture of the whole way.
 
     Each frame is drawn while you look, so they run at the pace of your machine, not of the water.

@@ -1,16 +1,20 @@
-"""What training by single paths and by vines came to: recorded runs of the class preset, the same seeds for both."""
+"""What lesson 07 shows from recordings: training by single paths and by vines, and how noisy their gradients are."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from trpo_lessons.bench.compare import ZOO, scores
+from trpo_lessons.bench.gradient_variance import recorded
 from trpo_lessons.training.run_folder import RunFolder
 from trpo_lessons.viewing.learning_curve import Log, logged
-from trpo_lessons.viewing.style import BLUE, ORANGE
+from trpo_lessons.viewing.style import BLACK, BLUE, ORANGE
 
 FOLDERS = {"single path": ZOO / "class_preset", "vine": ZOO / "class_preset_vine"}
 TASKS = ("cartpole", "swimmer", "hopper", "walker")
@@ -45,6 +49,96 @@ def draw_curves(figure: Figure, logs: Mapping[str, Mapping[str, Sequence[Log]]])
         panel.xaxis.set_major_formatter(EngFormatter(sep=""))
     panels[0].set_ylabel("return, mean over\nthe latest 100 episodes")
     panels[0].legend(loc="upper left", fontsize=9)
+
+
+@dataclass(frozen=True)
+class Race:
+    """When the mean return of the latest 100 episodes first reached `level`: simulator steps by seed, inf for never."""
+
+    level: int
+    steps: Mapping[str, tuple[float, ...]]
+
+    @property
+    def times(self) -> tuple[float, float]:
+        """How many times as many steps the vines took: the fastest of them against the slowest single path, and the
+        slowest against the fastest."""
+        path, vine = (self.steps[scheme] for scheme in FOLDERS)
+        return min(vine) / max(path), max(vine) / min(path)
+
+
+def race(of_task: Mapping[str, Sequence[Log]]) -> Race:
+    """To half of what single paths earn on average in the end, in two digits."""
+    level = int(float(f"{np.mean([log['mean_return'][-1] for log in of_task['single path']]) / 2:.2g}"))
+
+    def first(log: Log) -> float:
+        there = log["mean_return"] >= level
+        return float(log["total_steps"][there.argmax()]) if there.any() else math.inf
+
+    return Race(level, {scheme: tuple(first(log) for log in of_task[scheme]) for scheme in FOLDERS})
+
+
+def race_line(task: str, found: Race) -> str:
+    """Such as "hopper: a return of 1600 after 200k, 210k steps; vine after 500k, never: 2.4 times or more"."""
+
+    def listed(scheme: str) -> str:
+        return ", ".join("never" if math.isinf(n) else f"{n / 1000:.0f}k" for n in found.steps[scheme])
+
+    low, high = found.times
+    times = (
+        ""
+        if math.isinf(low)
+        else f": {low:.1f} times as many or more"
+        if math.isinf(high)
+        else f": {low:.1f} to {high:.1f} times as many"
+    )
+    return f"{task}: {found.level} after {listed('single path')} steps; vine {listed('vine')}{times}"
+
+
+# ---- section 6: how noisy gradients are ------------------------------------------------------------------------------
+
+TITLES = {"cartpole": "cart-pole, 50 steps", "hopper": "Hopper, 100 steps", "hopping": "Hopper that hops"}
+MOST = 1e7  # steps; beyond that a measurement of 60 batches says nothing but "many"
+
+
+def short_name(name: str) -> str:
+    """What an estimator of the recording is called in the lesson's picture and table."""
+    name = name.removeprefix("vine: ").replace("single path: ", "path, ").replace("their mean", "mean")
+    name = name.replace(", V at the cut", " + V").replace(", own random numbers", ", own")
+    return name if name.startswith("path") else f"vine, {name}"
+
+
+def draw_gradients(figure: Figure) -> None:
+    """A mark and a 95 % interval for every estimator of the recording, on logarithmic scales of simulator steps."""
+    for axes, (task, title) in zip(figure.subplots(1, 3), TITLES.items(), strict=True):
+        rows = recorded(task)["estimators"]
+        for i, (name, row) in enumerate(rows.items()):
+            color, mark = (BLUE, "o") if "path" in name else (ORANGE, "s")
+            found = row["natural"]
+            axes.plot(np.minimum(found["interval"], MOST), (i, i), "-", color=color, lw=3, solid_capstyle="butt")
+            face = "white" if "own" in name else color
+            axes.plot(found["steps"], i, mark, markersize=8, markerfacecolor=face, markeredgecolor=BLACK)
+        axes.set_yticks(range(len(rows)), map(short_name, rows), fontsize=9)
+        axes.invert_yaxis()
+        axes.set(xscale="log", title=title, xlabel="steps until signal = noise")
+        axes.grid(visible=False, axis="y")
+
+
+def gradient_table(task: str) -> str:
+    """Every estimator of the recording: steps until signal = noise, and the cosine to the true gradient; 95 %."""
+    kept = recorded(task)
+    lines = [f"{TITLES[task]}: {kept['batches']} batches of {kept['batch_steps']} steps each"]
+    lines += [f"{'':32}{'steps until signal = noise, 95 %':>39}{'cosine, 95 %':>21}"]
+    for name, row in kept["estimators"].items():
+        found = row["natural"]
+        steps = "".join(f"{_thousands(n):>13}" for n in (found["steps"], *found["interval"]))
+        cosine = "".join(f"{x:7.2f}" for x in (found["aligned"], *found["aligned_interval"]))
+        lines.append(f"  {short_name(name):30}{steps}{cosine}")
+    return "\n".join(lines)
+
+
+def _thousands(steps: float) -> str:
+    # Two digits are plenty: the intervals are wider.
+    return "> 10 million" if steps > MOST else f"{int(float(f'{steps:.2g}')):,}".replace(",", " ")
 
 
 def _log(folder: RunFolder) -> Log:
