@@ -211,14 +211,14 @@ def draw_baselines(numbers: Baselines, figure: FigureBase) -> None:
         places, column = LEANS + beside, (numbers.left[:, action], numbers.spread[:, action])
         left.errorbar(places, *column, color=color, linestyle="none", marker=marker, capsize=2, label=f"push {name}")
     middle = numbers.left.mean()
-    left.set(title="return less baseline", xlabel="lean", ylim=(min(-26.0, middle - 30), max(34.0, middle + 30)))
+    left.set(title="what is left", xlabel="lean", ylim=(min(-26.0, middle - 30), max(34.0, middle + 30)))
     left.set_xticks(LEANS[::2])
     left.legend(loc="upper right", fontsize=9)
     for kind, color, dashes in ((CONSTANT, ORANGE, "--"), (OF_STATE, BLUE, "-")):
         right.plot(SIZES, 100 * numbers.noise[kind], color=color, linestyle=dashes, label=kind)
     right.plot(numbers.size, 100 * numbers.noise_here, "o", color=BLACK, markersize=9, zorder=4, label="here")
     highest = 105 * max(float(noise.max()) for noise in numbers.noise.values())
-    right.set(title="noise, % of the gradient", xlabel="size (1: the mean return)", ylim=(0, highest))
+    right.set(title="noise, %", xlabel="size of the baseline", ylim=(0, highest))
     right.legend(loc="lower left", fontsize=9)
 
 
