@@ -152,9 +152,9 @@ def train(
 
     TASK is cartpole, barto-cartpole, swimmer, hopper, walker, halfcheetah; a game seen as pixels: beam_rider, breakout,
     enduro, pong, qbert, seaquest, space_invaders; or gym:ENV_ID for any Gymnasium environment with box or discrete
-    spaces, gym:MODULE:ENV_ID for one that a module registers, here in the current folder or installed. The run folder gets config.json, progress.csv, events for TensorBoard, and a checkpoint
-    after every iteration. Ctrl-C stops; trpo-lessons resume goes on. Where runs/TASK-seedN is taken, runs/TASK-seedN-2
-    is used, and so on.
+    spaces, gym:MODULE:ENV_ID for one that a module registers, here in the current folder or installed. The run
+    folder gets config.json, progress.csv, events for TensorBoard, and a checkpoint after every iteration. Ctrl-C
+    stops; trpo-lessons resume goes on. Where runs/TASK-seedN is taken, runs/TASK-seedN-2 is used, and so on.
     """
     from trpo_lessons import training
 
