@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from teaching_contract import line_of
 from torch import Tensor
 
@@ -148,6 +149,28 @@ def test_letters_belong_to_the_bugs_that_the_solution_names() -> None:
         assert list(lineup) == ["healthy", *"ABCDE"]
         for letter, bug in solutions.culprits(seed).items():
             assert lineup[letter] == bug_hunt.reports_of(bug)
+
+
+def test_the_table_of_reports_fits_a_small_window_and_holds_the_reports() -> None:
+    lineup = bug_hunt.HUNT.lineup(3)
+    for place, job in enumerate(("careful", "bold")):
+        lines = bug_hunt.table(lineup, job).splitlines()
+        assert max(map(len, lines)) <= 64
+        assert lines[0].split() == list(lineup)
+        (norms,) = (line.split()[1:] for line in lines if line.startswith("||step||"))
+        assert norms == [f"{pair[place].step_norm:.2g}" for pair in lineup.values()]
+
+
+def test_the_picture_of_the_reports_is_described_for_every_seed() -> None:
+    for seed in (3, 4):
+        lineup = bug_hunt.HUNT.lineup(seed)
+        figure = Figure()
+        bug_hunt.draw(lineup, figure)
+        heights = [bar.get_height() for axes in figure.axes for bar in axes.patches]
+        told = bug_hunt.alt(lineup)
+        for letter, (careful, bold) in lineup.items():
+            assert f"{letter} {careful.kl / careful.delta:.2f} and {careful.sampled_kl / careful.delta:.2f}" in told
+            assert bold.sampled_kl / bold.delta in heights
 
 
 def test_an_undetached_policy_has_no_fisher_matrix() -> None:

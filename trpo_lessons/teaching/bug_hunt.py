@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from matplotlib.figure import FigureBase
 from torch import Tensor
 
 from trpo_lessons.kl import MatrixVectorProduct, fisher_vector_product, mean_kl
@@ -19,6 +20,7 @@ from trpo_lessons.policies import Policy
 from trpo_lessons.surrogate import Batch, surrogate_gradient, surrogate_value
 from trpo_lessons.teaching.hopper_batch import hopper_batch
 from trpo_lessons.teaching.hunts import HEALTHY, Hunt
+from trpo_lessons.teaching.pictures import BLACK, BLUE, ORANGE
 from trpo_lessons.trpo import natural_direction
 
 DAMPING, SHRINK, CG_ITERATIONS, MAX_BACKTRACKS = 0.03, 0.9, 10, 40
@@ -141,6 +143,56 @@ def reports_of(kind: str) -> tuple[Report, Report]:
 HUNT = Hunt(BUGS, reports_of)
 
 
-def suspects() -> dict[str, tuple[Report, Report]]:
-    """The reports of the five broken updates, careful and bold, under the letters of the lesson's own line-up."""
-    return {letter: reports_of(bug) for letter, bug in HUNT.truth().items()}
+Lineup = dict[str, tuple[Report, Report]]
+JOBS = {"careful": 0, "bold": 1}
+ROWS: dict[str, Callable[[Report], str]] = {
+    "CG iterations": lambda r: f"{r.cg_iterations}",
+    "residual of CG": lambda r: f"{r.cg_residual:.2f}",
+    "promised gain": lambda r: f"{r.predicted_gain:.2g}",
+    "gain": lambda r: f"{r.gain:.2g}",
+    "KL / delta": lambda r: f"{r.kl / r.delta:.2f}",
+    "audit / delta": lambda r: f"{r.sampled_kl / r.delta:.2f}",
+    "backtracks": lambda r: f"{r.backtracks}",
+    "||step||": lambda r: f"{r.step_norm:.2g}",
+}
+
+
+def table(lineup: Lineup, job: str) -> str:
+    """The reports of one job, "careful" or "bold", a column for each update: narrow enough for a small window."""
+    reports = [pair[JOBS[job]] for pair in lineup.values()]
+    lines = [f"{'':14}" + "".join(f"{name:>8}" for name in lineup)]
+    lines += [f"{name:14}" + "".join(f"{shown(report):>8}" for report in reports) for name, shown in ROWS.items()]
+    return "\n".join(lines)
+
+
+def draw(lineup: Lineup, figure: FigureBase) -> None:
+    """KL over delta of every update, as it measured it and as the audit did: the careful job left, the bold right."""
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, (job, place) in zip(panels, JOBS.items(), strict=True):
+        places, reports = range(len(lineup)), [pair[place] for pair in lineup.values()]
+        own, audit = ([value / r.delta for r, value in zip(reports, values, strict=True)] for values in _kls(reports))
+        axes.bar([x - 0.2 for x in places], own, 0.4, color=BLUE, label="by its own account")
+        axes.bar([x + 0.2 for x in places], audit, 0.4, color=ORANGE, hatch="//", label="audit")
+        axes.axhline(1, color=BLACK, linestyle="--", linewidth=1.2)
+        axes.set(title=f"{job} job", ylim=(0, 2.1))
+        axes.set_xticks(places, lineup)
+    panels[-1].legend(loc="upper right")
+    figure.supylabel("KL / delta", fontsize=11)
+
+
+def _kls(reports: list[Report]) -> tuple[list[float], list[float]]:
+    return [report.kl for report in reports], [report.sampled_kl for report in reports]
+
+
+def alt(lineup: Lineup) -> str:
+    """What `draw` shows, with its numbers: whichever seed has shuffled the letters."""
+    told = []
+    for job, place in JOBS.items():
+        pairs = ", ".join(
+            f"{n} {r[place].kl / r[place].delta:.2f} and {r[place].sampled_kl / r[place].delta:.2f}"
+            for n, r in lineup.items()
+        )
+        told.append(f"In the {job} job: {pairs}.")
+    return "Bars of KL over delta, by the update's own account and by the audit, with a dashed line at 1. " + " ".join(
+        told
+    )
