@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers import PROPERTY
+from helpers import PROPERTY, doubles
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from trpo_lessons.distributions import DiagGaussian
 from trpo_lessons.improvement_bound import surrogate_objective
@@ -34,6 +37,104 @@ def policy_at(step: float) -> np.ndarray:
 def test_a_right_formula_with_half_the_digits_is_told_so_and_not_something_else() -> None:
     line = checks.estimate.outcome(lambda *arguments: solutions.estimate(*arguments).float()).line
     assert "numbers of type float32, but float64 is asked for. Keep the precision" in line
+
+
+def gain_and_variance(visits: Tensor, pi_old: Tensor, pi: Tensor, advantages: Tensor) -> tuple[float, float]:
+    pairs, terms = visits[:, None] * pi_old, (pi / pi_old - 1) * advantages
+    gain = (pairs * terms).sum()
+    return float(gain), float((pairs * (terms - gain).square()).sum())
+
+
+def one_number_after_the_other(*arguments: Tensor) -> int:
+    gain, variance = gain_and_variance(*arguments)
+    return next((n for n in range(1, 1000) if abs(gain) >= 2 * math.sqrt(variance / n)), 1000)
+
+
+def always_one_more(*arguments: Tensor) -> int:
+    gain, variance = gain_and_variance(*arguments)
+    return math.floor(4 * variance / gain**2) + 1
+
+
+def with_something_for_safety(*arguments: Tensor) -> int:
+    gain, variance = gain_and_variance(*arguments)
+    return math.ceil(4 * variance / (gain**2 + 1e-12))
+
+
+def by_powers_from_the_start(ratios: Tensor, advantages: Tensor, starts: Tensor, gamma: float) -> Tensor:
+    """gamma^t since the stream began, put right by dividing by what it was when the episode began."""
+    powers = torch.full_like(ratios, gamma).cumprod(0)
+    at_start = powers[torch.where(starts, torch.arange(len(starts)), 0).cummax(0).values]
+    return (powers / at_start * ratios * advantages).sum() / starts.sum()
+
+
+def by_logarithms(ratios: Tensor, advantages: Tensor, starts: Tensor, gamma: float) -> Tensor:
+    discounts = torch.exp(checks.ages(starts) * torch.log(torch.tensor(gamma, dtype=torch.float64)))
+    return (discounts * ratios * advantages).sum() / starts.sum()
+
+
+def in_the_advantages_type(ratios: Tensor, advantages: Tensor, starts: Tensor, gamma: float) -> Tensor:
+    terms = torch.zeros_like(advantages)
+    terms[:] = gamma ** checks.ages(starts) * ratios * advantages
+    return terms.sum() / starts.sum()
+
+
+def one_episode_less(*arguments: Any) -> Tensor:
+    starts = arguments[2]
+    return solutions.from_stream(*arguments) * starts.sum() / (starts.sum() - 1)
+
+
+def truncated(log_prob: Tensor, log_q: Tensor, advantages: Tensor) -> Tensor:
+    return (torch.exp(log_prob - log_q) * advantages).to(advantages.dtype).double().mean()
+
+
+NOT_IN_THE_CATALOG: list[tuple[Callable[..., Any], str, str]] = [
+    (lambda p, q, a: (p.exp() / q.exp() * a).mean(), "estimate", "Subtract the logarithms first"),
+    (lambda p, q, a: (torch.exp(p - q) * a).sum() / (len(a) - 1), "estimate", "should be the mean of the advantages"),
+    (truncated, "estimate", "let the ratios decide its type"),
+    (one_number_after_the_other, "samples_needed", "solve for N instead"),
+    (always_one_more, "samples_needed", "with exactly 4 samples"),
+    (with_something_for_safety, "samples_needed", "has a unit too"),
+    (lambda *x: solutions.samples_needed(*x) - 1, "samples_needed", "You round down"),
+    (lambda *x: solutions.samples_needed(*x) + 1, "samples_needed", "takes 10 samples"),
+    (lambda x: x.exp().sum().square() / (2 * x).exp().sum(), "effective_sample_size", "Subtract the largest log ratio"),
+    (lambda x: 1 / x.softmax(0).square().sum() - 1, "effective_sample_size", "they are worth 16/10"),
+    (
+        lambda x: 1 / (x.softmax(0).square().sum() * (1 - 1 / len(x)) + 1 / len(x) ** 2),
+        "effective_sample_size",
+        "they are worth 16/10",
+    ),
+    (lambda x: torch.exp(2 * x.logsumexp(0) - (2 * x).logsumexp(0)), "effective_sample_size", "passed"),
+    (
+        lambda x: torch.exp(2 * torch.logsumexp(x - x.mean(), 0) - torch.logsumexp(2 * (x - x.mean()), 0)),
+        "effective_sample_size",
+        "the log ratio -inf",
+    ),
+    (by_powers_from_the_start, "from_stream", "look for a logarithm of gamma, or for a division"),
+    (by_logarithms, "from_stream", "look for a logarithm of gamma"),
+    (in_the_advantages_type, "from_stream", "values may come as integers"),
+    (one_episode_less, "from_stream", "should be the mean, 2"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "exercise", "told"), NOT_IN_THE_CATALOG)
+def test_what_is_wrong_is_what_a_student_is_told(wrong: Callable[..., Any], exercise: str, told: str) -> None:
+    assert told in getattr(checks, exercise).outcome(wrong).line
+
+
+def test_the_long_stream_is_refused_for_its_length_where_gamma_0_is_right() -> None:
+    def powers_but_at_zero(*arguments: Any) -> Tensor:
+        return (solutions.from_stream if arguments[3] == 0 else by_powers_from_the_start)(*arguments)
+
+    assert "after some thousand steps" in checks.from_stream.outcome(powers_but_at_zero).line
+
+
+def test_the_numbers_in_the_checks_messages_are_right() -> None:
+    half, bent = doubles([[0.5, 0.5]] * 2), doubles([[0.51, 0.49]] * 2)
+    advantages, visits = doubles([[1.0, -1.0], [-0.97, 0.97]]), doubles([0.5, 0.5])
+    gain, variance = gain_and_variance(visits, half, bent, advantages)
+    assert math.isclose(gain, 0.0003, rel_tol=1e-9)
+    assert math.isclose(math.sqrt(variance), 0.0197, rel_tol=1e-9)
+    assert math.ceil(4 * variance / gain**2) == 17249
 
 
 def test_the_walker_starts_out_the_same_everywhere() -> None:

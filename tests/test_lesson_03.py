@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,17 @@ from helpers import PROPERTY, doubles
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
+from torch import Tensor
 
 from trpo_lessons.distributions import Categorical
 from trpo_lessons.improvement_bound import kl_divergence, surrogate_objective
 from trpo_lessons.kl import fisher_matrix, mean_kl
 from trpo_lessons.mdp import evaluate_policy
+from trpo_lessons.policies import Policy
 from trpo_lessons.surrogate import Batch
+from trpo_lessons.teaching.checks import lesson_03 as checks
 from trpo_lessons.teaching.explorers import lesson_03 as lesson
+from trpo_lessons.teaching.solutions import lesson_03 as solutions
 
 DELTAS = (0.001, 0.01, 0.3)
 INSTRUMENTS = [(1, "path"), (10, "path"), (6, "mean"), (4, "ice")]
@@ -35,6 +40,85 @@ def table(theta: torch.Tensor) -> torch.Tensor:
 def mean_kl_of(theta: torch.Tensor) -> torch.Tensor:
     rho = evaluate_policy(lesson.walk(), table(THETA_OLD)).rho
     return (1 - lesson.walk().gamma) * rho @ kl_divergence(table(THETA_OLD), table(theta))
+
+
+# ---- exercises: wrong answers outside the catalog are told what is wrong with them
+
+
+def kl_rows(p: Tensor, q: Tensor) -> Tensor:
+    return (p * (p / q).log()).sum(-1)
+
+
+def quotient_first(visits: Tensor, p: Tensor, q: Tensor) -> Tensor:
+    return visits @ torch.xlogy(p, p / q).sum(-1)
+
+
+def with_something_for_safety(visits: Tensor, p: Tensor, q: Tensor) -> Tensor:
+    return visits @ (p * ((p + 1e-12) / (q + 1e-12)).log()).sum(-1)
+
+
+def asks_theta_for_gradients(policy: Policy, theta: Tensor, batch: Batch) -> Tensor:
+    theta.requires_grad_()
+    log_prob = policy(theta, batch.obs).log_prob(batch.actions)
+    scores = torch.stack([torch.autograd.grad(one, theta, retain_graph=True)[0] for one in log_prob])
+    return scores.T @ scores / len(batch)
+
+
+def with_damping(policy: Policy, theta: Tensor, batch: Batch) -> Tensor:
+    return solutions.empirical_fisher(policy, theta, batch) + 1e-6 * torch.eye(len(theta))
+
+
+def by_inverses(g: Tensor, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+    inverse = torch.linalg.inv(B)
+    return B.T @ g, torch.linalg.inv(inverse @ torch.linalg.inv(A) @ inverse.T)
+
+
+def damped_penalty(g: Tensor, A: Tensor, delta: float) -> Tensor:
+    return solutions.matching_penalty(g, A + 1e-14 * torch.eye(len(g)), delta)
+
+
+def penalty_by_bisection(g: Tensor, A: Tensor, delta: float) -> float:
+    low, high, x = 0.0, 1e4, torch.linalg.solve(A, g)
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if float(g @ x) / (2 * middle**2) > delta else (low, middle)
+    return low
+
+
+NOT_IN_THE_CATALOG: list[tuple[Callable[..., Any], str, str]] = [
+    (lambda v, p, q: v @ kl_rows(p, q) * 1.01, "average_kl", "half of log 4/3"),
+    (lambda v, p, q: v @ kl_rows(p, q) / v.square().sum(), "average_kl", "three quarters of that"),
+    (lambda v, p, q: v @ kl_rows(p, q) / math.log(2), "average_kl", "You count in bits"),
+    (lambda v, p, q: v @ kl_rows(p, q), "average_kl", "the limit of p log p"),
+    (quotient_first, "average_kl", "The quotient of its probabilities is 0/0"),
+    (with_something_for_safety, "average_kl", "the distance should be infinite"),
+    (asks_theta_for_gradients, "empirical_fisher", "theta comes back asking for gradients"),
+    (with_damping, "empirical_fisher", "the squared length of the score"),
+    (by_inverses, "in_other_parameters", "Nothing here needs one"),
+    (lambda g, A, B: (B.T @ g, B.T @ A @ B * 1.01), "in_other_parameters", "should be (B e) . A (B e)"),
+    (lambda *x: solutions.matching_penalty(*x) / 2, "matching_penalty", "is half of what it should be"),
+    (lambda *x: solutions.matching_penalty(*x) * 2, "matching_penalty", "half of step . A step should be delta"),
+    (damped_penalty, "matching_penalty", "Something added to A"),
+    (penalty_by_bisection, "matching_penalty", "a search that ends too early"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "exercise", "told"), NOT_IN_THE_CATALOG)
+def test_what_is_wrong_is_what_a_student_is_told(wrong: Callable[..., Any], exercise: str, told: str) -> None:
+    assert told in getattr(checks, exercise).outcome(wrong).line
+
+
+def test_a_batch_of_another_policy_tells_the_ratio_from_the_logarithm() -> None:
+    """Where pi is q, the ratio and log pi have the same derivative; a check with such batches would let both pass."""
+    policy, theta, batch = checks.small_batch(np.random.default_rng(0))
+    ratios = (policy(theta, batch.obs).log_prob(batch.actions) - batch.log_q).exp()
+    assert (ratios - 1).abs().max() > 0.1
+
+
+def test_what_is_never_visited_counts_nothing_even_where_it_gave_an_action_up() -> None:
+    pi_old, pi_new = doubles([[0.5, 0.5], [0.5, 0.5]]), doubles([[0.25, 0.75], [0.0, 1.0]])
+    assert math.isclose(solutions.average_kl(doubles([1.0, 0.0]), pi_old, pi_new), math.log(4 / 3) / 2)
+    assert solutions.average_kl(doubles([0.5, 0.5]), pi_old, pi_new) == math.inf
 
 
 # ---- the walker

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -59,6 +60,15 @@ def estimate_on_policy(student: Estimator, rng: Generator) -> bool:
     return close(student(log_prob, log_prob.clone(), advantages), advantages.mean())
 
 
+@estimate.property(
+    "One sample, twice as likely under pi_theta as under q, with the advantage 3: its term is 2 times 3, so the "
+    "estimate should be 6."
+)
+def estimate_of_one_sample(student: Estimator, rng: Generator) -> bool:
+    log_prob, _, advantages = (x[:1] for x in samples(rng))
+    return close(student(log_prob, log_prob - math.log(2), torch.full_like(advantages, 3)), 6)
+
+
 @estimate.property("Make every action twice as likely under pi_theta and nothing else: the estimate should double.")
 def estimate_doubles(student: Estimator, rng: Generator) -> bool:
     log_prob, log_q, advantages = samples(rng)
@@ -74,6 +84,26 @@ def estimate_has_a_gradient(student: Estimator, rng: Generator) -> bool:
     log_prob, log_q, advantages = samples(rng)
     _, gradient = value_and_gradient(student, log_prob, log_q, advantages)
     return close(gradient, (log_prob - log_q).exp() * advantages / len(advantages))
+
+
+@estimate.property(
+    "A robot's action has many coordinates, and the log of its density may well be -800 or 800. exp of either is 0 or "
+    "infinite to a float64, and a quotient of two such numbers is none. Subtract the logarithms first, then take exp."
+)
+def estimate_of_improbable_actions(student: Estimator, rng: Generator) -> bool:
+    log_prob, log_q, advantages = samples(rng)
+    here = student(log_prob, log_q, advantages)
+    return all(close(student(log_prob + shift, log_q + shift, advantages), here) for shift in (-800, 800))
+
+
+@estimate.property(
+    "Games pay whole numbers, so values may come as integers. The estimate is a real number all the same: let the "
+    "ratios decide its type."
+)
+def estimate_of_whole_numbers(student: Estimator, rng: Generator) -> bool:
+    log_prob, log_q, _ = samples(rng)
+    whole = torch.from_numpy(rng.integers(-9, 10, size=len(log_q)))
+    return close(student(log_prob, log_q, whole), student(log_prob, log_q, whole.double()))
 
 
 @estimate.mistake(
@@ -142,6 +172,70 @@ def returns_a_loss(log_prob: Tensor, log_q: Tensor, advantages: Tensor) -> Tenso
 
 
 @estimate.mistake(
+    "order",
+    "You divide one logarithm by the other; tempting, because a ratio is asked for. The ratio is one of probabilities: "
+    "its logarithm is the difference of the two, and exp brings it back.",
+)
+def divides_the_logarithms(log_prob: Tensor, log_q: Tensor, advantages: Tensor) -> Tensor:
+    return (log_prob / log_q * advantages).mean()
+
+
+@estimate.mistake(
+    "conditioning",
+    "You leave q out and weigh with the new probability alone; tempting, because the sum of (14) has pi_theta times "
+    "advantage in it. There every action comes once. In samples the likely ones come up more often: divide by q.",
+)
+def leaves_out_q(log_prob: Tensor, _log_q: Tensor, advantages: Tensor) -> Tensor:
+    return (log_prob.exp() * advantages).mean()
+
+
+@estimate.mistake(
+    "detachment",
+    "The gradient is right, the value is not: you multiply the detached ratio by log pi; tempting, because ratio times "
+    "score is what the derivative looks like. A line search compares values, so differentiate the ratio itself.",
+)
+def weighs_the_logarithm(log_prob: Tensor, log_q: Tensor, advantages: Tensor) -> Tensor:
+    return (torch.exp(log_prob - log_q).detach() * log_prob * advantages).mean()
+
+
+@estimate.mistake(
+    "concept",
+    "Your terms are (ratio - 1) times advantage, which estimate the gain over q; tempting, because that is what an "
+    "optimizer is after. Equation 15 is the objective itself, with the ratio as it is.",
+)
+def takes_away_the_old_value(log_prob: Tensor, log_q: Tensor, advantages: Tensor) -> Tensor:
+    return ((torch.exp(log_prob - log_q) - 1) * advantages).mean()
+
+
+@estimate.mistake(
+    "concept",
+    "You subtract the batch's mean from the advantages; tempting, because many programs do, for less noise. It is "
+    "another estimate: the ratios of a batch do not average to 1, so what you take away does not cancel.",
+)
+def centers_the_advantages(log_prob: Tensor, log_q: Tensor, advantages: Tensor) -> Tensor:
+    return (torch.exp(log_prob - log_q) * (advantages - advantages.mean())).mean()
+
+
+@estimate.mistake(
+    "concept",
+    "You bring the advantages to mean 0 and standard deviation 1; tempting, because many programs do before a gradient "
+    "step. The estimate is then in units of this batch's spread, and says nothing about the return.",
+)
+def standardizes_the_advantages(log_prob: Tensor, log_q: Tensor, advantages: Tensor) -> Tensor:
+    return (torch.exp(log_prob - log_q) * (advantages - advantages.mean()) / advantages.std()).mean()
+
+
+@estimate.mistake(
+    "concept",
+    "You clip the ratios and take the smaller of two terms; tempting, because PPO does, a later method that has no "
+    "constraint on the KL divergence. In TRPO the constraint keeps the ratios in place, and L has them as they are.",
+)
+def clips_the_ratios(log_prob: Tensor, log_q: Tensor, advantages: Tensor) -> Tensor:
+    ratios = torch.exp(log_prob - log_q)
+    return torch.minimum(ratios * advantages, ratios.clamp(0.8, 1.2) * advantages).mean()
+
+
+@estimate.mistake(
     "constant",
     "You add the terms up; tempting, because equation 14 is a sum. Equation 15 is an expectation, and is estimated by "
     "the mean: more samples make it more precise, not larger.",
@@ -161,7 +255,28 @@ def two_policies(rng: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return visits, pi_old, pi, values - (pi_old * values).sum(1, keepdim=True)
 
 
+def count_for(gain: Tensor, variance: Tensor) -> int:
+    """The smallest N at which |gain| is two standard errors."""
+    return int(torch.ceil(4 * variance / gain.square()))
+
+
+def moments(pairs: Tensor, terms: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of `terms` [S, A] when a pair is drawn with probability `pairs` [S, A]."""
+    mean = (pairs * terms).sum()
+    return mean, (pairs * (terms - mean).square()).sum()
+
+
 samples_needed = Check("samples_needed", minutes=12, inputs=two_policies)
+
+
+@samples_needed.property(
+    "With that many samples the gain is still a little less than two standard errors. You round down; tempting, "
+    "because that is what int does. Round up."
+)
+def rounds_up(student: CountFunction, rng: Generator) -> bool:
+    visits, pi_old, pi, advantages = two_policies(rng)
+    gain, variance = moments(visits[:, None] * pi_old, (pi / pi_old - 1) * advantages)
+    return int(student(visits, pi_old, pi, advantages)) != int(4 * variance / gain.square())
 
 
 @samples_needed.property(
@@ -184,29 +299,40 @@ def splits_a_state(student: CountFunction, rng: Generator) -> bool:
     return student(split, *twice) == student(visits, *tables)
 
 
-@samples_needed.property(
-    "The unit in which advantages are counted should not matter: the gain and its error scale alike."
-)
-def any_unit(student: CountFunction, rng: Generator) -> bool:
-    visits, pi_old, pi, advantages = two_policies(rng)
-    return student(visits, pi_old, pi, 16 * advantages) == student(visits, pi_old, pi, advantages)
-
-
 @samples_needed.property("It should not matter whether the promised change is a gain or a loss of the same size.")
 def up_or_down(student: CountFunction, rng: Generator) -> bool:
     visits, pi_old, pi, advantages = two_policies(rng)
     return student(visits, pi_old, pi, -advantages) == student(visits, pi_old, pi, advantages)
 
 
-def count_for(gain: Tensor, variance: Tensor) -> int:
-    """The smallest N at which |gain| is two standard errors."""
-    return int(torch.ceil(4 * variance / gain.square()))
+@samples_needed.property(
+    "The unit in which advantages are counted should not matter, be it a millionth or a million: the gain and its "
+    "error scale alike. A small number added somewhere for safety has a unit too."
+)
+def any_unit(student: CountFunction, rng: Generator) -> bool:
+    visits, pi_old, pi, advantages = two_policies(rng)
+    here = student(visits, pi_old, pi, advantages)
+    # Powers of two scale without rounding.
+    return all(student(visits, pi_old, pi, unit * advantages) == here for unit in (2.0**-30, 16.0, 2.0**20))
 
 
-def moments(pairs: Tensor, terms: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of `terms` [S, A] when a pair is drawn with probability `pairs` [S, A]."""
-    mean = (pairs * terms).sum()
-    return mean, (pairs * (terms - mean).square()).sum()
+@samples_needed.property(
+    "Two states, visited equally often; a fair coin lands on heads with probability 0.51 now, which is good in one of "
+    "them, advantages (1, -1), and bad in the other, (-0.97, 0.97). The mean is 0.0003, the standard deviation 0.0197: "
+    "it takes 17249 samples. If you try one number after the other and give up early, solve for N instead."
+)
+def many_thousands(student: CountFunction, _rng: Generator) -> bool:
+    visits, pi_old, pi = as_float64([0.5, 0.5]), as_float64([[0.5, 0.5]] * 2), as_float64([[0.51, 0.49]] * 2)
+    return student(visits, pi_old, pi, as_float64([[1.0, -1.0], [-0.97, 0.97]])) == 17249
+
+
+@samples_needed.property(
+    "One state, a fair coin that lands on heads always now, advantages (1, 0). A sample says 1 or 0, with the mean 1/2 "
+    "and the variance 1/4: with exactly 4 samples the gain is two standard errors, and 'at least' two are asked for."
+)
+def exactly_four(student: CountFunction, _rng: Generator) -> bool:
+    visits, pi_old, pi, advantages = (as_float64(x) for x in ([1.0], [[0.5, 0.5]], [[1.0, 0.0]], [[1.0, 0.0]]))
+    return student(visits, pi_old, pi, advantages) == 4
 
 
 @samples_needed.mistake(
@@ -284,13 +410,34 @@ def stops_at_one_error(visits: Tensor, pi_old: Tensor, pi: Tensor, advantages: T
 
 
 @samples_needed.mistake(
-    "indexing",
-    "You round down; tempting, because that is what int does. With that many samples the gain is still a little less "
-    "than two standard errors.",
+    "concept",
+    "You take the mean square of the terms for their variance; tempting, because after a small step the two are nearly "
+    "the same. The square of the mean has to come off: the spread is about the mean, not about zero.",
 )
-def rounds_down(visits: Tensor, pi_old: Tensor, pi: Tensor, advantages: Tensor) -> int:
-    gain, variance = moments(visits[:, None] * pi_old, (pi / pi_old - 1) * advantages)
-    return int(4 * variance / gain.square())
+def forgets_to_subtract_the_mean(visits: Tensor, pi_old: Tensor, pi: Tensor, advantages: Tensor) -> int:
+    pairs, terms = visits[:, None] * pi_old, (pi / pi_old - 1) * advantages
+    return count_for((pairs * terms).sum(), (pairs * terms.square()).sum())
+
+
+@samples_needed.mistake(
+    "concept",
+    "You add the variances of the two estimates, at the new and at the old policy; tempting, because that is the "
+    "variance of a difference. It is so for independent batches. Here the samples are the same: their noise cancels.",
+)
+def adds_the_two_variances(visits: Tensor, pi_old: Tensor, pi: Tensor, advantages: Tensor) -> int:
+    pairs = visits[:, None] * pi_old
+    gain, of_new = moments(pairs, pi / pi_old * advantages)
+    return count_for(gain, of_new + moments(pairs, advantages)[1])
+
+
+@samples_needed.mistake(
+    "conditioning",
+    "You take the variance of the table, every pair of state and action once; tempting, because .var() does. A pair "
+    "counts as often as it is drawn: visits times pi_old.",
+)
+def counts_all_pairs_alike(visits: Tensor, pi_old: Tensor, pi: Tensor, advantages: Tensor) -> int:
+    terms = (pi / pi_old - 1) * advantages
+    return count_for((visits[:, None] * pi_old * terms).sum(), terms.var(correction=0))
 
 
 # ---- effective_sample_size -------------------------------------------------------------------------------------------
@@ -304,6 +451,23 @@ def log_ratios_of_a_batch(rng: Generator) -> tuple[Tensor]:
 
 
 effective_sample_size = Check("effective_sample_size", minutes=8, inputs=log_ratios_of_a_batch)
+
+
+@effective_sample_size.property(
+    "Two samples, one with three times the weight of the other: the sum is 1 + 3 and the sum of squares 1 + 9, so they "
+    "are worth 16/10."
+)
+def size_of_one_and_three(student: SizeFunction, rng: Generator) -> bool:
+    log_weights = as_float64([0.0, math.log(3)])
+    return close(student(log_weights), 1.6) and close(student(log_weights + rng.normal()), 1.6)
+
+
+@effective_sample_size.property(
+    "Every sample twice over is worth twice as much: the definition has two sums over the samples, and no N of its own."
+)
+def size_of_everything_twice(student: SizeFunction, rng: Generator) -> bool:
+    (log_ratios,) = log_ratios_of_a_batch(rng)
+    return close(student(torch.cat([log_ratios, log_ratios])), 2 * as_float64(student(log_ratios)))
 
 
 @effective_sample_size.property("N samples of equal weight are worth N, also where the weight is not 1.")
@@ -328,6 +492,20 @@ def size_of_one_heavy_weight(student: SizeFunction, rng: Generator) -> bool:
     (log_ratios,) = log_ratios_of_a_batch(rng)
     log_ratios[2] = 2000
     return close(student(log_ratios), 1)
+
+
+@effective_sample_size.property("A single sample is worth one, whatever its weight.")
+def size_of_one_sample(student: SizeFunction, rng: Generator) -> bool:
+    return close(student(normal(rng, 1)), 1)
+
+
+@effective_sample_size.property(
+    "An action that the new policy never takes has the log ratio -inf and the weight 0: it should count for nothing, "
+    "and not turn the answer into NaN."
+)
+def size_with_a_weight_of_zero(student: SizeFunction, rng: Generator) -> bool:
+    (log_ratios,) = log_ratios_of_a_batch(rng)
+    return close(student(torch.cat([log_ratios, as_float64([-math.inf])])), student(log_ratios))
 
 
 @effective_sample_size.mistake(
@@ -375,6 +553,26 @@ def takes_the_entropy(log_ratios: Tensor) -> Tensor:
 )
 def forgets_to_exponentiate(log_ratios: Tensor) -> Tensor:
     return log_ratios.sum().square() / log_ratios.square().sum()
+
+
+@effective_sample_size.mistake(
+    "concept",
+    "The sum on top is not squared; tempting, because for weights that add up to 1 the square is 1 as well. Yours do "
+    "not add up to 1, and without the square a common factor no longer cancels.",
+)
+def forgets_the_square_on_top(log_ratios: Tensor) -> Tensor:
+    weights = torch.exp(log_ratios)
+    return weights.sum() / weights.square().sum()
+
+
+@effective_sample_size.mistake(
+    "constant",
+    "You go by the variance of the weights and let it divide by N - 1, as .var() and .std() do; tempting, because "
+    "N / (1 + variance / squared mean) is the same formula. It is so for the plain mean of the squares, over N.",
+)
+def divides_by_one_less(log_ratios: Tensor) -> Tensor:
+    weights = log_ratios.softmax(0)
+    return len(weights) / (1 + weights.var() / weights.mean().square())
 
 
 @effective_sample_size.mistake(
@@ -426,6 +624,26 @@ def episode_lengths(starts: Tensor) -> list[int]:
 
 
 @from_stream.property(
+    "Two episodes of one step each, which bring 1 and 3: L is about one episode, so the estimate should be the mean, 2."
+)
+def mean_of_two(student: StreamFunction, rng: Generator) -> bool:
+    _, _, _, gamma = stream(rng)
+    ones = torch.ones(2, dtype=torch.float64)
+    return near(student(ones, as_float64([1.0, 3.0]), torch.tensor([True, True]), gamma), 2)
+
+
+@from_stream.property(
+    "A step counts gamma^t, t steps after its episode began. One episode of T steps with all ratios and advantages 1 "
+    "should give (1 - gamma^T) / (1 - gamma)."
+)
+def ones_add_up(student: StreamFunction, rng: Generator) -> bool:
+    _, _, _, gamma = stream(rng)
+    ones = torch.ones(int(rng.integers(2, 9)), dtype=torch.float64)
+    answer = student(ones, ones.clone(), torch.arange(len(ones)) == 0, gamma)
+    return near(answer, (1 - gamma ** len(ones)) / (1 - gamma))
+
+
+@from_stream.property(
     "A ratio should touch its own step only: change the ratio of a step without advantage, and nothing should change."
 )
 def ratios_touch_their_own_step(student: StreamFunction, rng: Generator) -> bool:
@@ -446,14 +664,34 @@ def twice_is_the_same(student: StreamFunction, rng: Generator) -> bool:
 
 
 @from_stream.property(
-    "A step counts gamma^t, t steps after its episode began. One episode of T steps with all ratios and advantages 1 "
-    "should give (1 - gamma^T) / (1 - gamma)."
+    "At gamma = 0 only the first step of each episode counts, and at gamma = 1 all steps count alike. If you get NaN "
+    "there, look for a logarithm of gamma, or for a division by one of its powers."
 )
-def ones_add_up(student: StreamFunction, rng: Generator) -> bool:
-    _, _, _, gamma = stream(rng)
-    ones = torch.ones(int(rng.integers(2, 9)), dtype=torch.float64)
-    answer = student(ones, ones.clone(), torch.arange(len(ones)) == 0, gamma)
-    return near(answer, (1 - gamma ** len(ones)) / (1 - gamma))
+def both_ends_of_gamma(student: StreamFunction, rng: Generator) -> bool:
+    ratios, advantages, starts, _ = stream(rng)
+    terms = ratios * advantages
+    at_ends = [student(ratios, advantages, starts, gamma) for gamma in (0.0, 1.0)]
+    return near(at_ends[0], terms[starts].sum() / starts.sum()) and near(at_ends[1], terms.sum() / starts.sum())
+
+
+@from_stream.property(
+    "A stream may be long: after some thousand steps gamma^t is 0 to a float64. If later episodes then count nothing, "
+    "or NaN comes out, you count time from the start of the stream and put it right by a division."
+)
+def thousands_of_steps(student: StreamFunction, rng: Generator) -> bool:
+    starts = (torch.arange(3000) % 1000) == 0
+    ratios, advantages = torch.exp(0.5 * normal(rng, 3000)), normal(rng, 3000)
+    return near(student(ratios, advantages, starts, 0.5), (0.5 ** ages(starts) * ratios * advantages).sum() / 3)
+
+
+@from_stream.property(
+    "Games pay whole numbers, so values may come as integers. The estimate is a real number all the same: let the "
+    "ratios decide its type."
+)
+def whole_numbers(student: StreamFunction, rng: Generator) -> bool:
+    ratios, advantages, starts, gamma = stream(rng)
+    whole = (10 * advantages).round()
+    return near(student(ratios, whole.long(), starts, gamma), student(ratios, whole, starts, gamma))
 
 
 @from_stream.mistake(
@@ -531,6 +769,53 @@ def adds_the_episodes_up(ratios: Tensor, advantages: Tensor, starts: Tensor, gam
 )
 def averages_over_steps(ratios: Tensor, advantages: Tensor, starts: Tensor, gamma: float) -> Tensor:
     return (gamma ** ages(starts) * ratios * advantages).mean()
+
+
+@from_stream.mistake(
+    "indexing",
+    "Your first step counts gamma; tempting, because loops like to discount before they add. The first step of an "
+    "episode is at time 0 and counts gamma^0 = 1: nobody has had to wait for it.",
+)
+def discounts_the_first_step(ratios: Tensor, advantages: Tensor, starts: Tensor, gamma: float) -> Tensor:
+    return (gamma ** (ages(starts) + 1) * ratios * advantages).sum() / starts.sum()
+
+
+@from_stream.mistake(
+    "concept",
+    "You multiply by 1 - gamma; tempting, because (1 - gamma) rho is the distribution that this lesson draws from. "
+    "Asked for are units of eta, the sum over rho as it is, which adds up to 1 / (1 - gamma).",
+)
+def normalizes_the_visits(ratios: Tensor, advantages: Tensor, starts: Tensor, gamma: float) -> Tensor:
+    return (1 - gamma) * (gamma ** ages(starts) * ratios * advantages).sum() / starts.sum()
+
+
+@from_stream.mistake(
+    "concept",
+    "You divide by the sum of the discounts, for a weighted average; tempting, because weights of a mean add up to 1. "
+    "L is a sum over time: a longer way brings more. Divide by the number of episodes only.",
+)
+def divides_by_the_discounts(ratios: Tensor, advantages: Tensor, starts: Tensor, gamma: float) -> Tensor:
+    discounts = gamma ** ages(starts)
+    return (discounts * ratios * advantages).sum() / discounts.sum()
+
+
+@from_stream.mistake(
+    "termination",
+    "Your last episode is missing; tempting, because an episode seems to end where the next one starts, and after the "
+    "last one nothing starts. The end of the stream ends it.",
+)
+def drops_the_last_episode(ratios: Tensor, advantages: Tensor, starts: Tensor, gamma: float) -> Tensor:
+    complete = starts.long().cumsum(0) < starts.sum()
+    return (gamma ** ages(starts) * ratios * advantages)[complete].sum() / (starts.sum() - 1)
+
+
+@from_stream.mistake(
+    "concept",
+    "You divide the ratios by their mean; tempting, because they should average to 1, and then they do. That is the "
+    "idea of equation 17. The plain estimate is asked for, which leaves the ratios as they are.",
+)
+def divides_by_the_mean_ratio(ratios: Tensor, advantages: Tensor, starts: Tensor, gamma: float) -> Tensor:
+    return (gamma ** ages(starts) * ratios / ratios.mean() * advantages).sum() / starts.sum()
 
 
 CHECKS = (estimate, samples_needed, effective_sample_size, from_stream)

@@ -42,8 +42,14 @@ def close(one: Any, other: Any, tolerance: float = 1e-9) -> bool:
 
 
 def two_policies(rng: Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """How often the old policy visits each of four states [S]; an old and a new policy [S, A]."""
-    return rows(rng, 1, 4)[0], rows(rng, 4, 3), rows(rng, 4, 3)
+    """How often the old policy visits each of a few states [S]; an old and a new policy [S, A]."""
+    states, actions = rng.integers(3, 6, size=2).tolist()
+    return rows(rng, 1, states)[0], rows(rng, states, actions), rows(rng, states, actions)
+
+
+def kl_of_tables(p: Tensor, q: Tensor) -> Tensor:
+    """KL(p || q) of positive tables [..., A]."""
+    return (p * (p / q).log()).sum(-1)
 
 
 average_kl = Check("average_kl", minutes=8, inputs=two_policies)
@@ -56,12 +62,40 @@ def nothing_to_itself(student: AverageFunction, rng: Generator) -> bool:
 
 
 @average_kl.property(
+    "You count in bits, with the logarithm to base 2; tempting, because information theory does. The bounds and delta "
+    "are in nats, with the natural logarithm."
+)
+def counts_in_nats(student: AverageFunction, rng: Generator) -> bool:
+    visits, pi_old, pi_new = two_policies(rng)
+    return not close(student(visits, pi_old, pi_new), visits @ kl_of_tables(pi_old, pi_new) / math.log(2))
+
+
+@average_kl.property(
     "One state; the old policy tosses a fair coin, the new one takes the second action three times in four. KL(old || "
     "new) is (log 2 + log 2/3) / 2, half of log 4/3."
 )
 def a_fair_coin(student: AverageFunction, _rng: Generator) -> bool:
     visits, pi_old, pi_new = (as_float64(x) for x in ([1.0], [[0.5, 0.5]], [[0.25, 0.75]]))
-    return close(student(visits, pi_old, pi_new), math.log(4 / 3) / 2, 1e-6)
+    return close(student(visits, pi_old, pi_new), math.log(4 / 3) / 2)
+
+
+@average_kl.property(
+    "Two states, the first visited three times as often; only in the first one the policy changes, from a fair coin to "
+    "(1/4, 3/4), by half of log 4/3. The mean over the visits is three quarters of that."
+)
+def three_quarters_of_it(student: AverageFunction, _rng: Generator) -> bool:
+    visits = as_float64([0.75, 0.25])
+    pi_old, pi_new = as_float64([[0.5, 0.5], [0.3, 0.7]]), as_float64([[0.25, 0.75], [0.3, 0.7]])
+    return close(student(visits, pi_old, pi_new), 0.75 * math.log(4 / 3) / 2)
+
+
+@average_kl.property(
+    "Where all probabilities are positive, yours is not the mean over the visits of the sum over actions of pi_old "
+    "log(pi_old / pi_new). Go through it term by term: what is summed, what is averaged, and with which weights?"
+)
+def ordinary_policies(student: AverageFunction, rng: Generator) -> bool:
+    visits, pi_old, pi_new = two_policies(rng)
+    return close(student(visits, pi_old, pi_new), visits @ kl_of_tables(pi_old, pi_new))
 
 
 @average_kl.property("What the new policy does in a state that is never visited should not matter.")
@@ -70,7 +104,7 @@ def unseen_states_do_not_count(student: AverageFunction, rng: Generator) -> bool
     visits[2] = 0
     visits = visits / visits.sum()
     other = pi_new.clone()
-    other[2] = rows(rng, 1, 3)[0]
+    other[2] = rows(rng, 1, pi_new.shape[1])[0]
     return close(student(visits, pi_old, pi_new), student(visits, pi_old, other))
 
 
@@ -84,7 +118,18 @@ def never_taken_before(student: AverageFunction, rng: Generator) -> bool:
     pi_old[1] /= pi_old[1].sum()
     kept = pi_old > 0
     ratios = torch.where(kept, pi_old, 1) / torch.where(kept, pi_new, 1)
-    return close(student(visits, pi_old, pi_new), (visits[:, None] * pi_old * ratios.log()).sum(), 1e-6)
+    return close(student(visits, pi_old, pi_new), (visits[:, None] * pi_old * ratios.log()).sum())
+
+
+@average_kl.property(
+    "An action that neither policy takes should count 0 as well. The quotient of its probabilities is 0/0: take the "
+    "logarithms of the two separately, each as xlogy(pi_old, .), or leave such actions out."
+)
+def never_taken_by_either(student: AverageFunction, rng: Generator) -> bool:
+    visits, pi_old, pi_new = two_policies(rng)
+    unused = torch.zeros(len(visits), 1, dtype=torch.float64)
+    wider = (torch.cat([pi, unused], 1) for pi in (pi_old, pi_new))
+    return close(student(visits, *wider), student(visits, pi_old, pi_new))
 
 
 @average_kl.property(
@@ -96,11 +141,6 @@ def given_up(student: AverageFunction, rng: Generator) -> bool:
     pi_new[1, 0] = 0
     pi_new[1] /= pi_new[1].sum()
     return float(student(visits, pi_old, pi_new)) == math.inf
-
-
-def kl_of_tables(p: Tensor, q: Tensor) -> Tensor:
-    """KL(p || q) of positive tables [..., A]."""
-    return (p * (p / q).log()).sum(-1)
 
 
 @average_kl.mistake(
@@ -177,6 +217,42 @@ def takes_the_quadratic_picture(visits: Tensor, pi_old: Tensor, pi_new: Tensor) 
 
 @average_kl.mistake(
     "conditioning",
+    "You take the mean over the whole table, states and actions alike; tempting, because .mean() does. Over the "
+    "actions KL is a sum, which pi_old weighs already; over the states it is a mean, weighed by the visits.",
+)
+def averages_the_whole_table(_visits: Tensor, pi_old: Tensor, pi_new: Tensor) -> Tensor:
+    return (pi_old * (pi_old / pi_new).log()).mean()
+
+
+@average_kl.mistake(
+    "conditioning",
+    "You add the states up and leave the visits out; tempting, because .sum() over the table is one word. Then a state "
+    "that is hardly ever visited counts as much as the one the policy lives in, and more states make more distance.",
+)
+def adds_the_states_up(_visits: Tensor, pi_old: Tensor, pi_new: Tensor) -> Tensor:
+    return kl_of_tables(pi_old, pi_new).sum()
+
+
+@average_kl.mistake(
+    "conditioning",
+    "The visits are in it, and then you divide by the number of states as well; tempting, because a mean divides by a "
+    "count. The visits add up to 1: weighing with them is the mean already.",
+)
+def divides_once_more(visits: Tensor, pi_old: Tensor, pi_new: Tensor) -> Tensor:
+    return (visits * kl_of_tables(pi_old, pi_new)).mean()
+
+
+@average_kl.mistake(
+    "concept",
+    "You return the total variation, half of the summed absolute changes; tempting, because lesson 01 starts with it. "
+    "Pinsker's inequality ties the two together, but equation 13 is about KL, which knows that rare actions matter.",
+)
+def takes_the_total_variation(visits: Tensor, pi_old: Tensor, pi_new: Tensor) -> Tensor:
+    return visits @ (pi_new - pi_old).abs().sum(-1) / 2
+
+
+@average_kl.mistake(
+    "conditioning",
     "You average the log ratio over the actions with equal weights; tempting, because .mean() is at hand. An action "
     "counts as often as the old policy takes it.",
 )
@@ -188,17 +264,36 @@ def counts_all_actions_alike(visits: Tensor, pi_old: Tensor, pi_new: Tensor) -> 
 
 
 def small_batch(rng: Generator) -> tuple[Policy, Tensor, Batch]:
-    """A small network with a Gaussian or categorical head, its theta, and a batch that it collected itself."""
+    """A small network with a Gaussian or categorical head, its theta, and a batch that a policy nearby collected.
+
+    Were it this very policy, every ratio pi / q would be 1, and what is wrong with it could not be seen.
+    """
     head = GaussianHead(2) if rng.random() < 0.5 else CategoricalHead(3)
     policy = mlp_policy(3, head, (3,))
     theta, obs = 0.7 * normal(rng, policy.num_parameters), normal(rng, int(rng.integers(5, 9)), 3)
-    distribution = policy(theta, obs)
-    noise = distribution.noise(torch.Generator().manual_seed(int(rng.integers(2**31))))
-    actions = distribution.sample_from(noise)
-    return policy, theta, Batch(obs, actions, normal(rng, len(obs)), distribution.log_prob(actions))
+    nearby = policy(theta + 0.2 * normal(rng, policy.num_parameters), obs)
+    actions = nearby.sample_from(nearby.noise(torch.Generator().manual_seed(int(rng.integers(2**31)))))
+    return policy, theta, Batch(obs, actions, normal(rng, len(obs)), nearby.log_prob(actions))
+
+
+def scores_of(policy: Policy, theta: Tensor, batch: Batch) -> Tensor:
+    """grad log pi of every sample, [N, num_parameters]."""
+    scores: Tensor = torch.func.jacrev(lambda new: policy(new, batch.obs).log_prob(batch.actions))(theta)
+    return scores
 
 
 empirical_fisher = Check("empirical_fisher", minutes=12, inputs=small_batch)
+
+
+@empirical_fisher.property(
+    "With a single sample the matrix should be the outer product of its score with itself, so its trace the squared "
+    "length of the score."
+)
+def one_sample(student: MatrixFunction, rng: Generator) -> bool:
+    policy, theta, batch = small_batch(rng)
+    matrix = student(policy, theta, batch[:1])
+    score = scores_of(policy, theta, batch[:1])[0]
+    return close(matrix.trace(), score @ score)
 
 
 @empirical_fisher.property("The matrix should be symmetric, and v . A v should never be negative.")
@@ -224,17 +319,6 @@ def advantages_do_not_matter(student: MatrixFunction, rng: Generator) -> bool:
 
 
 @empirical_fisher.property(
-    "With a single sample the matrix should be the outer product of its score with itself, so its trace the squared "
-    "length of the score."
-)
-def one_sample(student: MatrixFunction, rng: Generator) -> bool:
-    policy, theta, batch = small_batch(rng)
-    matrix = student(policy, theta, batch[:1])
-    score = scores_of(policy, theta, batch[:1])[0]
-    return close(matrix.trace(), score @ score)
-
-
-@empirical_fisher.property(
     "The matrix of two samples should be the mean of the matrices of each: multiply out sample by sample, then average."
 )
 def averages_last(student: MatrixFunction, rng: Generator) -> bool:
@@ -243,10 +327,14 @@ def averages_last(student: MatrixFunction, rng: Generator) -> bool:
     return close(student(policy, theta, batch[:2]), (alone[0] + alone[1]) / 2)
 
 
-def scores_of(policy: Policy, theta: Tensor, batch: Batch) -> Tensor:
-    """grad log pi of every sample, [N, num_parameters]."""
-    scores: Tensor = torch.func.jacrev(lambda new: policy(new, batch.obs).log_prob(batch.actions))(theta)
-    return scores
+@empirical_fisher.property(
+    "The value is right, but theta comes back asking for gradients: you call requires_grad_ on the tensor that you "
+    "were given. Whoever handed it over then keeps every later graph in memory. Use theta.detach().requires_grad_()."
+)
+def leaves_theta_as_it_was(student: MatrixFunction, rng: Generator) -> bool:
+    policy, theta, batch = small_batch(rng)
+    student(policy, theta, batch)
+    return not theta.requires_grad
 
 
 @empirical_fisher.mistake(
@@ -341,8 +429,41 @@ def takes_the_likeliest_actions(policy: Policy, theta: Tensor, batch: Batch) -> 
     "derivative of its logarithm: the change of a probability *in proportion* to what it was.",
 )
 def forgets_the_logarithm(policy: Policy, theta: Tensor, batch: Batch) -> Tensor:
-    weighted = scores_of(policy, theta, batch) * batch.log_q.exp()[:, None]
+    weighted = scores_of(policy, theta, batch) * policy(theta, batch.obs).log_prob(batch.actions).exp()[:, None]
     return weighted.T @ weighted / len(batch)
+
+
+@empirical_fisher.mistake(
+    "concept",
+    "You differentiate the ratio pi / q; tempting, because that is what the surrogate does, and where q is the policy "
+    "itself the two are the same. Here q is another policy. The score is the derivative of log pi, whoever drew the "
+    "action.",
+)
+def differentiates_the_ratio(policy: Policy, theta: Tensor, batch: Batch) -> Tensor:
+    ratios = (policy(theta, batch.obs).log_prob(batch.actions) - batch.log_q).exp()
+    weighted = scores_of(policy, theta, batch) * ratios[:, None]
+    return weighted.T @ weighted / len(batch)
+
+
+@empirical_fisher.mistake(
+    "conditioning",
+    "You weigh each product with the ratio pi / q; tempting, because that is how lesson 02 corrects actions that "
+    "another policy drew. The definition above is the plain mean over the actions of the batch.",
+)
+def weighs_with_the_ratio(policy: Policy, theta: Tensor, batch: Batch) -> Tensor:
+    scores = scores_of(policy, theta, batch)
+    ratios = (policy(theta, batch.obs).log_prob(batch.actions) - batch.log_q).exp()
+    return (scores * ratios[:, None]).T @ scores / len(batch)
+
+
+@empirical_fisher.mistake(
+    "constant",
+    "You divide by N - 1; tempting, because a sample covariance does. There the mean was estimated from the same "
+    "samples. Here it is known to be zero, so N is right; with a single sample yours is not even a number.",
+)
+def divides_by_one_less(policy: Policy, theta: Tensor, batch: Batch) -> Tensor:
+    scores = scores_of(policy, theta, batch)
+    return scores.T @ scores / (len(batch) - 1)
 
 
 @empirical_fisher.mistake(
@@ -365,8 +486,9 @@ def metric(rng: Generator, size: int) -> Tensor:
 
 
 def other_parameters(rng: Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """A gradient [3], a Fisher matrix [3, 3] and an invertible change of parameters [3, 3]."""
-    return normal(rng, 3), metric(rng, 3), 2 * torch.eye(3, dtype=torch.float64) + 0.5 * normal(rng, 3, 3)
+    """A gradient [n], a Fisher matrix [n, n] and an invertible change of parameters [n, n]."""
+    n = int(rng.integers(2, 5))
+    return normal(rng, n), metric(rng, n), 2 * torch.eye(n, dtype=torch.float64) + 0.5 * normal(rng, n, n)
 
 
 in_other_parameters = Check("in_other_parameters", minutes=10, inputs=other_parameters)
@@ -377,7 +499,7 @@ in_other_parameters = Check("in_other_parameters", minutes=10, inputs=other_para
 )
 def same_slope(student: ChangeFunction, rng: Generator) -> bool:
     g, A, B = other_parameters(rng)
-    e = normal(rng, 3)
+    e = normal(rng, len(g))
     return close(student(g, A, B)[0] @ e, g @ (B @ e))
 
 
@@ -387,7 +509,7 @@ def same_slope(student: ChangeFunction, rng: Generator) -> bool:
 )
 def same_distance(student: ChangeFunction, rng: Generator) -> bool:
     g, A, B = other_parameters(rng)
-    e = normal(rng, 3)
+    e = normal(rng, len(g))
     return close(e @ student(g, A, B)[1] @ e, (B @ e) @ A @ (B @ e))
 
 
@@ -397,6 +519,15 @@ def same_distance(student: ChangeFunction, rng: Generator) -> bool:
 def same_natural_direction(student: ChangeFunction, rng: Generator) -> bool:
     g, A, B = other_parameters(rng)
     return close(B @ torch.linalg.solve(*reversed(student(g, A, B))), torch.linalg.solve(A, g))
+
+
+@in_other_parameters.property(
+    "Parameters may be to spare, as the softmax walker's were: then A has no inverse. Nothing here needs one."
+)
+def without_an_inverse(student: ChangeFunction, rng: Generator) -> bool:
+    g, _, B = other_parameters(rng)
+    e = normal(rng, len(g))
+    return close(e @ student(g, torch.outer(g, g), B)[1] @ e, (g @ (B @ e)).square())
 
 
 @in_other_parameters.mistake(
@@ -465,6 +596,34 @@ def one_side(g: Tensor, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
     return B.T @ g, B.T @ A
 
 
+@in_other_parameters.mistake(
+    "order",
+    "B stands on the right-hand side of the matrix only; tempting, because a matrix times B looks like a change of "
+    "columns. A product of two steps, e . A f, needs both of them in theta: B e and B f.",
+)
+def other_side(g: Tensor, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+    return B.T @ g, A @ B
+
+
+@in_other_parameters.mistake(
+    "order",
+    "The gradient is right; in the matrix B and its transpose have changed places; tempting, because B A B^T is how "
+    "the covariance of B x follows from that of x. The score takes B^T, like a gradient: its covariance is B^T A B.",
+)
+def transposes_the_matrix(g: Tensor, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+    return B.T @ g, B @ A @ B.T
+
+
+@in_other_parameters.mistake(
+    "order",
+    "You go the other way, from phi to theta; tempting, because one of the two has to be the inverse. Given are "
+    "gradient and matrix in theta: a step e in phi is the step B e there, and no inverse is needed.",
+)
+def goes_the_other_way(g: Tensor, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+    inverse = torch.linalg.inv(B)
+    return inverse.T @ g, inverse.T @ A @ inverse
+
+
 # ---- matching_penalty ------------------------------------------------------------------------------------------------
 
 
@@ -479,6 +638,15 @@ def quadratic_problem(rng: Generator) -> tuple[Tensor, Tensor, float]:
 
 
 matching_penalty = Check("matching_penalty", minutes=10, inputs=quadratic_problem)
+
+
+@matching_penalty.property(
+    "Your coefficient is half of what it should be; tempting, because the derivative of d . A d has a factor of 2. The "
+    "penalty is lam times *half* of d . A d, whose derivative is lam A d."
+)
+def remembers_the_half_of_the_penalty(student: PenaltyFunction, rng: Generator) -> bool:
+    g, A, delta = quadratic_problem(rng)
+    return not close(2 * student(g, A, delta), root(g @ torch.linalg.solve(A, g) / (2 * delta)))
 
 
 @matching_penalty.property(
@@ -504,6 +672,23 @@ def same_in_other_parameters(student: PenaltyFunction, rng: Generator) -> bool:
     g, A, delta = quadratic_problem(rng)
     B = 2 * torch.eye(3, dtype=torch.float64) + 0.5 * normal(rng, 3, 3)
     return close(student(B.T @ g, B.T @ A @ B, delta), student(g, A, delta))
+
+
+@matching_penalty.property(
+    "A Fisher matrix may be small, of the order of 1e-12, where a policy is nearly deterministic: the coefficient then "
+    "grows by the square root of what A lost. Something added to A, or a search that ends too early, gets in the way."
+)
+def small_matrices(student: PenaltyFunction, rng: Generator) -> bool:
+    g, A, delta = quadratic_problem(rng)
+    return close(student(g, 1e-12 * A, delta), 1e6 * student(g, A, delta))
+
+
+@matching_penalty.property(
+    "delta may be anything above 0: a trust region of a millionth the size takes a coefficient 1000 times as large."
+)
+def any_delta(student: PenaltyFunction, rng: Generator) -> bool:
+    g, A, delta = quadratic_problem(rng)
+    return close(student(g, A, 1e-6 * delta), 1e3 * student(g, A, delta))
 
 
 @matching_penalty.mistake(
@@ -570,6 +755,24 @@ def divides_by_the_diagonal(g: Tensor, A: Tensor, delta: float) -> Tensor:
 )
 def forgets_the_half(g: Tensor, A: Tensor, delta: float) -> Tensor:
     return root(g @ torch.linalg.solve(A, g) / delta)
+
+
+@matching_penalty.mistake(
+    "concept",
+    "The root stands over g . A^-1 g only, not over 2 delta; tempting, because delta looks like a length. It is a "
+    "squared one: KL grows with the square of the step, so delta belongs under the root.",
+)
+def leaves_delta_out_of_the_root(g: Tensor, A: Tensor, delta: float) -> Tensor:
+    return root(g @ torch.linalg.solve(A, g)) / (2 * delta)
+
+
+@matching_penalty.mistake(
+    "order",
+    "You multiply by 2 delta where you should divide; tempting, because a larger delta makes a larger step. The "
+    "coefficient is the price that keeps the step small: more room, lower price.",
+)
+def multiplies_by_delta(g: Tensor, A: Tensor, delta: float) -> Tensor:
+    return root(2 * delta * (g @ torch.linalg.solve(A, g)))
 
 
 CHECKS = (average_kl, empirical_fisher, in_other_parameters, matching_penalty)

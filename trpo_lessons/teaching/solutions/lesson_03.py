@@ -13,7 +13,8 @@ def average_kl(visits: Tensor, pi_old: Tensor, pi_new: Tensor) -> Tensor:
     """The constraint of equation 13, from tables."""
     # xlogy(0, 0) is 0, the limit of p log p.
     kl = (torch.xlogy(pi_old, pi_old) - torch.xlogy(pi_old, pi_new)).sum(-1)  # [S]
-    return visits @ kl
+    # What is never visited counts nothing, even where an action was given up and kl is infinite.
+    return torch.where(visits > 0, visits * kl, 0).sum()
 
 
 def empirical_fisher(policy: Policy, theta: Tensor, batch: Batch) -> Tensor:
