@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,7 @@ from trpo_lessons.mdp import as_float64, draw, evaluate_policy
 from trpo_lessons.policies import CategoricalHead, linear_policy
 from trpo_lessons.teaching.explorers import Explorer, Slider, Stops
 from trpo_lessons.teaching.explorers.lesson_01 import lake, text
-from trpo_lessons.teaching.pictures import BLACK, BLUE, GREY, ORANGE, SKY, VERMILION
+from trpo_lessons.teaching.pictures import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
 
 Floats = npt.NDArray[np.float64]
 WORLD = lake(gamma=0.9)
@@ -130,8 +131,9 @@ def draw_step(numbers: Step, figure: FigureBase) -> None:
     upper.errorbar(numbers.steps[-1], numbers.estimate[-1], 2 * numbers.error[-1], fmt="o", color=BLUE, capsize=4)
     upper.set(ylabel="gain", xlim=(0, steps[-1]))
     upper.legend(fontsize=9, loc="upper left")
-    lower.plot(steps, numbers.exact_share[:-1], color=ORANGE, linestyle="--", label="on average")
-    lower.plot(steps, numbers.share[:-1], color=BLUE, linestyle="-.", label="this batch")
+    # Thick and pale below thin and dark: where the two coincide, both are still seen.
+    lower.plot(steps, numbers.exact_share[:-1], color=ORANGE, linestyle="-", linewidth=6, alpha=0.5, label="on average")
+    lower.plot(steps, numbers.share[:-1], color=BLUE, linestyle="-.", linewidth=1.6, label="this batch")
     for axes in (upper, lower):
         axes.axvline(numbers.steps[-1], color=GREY, linewidth=1, linestyle=":")
     lower.set(xlabel="step along the gradient", ylabel="worth of a sample", ylim=(0, 1.05))
@@ -141,10 +143,12 @@ def draw_step(numbers: Step, figure: FigureBase) -> None:
 def alt_of_step(numbers: Step) -> str:
     """What the picture shows."""
     kept = "is above zero" if numbers.truth[-1] > 0 else "is below zero"
+    low, high = (numbers.estimate[-1] + sign * 2 * numbers.error[-1] for sign in (-1, 1))
+    band = "contains zero" if low < 0 < high else "does not contain zero"
     return (
-        f"Gain against step. L rises; at {numbers.steps[-1]:g} the true gain {kept}. Around L lies the estimate of "
-        f"{numbers.samples} samples with a band of two standard errors. Below, the worth of a sample is "
-        f"{numbers.exact_share[-1]:.2g} there."
+        f"Gain against step. L rises; at {numbers.steps[-1]:g} the true gain {kept}. The estimate of {numbers.samples} "
+        f"samples has a band of two standard errors either way, which {band} there. Below, the worth of a sample is "
+        f"{numbers.exact_share[-1]:.2g}."
     )
 
 
@@ -157,12 +161,63 @@ def step_explorer() -> Explorer[Step]:
         draw=draw_step,
         alt=alt_of_step,
         controls=[
-            Stops("step", "step size", [0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0], 1.0),
-            Stops("samples", "samples", [25, 100, 400, 1600, LARGEST_BATCH], 400),
-            Slider("batch", "batch number", 0, 9, 1, 0),
+            Stops("step", "step size", [0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0], 2.0),
+            # The picture starts where its three curves are apart.
+            Stops("samples", "samples", [25, 100, 400, 1600, LARGEST_BATCH], 100),
+            Slider("batch", "batch number", 0, 9, 1, 2),
         ],
         size=(6.6, 5.4),
     )
+
+
+# Pictures that the lesson draws from numbers of its own
+
+
+def draw_walk(figure: FigureBase, steps: Tensor, promised: Tensor, true: Tensor, haste: Tensor) -> None:
+    """Gains [n] along the gradient, and the probability of haste [n, 3] in each state."""
+    left, right = figure.subplots(1, 2)
+    left.axhline(0, color=GREY, linewidth=1, linestyle="-")
+    left.plot(steps, promised, color=VERMILION, linestyle="--", label="L")
+    left.plot(steps, true, color=BLACK, linestyle="-", label="true")
+    left.set(xlabel="step along the gradient", ylabel="gain over the old policy")
+    left.legend()
+    for state, line in zip(("path", "ice", "water"), haste.T, strict=True):
+        right.plot(steps, line, label=state)
+    right.set(xlabel="step along the gradient", ylabel="probability of haste", ylim=(0, 1))
+    right.legend()
+
+
+def draw_estimates(figure: FigureBase, panels: Sequence[tuple[int, Tensor, float, float]]) -> None:
+    """For each (samples, estimates [n], exact mean, exact error): a histogram, and the bell curve of the theory."""
+    for axes, (count, estimates, mean, error) in zip(figure.subplots(1, len(panels), sharex=True), panels, strict=True):
+        axes.hist(estimates, bins=40, density=True, color=SKY)
+        x = np.linspace(-0.15, 0.25, 301)
+        axes.plot(x, np.exp(-(((x - mean) / error) ** 2) / 2) / (error * math.sqrt(2 * math.pi)), color=BLUE)
+        axes.axvline(mean, color=VERMILION, linestyle="--")
+        axes.set(title=f"{count} samples", xlabel="estimate", yticks=[], xlim=(-0.15, 0.25))
+
+
+def draw_objectives(figure: FigureBase, steps: Tensor, promised: Tensor, with_logs: Tensor, true: Tensor) -> None:
+    """Gains [n] along the gradient: L, the version with logarithms, and the truth."""
+    axes = figure.subplots()
+    axes.axhline(0, color=GREY, linewidth=1, linestyle="-")
+    axes.plot(steps, promised, color=VERMILION, linestyle="--", label="L: ratio times advantage")
+    axes.plot(steps, with_logs, color=PURPLE, linestyle="-.", label="logarithm times advantage")
+    axes.plot(steps, true, color=BLACK, linestyle="-", label="true")
+    axes.set(xlabel="step along the gradient", ylabel="gain over the old policy")
+    axes.legend()
+
+
+def draw_errors(figure: FigureBase, errors: dict[float, dict[str, float]]) -> None:
+    """Bars of the standard error, for each step and for each choice of whose actions are taken."""
+    axes, names = figure.subplots(), list(next(iter(errors.values())))
+    looks = zip((BLUE, ORANGE, GREEN, GREY), ("", "//", "..", "xx"), strict=True)
+    for i, (name, (color, hatch)) in enumerate(zip(names, looks, strict=True)):
+        heights = [of_step[name] for of_step in errors.values()]
+        axes.bar(np.arange(len(errors)) + 0.2 * i - 0.3, heights, 0.2, label=name, color=color, hatch=hatch)
+    axes.set_xticks(range(len(errors)), [f"step {step:g}" for step in errors])
+    axes.set_ylabel("standard error, units of eta")
+    axes.legend(title="actions from", loc="upper left")
 
 
 # What do importance weights cost?

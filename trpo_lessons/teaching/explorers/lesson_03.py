@@ -18,6 +18,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 from scipy.optimize import minimize_scalar  # type: ignore[import-untyped]
 from scipy.special import expit, rel_entr  # type: ignore[import-untyped]
 from torch import Tensor
@@ -25,6 +26,7 @@ from torch import Tensor
 from trpo_lessons.distributions import Categorical
 from trpo_lessons.mdp import TabularMDP, evaluate_policy
 from trpo_lessons.policies import linear_policy
+from trpo_lessons.teaching import pictures
 from trpo_lessons.teaching.explorers import Choice, Explorer, Slider, Stops
 from trpo_lessons.teaching.explorers.lesson_01 import ICE, PATH, WATER, lake, text
 from trpo_lessons.teaching.pictures import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION
@@ -100,6 +102,48 @@ class Problem:
 def problem() -> Problem:
     """The one problem of this lesson."""
     return Problem()
+
+
+STATE_NAMES = ("path", "ice", "water")
+
+
+def tables(thetas: Tensor) -> Tensor:
+    """The policies [n, S, A] of many parameters [n, 2] at once."""
+    probability = torch.sigmoid(thetas[:, :1] * torch.from_numpy(SLIPPERY) + thetas[:, 1:])
+    return torch.stack([1 - probability, probability], -1)
+
+
+def percent(p: float) -> str:
+    """Two digits; next to nothing is 0."""
+    return f"{float(f'{100 * p:.2g}') if p > 1e-7 else 0:g} %"
+
+
+def in_words(probabilities: Tensor) -> str:
+    """Probabilities [3], state by state, as text."""
+    return ", ".join(f"{state} {percent(p)}" for state, p in zip(STATE_NAMES, probabilities.tolist(), strict=True))
+
+
+def draw_loops(figure: FigureBase, loops: dict[int, Tensor]) -> None:
+    """Where all steps of one length lead: haste [n, 3] on the ice against haste on the path, for each instrument."""
+    axes = figure.subplots()
+    for (marks, ends), color, dashes in zip(loops.items(), (BLUE, VERMILION), ("-", "--"), strict=True):
+        axes.plot(100 * ends[:, PATH], 100 * ends[:, ICE], label=f"water at {marks}", color=color, linestyle=dashes)
+    axes.plot(10, 10, "o", color=BLACK, label="old policy")
+    axes.set(xlabel="haste on the path, %", ylabel="haste on the ice, %", title="where all steps of length 0.5 lead")
+    figure.legend(loc="outside lower center", ncols=3)
+
+
+def draw_sorted_kls(figure: FigureBase, of_penalty: Tensor, of_constraint: Tensor) -> None:
+    """The mean KL of the step in every batch, shortest step first, with a penalty and with a constraint."""
+    axes = figure.subplots()
+    for name, kls, color, dashes in (
+        ("penalty", of_penalty, VERMILION, "--"),
+        ("constraint", of_constraint, BLUE, "-"),
+    ):
+        axes.plot(np.linspace(0, 100, len(kls)), kls.sort().values, label=name, color=color, linestyle=dashes)
+    axes.axhline(0.01, color=BLACK, linestyle=":", linewidth=1.2, label="delta")
+    axes.set(xlabel="% of batches, shortest step first", ylabel="mean KL of the step")
+    axes.legend()
 
 
 # The trust region
@@ -231,17 +275,25 @@ CURVES: dict[str, tuple[str, Literal["-", "--", ":"]]] = {
 WIDTH_TO_HEIGHT = 1.7
 
 
-def draw_region(numbers: Region, figure: FigureBase) -> None:
-    """The plane of the parameters, and the plane of the policies they stand for."""
-    upper, lower = figure.subplots(2, 1)
-    _draw_parameters(numbers, upper)
-    _draw_policies(numbers, lower)
+def draw_region(numbers: Region, figure: FigureBase, rows: int = 1) -> None:
+    """The plane of the parameters, and the plane of the policies they stand for, in one row or in two."""
+    first, second = figure.subplots(rows, 2 // rows).flat
+    _draw_parameters(numbers, first)
+    _draw_policies(numbers, second)
     lines = [Line2D([], [], color=c, linestyle=dashes, label=name) for name, (c, dashes) in CURVES.items()]
     points = [
         Line2D([], [], color=c, marker=m, markersize=8, linestyle="none", label=name)
         for name, (c, m, _) in STEPS.items()
     ]
-    figure.legend(handles=lines + points, loc="outside lower center", ncols=2, fontsize=9)
+    figure.legend(handles=lines + points, loc="outside lower center", ncols=2 if rows == 2 else 6, fontsize=9)
+
+
+def _gain_surface(axes: Axes, x: Floats, y: Floats, gains: Floats) -> None:
+    """Level sets of L, with a bar that says which color is high."""
+    surface = axes.contourf(x, y, gains, levels=14, alpha=0.55)
+    bar = axes.figure.colorbar(surface, ax=axes, label="gain of L")
+    bar.locator = MaxNLocator(5)
+    bar.update_ticks()
 
 
 def _draw_parameters(numbers: Region, axes: Axes) -> None:
@@ -253,7 +305,7 @@ def _draw_parameters(numbers: Region, axes: Axes) -> None:
     half, middle = np.array([half_width, half_width / WIDTH_TO_HEIGHT]), (low + high) / 2
     x, y = (np.linspace(m - h, m + h, 61) for m, h in zip(middle, half, strict=True))
     steps = np.stack(np.meshgrid(x, y), -1) @ np.linalg.inv(shown)
-    axes.contourf(x, y, problem().promised(haste(THETA_OLD + steps)), levels=14, alpha=0.55)
+    _gain_surface(axes, x, y, problem().promised(haste(THETA_OLD + steps)))
     for curve, (color, dashes) in zip(curves, CURVES.values(), strict=True):
         axes.plot(*curve.T, color=color, linestyle=dashes, linewidth=1.6)
     axes.plot(0, 0, "o", color="white", markeredgecolor=BLACK, markersize=7)
@@ -273,7 +325,7 @@ def _draw_policies(numbers: Region, axes: Axes) -> None:
     low, high = np.min([edge.min(0), *ends.values()], axis=0), np.max([edge.max(0), *ends.values()], axis=0)
     x, y = (np.linspace(a - 0.08 * (b - a), b + 0.08 * (b - a), 41) for a, b in zip(low, high, strict=True))
     p = np.stack([*np.meshgrid(x, y), np.full((41, 41), old[WATER])], -1) / 100
-    axes.contourf(x, y, problem().promised(p), levels=14, alpha=0.55)
+    _gain_surface(axes, x, y, problem().promised(p))
     axes.plot(*edge.T, color=BLACK, linestyle="-", linewidth=1.6)
     axes.plot(*old[[PATH, ICE]], "o", color="white", markeredgecolor=BLACK, markersize=7)
     for name, (color, marker, size) in STEPS.items():
@@ -287,9 +339,9 @@ def alt_of_region(numbers: Region) -> str:
     """What the picture shows."""
     share = numbers.landings["vanilla"].promised / numbers.landings["natural"].promised
     return (
-        f"The plane of the two parameters, with level sets of L, the region where KL is below {numbers.delta:g}, an "
-        f"ellipse close to it and a circle; and the plane of policies. The vanilla step is {numbers.angle:.2g} degrees "
-        f"off the natural one and promises {100 * share:.0f} percent of its gain; natural and exact step lie close."
+        "The plane of the two parameters, with level sets of L from blue, low, to yellow, high, the region where KL "
+        f"is below {numbers.delta:g}, an ellipse close to it and a circle; and the plane of policies. The vanilla step is "
+        f"{numbers.angle:.2g} degrees off the natural one and promises {100 * share:.0f} percent of its gain; natural and exact step lie close."
     )
 
 
@@ -306,8 +358,23 @@ def region_explorer() -> Explorer[Region]:
             Stops("marks", "marks from path to water", [1, 2, 4, 6, 8, 10], 1),
             Choice("zero", "zero of the scale", list(zero_marks()), "path"),
         ],
-        size=(5.6, 7.4),
+        # Wide rather than tall, so that sliders and pictures are on the screen together.
+        size=(9.4, 4.0),
     )
+
+
+def show_regions(*settings: tuple[float, int, str]) -> None:
+    """Draw the trust region for each (delta, marks, zero) side by side, and print the facts of each."""
+    numbers = [compute_region(*setting) for setting in settings]
+    captions = [f"delta = {delta:g}, marks = {marks}, zero: {zero}" for delta, marks, zero in settings]
+    described = [f"{caption}: {alt_of_region(one)}" for caption, one in zip(captions, numbers, strict=True)]
+    with pictures.figure(alt=" ".join(described), width=4.6 * len(settings), height=6.4) as figure:
+        parts = figure.subfigures(1, len(settings), squeeze=False)[0]
+        for part, caption, one in zip(parts, captions, numbers, strict=True):
+            draw_region(one, part, rows=2)
+            part.suptitle(caption)
+    for caption, one in zip(captions, numbers, strict=True):
+        print(f"{caption}\n  " + facts_of_region(one).replace("\n", "\n  "))
 
 
 # How good is the quadratic picture?
