@@ -272,7 +272,7 @@ CURVES: dict[str, tuple[str, Literal["-", "--", ":"]]] = {
     "its quadratic model": (BLUE, "--"),
     "as long as vanilla": (VERMILION, ":"),
 }
-WIDTH_TO_HEIGHT = 1.7
+WIDTH_TO_HEIGHT = 1.25
 
 
 def draw_region(numbers: Region, figure: FigureBase, rows: int = 1) -> None:
@@ -340,8 +340,9 @@ def alt_of_region(numbers: Region) -> str:
     share = numbers.landings["vanilla"].promised / numbers.landings["natural"].promised
     return (
         "The plane of the two parameters, with level sets of L from blue, low, to yellow, high, the region where KL "
-        f"is below {numbers.delta:g}, an ellipse close to it and a circle; and the plane of policies. The vanilla step is "
-        f"{numbers.angle:.2g} degrees off the natural one and promises {100 * share:.0f} percent of its gain; natural and exact step lie close."
+        f"is below {numbers.delta:g}, an ellipse close to it and a circle; and the plane of policies. The vanilla step "
+        f"is {numbers.angle:.2g} degrees off the natural one and promises {100 * share:.0f} percent of its gain; "
+        "natural and exact step lie close."
     )
 
 
