@@ -368,12 +368,14 @@ def show_regions(*settings: tuple[float, int, str]) -> None:
     """Draw the trust region for each (delta, marks, zero) side by side, and print the facts of each."""
     numbers = [compute_region(*setting) for setting in settings]
     captions = [f"delta = {delta:g}, marks = {marks}, zero: {zero}" for delta, marks, zero in settings]
-    described = [f"{caption}: {alt_of_region(one)}" for caption, one in zip(captions, numbers, strict=True)]
-    with pictures.figure(alt=" ".join(described), width=4.6 * len(settings), height=6.4) as figure:
-        parts = figure.subfigures(1, len(settings), squeeze=False)[0]
-        for part, caption, one in zip(parts, captions, numbers, strict=True):
-            draw_region(one, part, rows=2)
-            part.suptitle(caption)
+    drawn = []
+    for caption, one in zip(captions, numbers, strict=True):
+        with pictures.style():
+            figure = pictures.new_figure(4.6, 6.4)
+            draw_region(one, figure, rows=2)
+            figure.suptitle(caption)
+            drawn.append((pictures.png(figure), f"{caption}: {alt_of_region(one)}"))
+    pictures.display_panels("Three steps in the plane of the parameters and in that of the policies.", drawn)
     for caption, one in zip(captions, numbers, strict=True):
         print(f"{caption}\n  " + facts_of_region(one).replace("\n", "\n  "))
 
