@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,12 +70,33 @@ def command(
         "signal": signal.SIGKILL if interrupt_at is None and interrupt_after is None else signal.SIGINT,
         "file_size": file_size,
     }
+    [status] = _asked([job])
+    return _outcome(status, printed)
+
+
+def at_once(*commands: Sequence[object], cwd: Path) -> list[Outcome]:
+    """Run several commands, each the arguments of `trpo-lessons`, that begin at the same instant."""
+    jobs = [{**_JOB, "arguments": [str(each) for each in arguments], "cwd": str(cwd)} for arguments in commands]
+    printed = [_scratch() / str(next(_numbers)) for _ in jobs]
+    statuses = _asked([{**job, "printed": str(path)} for job, path in zip(jobs, printed, strict=True)])
+    return [_outcome(status, path) for status, path in zip(statuses, printed, strict=True)]
+
+
+_JOB: dict[str, Any] = {"at": None, "after": None, "signal": signal.SIGKILL, "file_size": None}
+
+
+def _asked(jobs: list[dict[str, Any]]) -> list[int]:
+    """What became of the jobs, which the server begins together."""
     server = _server()
     assert server.stdin
     assert server.stdout
-    server.stdin.write(json.dumps(job) + "\n")
+    server.stdin.write(json.dumps(jobs) + "\n")
     server.stdin.flush()
-    status = json.loads(server.stdout.readline())
+    statuses: list[int] = json.loads(server.stdout.readline())
+    return statuses
+
+
+def _outcome(status: int, printed: Path) -> Outcome:
     return Outcome(status, printed.with_suffix(".out").read_text(), printed.with_suffix(".err").read_text())
 
 
@@ -104,22 +126,29 @@ def _serve() -> None:
     torch.optim.Adam([torch.zeros(1)])  # loads half of torch when it is first called
 
     for line in sys.stdin:
-        job = json.loads(line)
+        jobs = json.loads(line)
         ready, started = os.pipe()
-        child = os.fork()
-        if child == 0:
-            _run(job, started)
+        gate, opening = os.pipe()
+        children = []
+        for job in jobs:
+            child = os.fork()
+            if child == 0:
+                os.close(opening)
+                _run(job, started, gate)
+            children.append(child)
         os.close(started)
-        os.read(ready, 1)
-        os.close(ready)
-        if job["after"] is not None:
-            time.sleep(job["after"])
-            os.kill(child, job["signal"])
-        _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        for _ in jobs:
+            os.read(ready, 1)
+        for end in (ready, gate, opening):
+            os.close(end)
+        if jobs[0]["after"] is not None:
+            time.sleep(jobs[0]["after"])
+            os.kill(children[0], jobs[0]["signal"])
+        statuses = [os.waitpid(child, 0)[1] for child in children]
+        print(json.dumps([os.waitstatus_to_exitcode(status) for status in statuses]), flush=True)
 
 
-def _run(job: dict[str, Any], started: int) -> None:
+def _run(job: dict[str, Any], started: int, gate: int) -> None:
     from trpo_lessons import cli
 
     for stream, suffix in ((1, ".out"), (2, ".err")):
@@ -132,7 +161,9 @@ def _run(job: dict[str, Any], started: int) -> None:
     if job["at"] is not None:
         _signal_at(job["at"], job["signal"])
     status = 1
+    os.write(started, b".")
     os.close(started)
+    os.read(gate, 1)  # until all are here
     try:
         status = cli.main(job["arguments"])
     except BaseException:

@@ -79,6 +79,7 @@ def test_unfinished_runs_and_taken_places_are_refused(finished: Path, tmp_path: 
     record.record(finished, tmp_path, episodes=1)
     with pytest.raises(RunError, match="is there already"):
         record.record(finished, tmp_path, episodes=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["cartpole-seed3"]
     stopped = tmp_path / "stopped"
     training.train(training.preset("cartpole", "smoke", iterations=1), stopped)
     settings = json.loads((stopped / "config.json").read_text())
@@ -87,6 +88,21 @@ def test_unfinished_runs_and_taken_places_are_refused(finished: Path, tmp_path: 
     with pytest.raises(RunError, match="has done 1 of 2 iterations"):
         record.record(stopped, tmp_path / "out", episodes=1)
     assert not (tmp_path / "out").exists()
+
+
+def test_of_two_who_keep_at_the_same_time_one_is_refused(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def while_another_keeps(*arguments: Any, **settings: Any) -> training.Evaluation:
+        monkeypatch.undo()
+        record.record(finished, tmp_path, episodes=2)
+        return training.evaluate(*arguments, **settings)
+
+    monkeypatch.setattr(training, "evaluate", while_another_keeps)
+    with pytest.raises(RunError, match="is there already"):
+        record.record(finished, tmp_path, episodes=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["cartpole-seed3"]
+    assert len((tmp_path / "cartpole-seed3" / "evaluation.csv").read_text().splitlines()) == 3
 
 
 # ---- compare ---------------------------------------------------------------------------------------------------------

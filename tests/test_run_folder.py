@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import platform
 import random
 import shutil
@@ -13,11 +15,11 @@ from typing import Any
 
 import pytest
 import torch
-from processes import command
+from processes import at_once, command
 from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from trpo_lessons import training
+from trpo_lessons import cli, training
 from trpo_lessons.training.run_folder import RunFolder
 
 SETTINGS: dict[str, Any] = {
@@ -156,6 +158,81 @@ def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file" / "run"):
         assert refusal(lambda out=out: start(out)).startswith(f"cannot create {out} (")
+
+
+SMALL = ("--preset", "smoke", "--iterations", 2, "--set=threads=1")
+
+
+def test_runs_that_begin_at_the_same_instant_get_folders_of_their_own(tmp_path: Path) -> None:
+    outcomes = at_once(*[("train", "cartpole", *SMALL, "--set", f"delta=0.0{i}") for i in (1, 2, 3, 4)], cwd=tmp_path)
+    assert [outcome.status for outcome in outcomes] == [0] * 4, outcomes
+    folders = [tmp_path / outcome.stdout.split(":")[0] for outcome in outcomes]
+    assert sorted(folder.name for folder in folders) == [
+        "cartpole-seed0", "cartpole-seed0-2", "cartpole-seed0-3", "cartpole-seed0-4"
+    ]  # fmt: skip
+    for folder, delta in zip(folders, (0.01, 0.02, 0.03, 0.04), strict=True):
+        assert RunFolder(folder).config()[0].delta == delta
+        assert len(RunFolder(folder).rows()) == 2
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_of_runs_that_begin_in_one_folder_exactly_one_wins_and_it_is_whole(exists: bool, tmp_path: Path) -> None:
+    for attempt in range(3):
+        out = tmp_path / str(attempt)
+        if exists:
+            out.mkdir()
+        words = [("train", "cartpole", *SMALL, "--out", out, "--set", f"delta=0.0{i}") for i in (1, 2, 3, 4)]
+        outcomes = at_once(*words, cwd=tmp_path)
+        assert sorted(outcome.status for outcome in outcomes) == [0, 2, 2, 2], outcomes
+        winner = next(i for i, outcome in enumerate(outcomes) if outcome.status == 0)
+        assert RunFolder(out).config()[0].delta == (winner + 1) / 100
+        assert len(RunFolder(out).rows()) == 2
+        for outcome in outcomes:
+            if outcome.status:
+                assert str(out) in outcome.message
+
+
+def test_where_there_are_no_locks_only_one_can_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two have looked and found the folder empty; the second is refused, whether the first is through or not."""
+    monkeypatch.setattr("trpo_lessons.training.run_folder._lock", lambda *_: None)
+    config = training.preset("cartpole", "smoke", **SETTINGS)
+    (tmp_path / ".config.json.partial").touch()
+    with pytest.raises(training.RunError, match="is not empty"), RunFolder.taken(tmp_path, config):
+        pass
+    (tmp_path / ".config.json.partial").unlink()
+    with RunFolder.taken(tmp_path, config):
+        monkeypatch.setattr(Path, "exists", lambda _: False)
+        with pytest.raises(training.RunError, match="is not empty"), RunFolder.taken(tmp_path, config):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (errno.ENOSPC, "make room, then resume"),
+        (errno.EROFS, "it is write-protected: permit it, or copy the run to where you may write, then resume"),
+        (errno.EACCES, "it is write-protected"),
+        (errno.EIO, "(Input/output error); then resume"),
+    ],
+)
+def test_a_disk_that_refuses_is_told_for_what_it_is(
+    number: int, told: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path, _data: bytes) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", refused)
+    assert told in refusal(lambda: training.resume(folder, iterations=3))
+
+
+def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert start(Path("~/run")).folder == tmp_path / "run"
+    assert training.load_run("~/run").folder == tmp_path / "run"
+    assert cli.main(["evaluate", "~/run", "--episodes", "1"]) == 0
+    assert cli.main(["train", "cartpole", *map(str, SMALL), "--out=~/other"]) == 0
+    assert (tmp_path / "other" / "config.json").exists()
 
 
 # ---- what can be wrong with it --------------------------------------------------------------------------------------

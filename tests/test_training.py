@@ -258,8 +258,7 @@ def test_global_random_generators_are_neither_used_nor_touched(tmp_path: Path) -
 )
 def test_the_loop_knows_nothing_that_the_checkpoint_does_not(config: TrainConfig, tmp_path: Path) -> None:
     """After every iteration, a new trainer with the saved state takes the next one to the same bits."""
-    trainer = Trainer(config)
-    folder = RunFolder.create(tmp_path / "run", trainer.config)
+    trainer, folder = Trainer(config), RunFolder(tmp_path)
     for _ in range(3):
         trainer.iterate()
         folder.save_checkpoint(*trainer.state())

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from trpo_lessons.viewing.watching import Animation
 
 STOPPED = 130  # 128 + SIGINT, as shells have it
-RUNS = Path("runs")
 LONGEST_FILM = 60  # s; its pictures take half a gigabyte of memory
 ROBOTS = ("swimmer", "hopper", "walker", "halfcheetah")
 GAMES = ("beam_rider", "breakout", "enduro", "pong", "qbert", "seaquest", "space_invaders")
@@ -93,6 +92,14 @@ class Duration(click.ParamType[float]):
         return seconds
 
 
+class UserPath(click.Path):
+    """A path in which ~ is the user's home also where the shell leaves it alone, as in --out=~/run."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path, expanded."""
+        return Path(os.fsdecode(super().convert(value, param, ctx))).expanduser()
+
+
 STOP_AFTER = click.option(
     "--stop-after",
     type=Duration(),
@@ -130,7 +137,7 @@ STOP_AFTER = click.option(
     show_default=True,
     help="Where updates are computed; auto takes a GPU if there is one.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="A new folder for the run.  [default: runs/TASK-seedN]")
+@click.option("--out", type=UserPath(), help="A new folder for the run.  [default: runs/TASK-seedN]")
 @STOP_AFTER
 @click.option(
     "--set",
@@ -160,13 +167,11 @@ def train(
 
     overrides = {name: value for name, value in options.items() if value is not None} | parse_settings(settings)
     config = training.preset(task, preset, device=_device(device), **overrides)
-    folder = out or free_folder(f"{task}-seed{config.seed}")
-    run = training.train(config, folder, progress=True, stop_after=stop_after)
-    return _end_of_training(run)
+    return _end_of_training(training.train(config, out, progress=True, stop_after=stop_after))
 
 
 @commands.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=UserPath())
 @click.option("--iterations", type=int, help="Train to this many iterations altogether.")
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Another device than the run had; see train --help."
@@ -187,7 +192,7 @@ def resume(run: Path, iterations: int | None, device: str | None, stop_after: fl
 
 
 @commands.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=UserPath())
 @click.option("--episodes", type=click.IntRange(min=1), default=20, show_default=True, help="How many whole episodes.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of the initial states.")
 @click.option("--time-limit", type=click.IntRange(min=1), help="Cut episodes after so many steps.")
@@ -212,7 +217,7 @@ def evaluate(run: Path, episodes: int, seed: int, time_limit: int | None, sample
 
 
 @commands.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=UserPath())
 @click.option("--episodes", type=click.IntRange(min=1), default=1, show_default=True, help="How many episodes to film.")
 @click.option(
     "--seconds",
@@ -222,7 +227,7 @@ def evaluate(run: Path, episodes: int, seed: int, time_limit: int | None, sample
     help="Film so much of each episode, in real time.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of the initial states.")
-@click.option("--out", type=click.Path(path_type=Path), help="The folder for both files.  [default: RUN]")
+@click.option("--out", type=UserPath(), help="The folder for both files.  [default: RUN]")
 def watch(run: Path, episodes: int, seconds: float, seed: int, out: Path | None) -> None:
     """Draw the learning curve of RUN and film its policy.
 
@@ -320,15 +325,6 @@ def _device(name: str) -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def free_folder(name: str) -> Path:
-    """`runs/name`, or the first of `runs/name-2`, `runs/name-3`, ... that does not exist."""
-    name = re.sub(r"[^\w.-]+", "-", name)  # of gym:ALE/Pong-v5, for example
-    folder, number = RUNS / name, 2
-    while folder.exists():
-        folder, number = RUNS / f"{name}-{number}", number + 1
-    return folder
 
 
 def _end_of_training(run: Run) -> int:

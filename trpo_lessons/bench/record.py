@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
+import os
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 from trpo_lessons import training
 from trpo_lessons.training import TrainConfig
 from trpo_lessons.training.config import OWN_OPTIONS
-from trpo_lessons.training.run_folder import RunError, RunFolder
+from trpo_lessons.training.run_folder import RunError, RunFolder, json_text
 
 KEPT = ("config.json", "progress.csv", "checkpoint.safetensors")
 EPISODES = 20
@@ -37,12 +38,14 @@ def record(run_folder: Path, out: Path, episodes: int = EPISODES) -> dict[str, A
         raise RunError(f"{run_folder} has done {run.iteration} of {config.iterations} iterations: resume it first")
     folder = out / f"{config.task}-seed{config.seed}"
     if folder.exists():
-        raise RunError(f"{folder} is there already: remove it first, or choose another folder (--out)")
+        raise _taken(folder)
     result, rows = training.evaluate(run, episodes), RunFolder(run_folder).rows()
-    folder.mkdir(parents=True)
+    out.mkdir(parents=True, exist_ok=True)
+    being_made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=out))
+    being_made.chmod(0o755)
     for name in KEPT:
-        shutil.copyfile(run_folder / name, folder / name)
-    with open(folder / "evaluation.csv", "w", newline="") as file:
+        shutil.copyfile(run_folder / name, being_made / name)
+    with open(being_made / "evaluation.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["episode", "return", "length"])
         writer.writerows(zip(range(episodes), result.returns, result.lengths, strict=True))
@@ -56,8 +59,17 @@ def record(run_folder: Path, out: Path, episodes: int = EPISODES) -> dict[str, A
         "mean_return": result.mean,
         "standard_error": result.standard_error,
     }
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    (being_made / "summary.json").write_text(json_text(summary) + "\n")
+    try:
+        os.rename(being_made, folder)  # all of it at once; refused where another one has come to be meanwhile
+    except OSError as error:
+        shutil.rmtree(being_made)
+        raise _taken(folder) from error
     return summary
+
+
+def _taken(folder: Path) -> RunError:
+    return RunError(f"{folder} is there already: remove it first, or choose another folder (--out)")
 
 
 def command_of(config: TrainConfig) -> str:
@@ -86,14 +98,18 @@ def seconds_of(row: Mapping[str, str], threads: int) -> float:
     return sum(seconds.values()) + (max(value, update) if threads > 1 else value + update)
 
 
+def _user_path(text: str) -> Path:
+    return Path(text).expanduser()  # which shells leave alone in --out=~/kept
+
+
 def main() -> None:
     """Score a finished run and keep it."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("run", type=_user_path)
+    parser.add_argument("--out", type=_user_path, required=True)
     arguments = parser.parse_args()
     try:
-        print(json.dumps(record(arguments.run, arguments.out)))
+        print(json_text(record(arguments.run, arguments.out)))
     except (RunError, OSError) as error:
         parser.exit(2, f"{error}\n")
 

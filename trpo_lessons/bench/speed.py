@@ -182,7 +182,7 @@ class _Training:
     def __init__(self, config: TrainConfig, stack: ExitStack, warm_up: float) -> None:
         self.trainer = Trainer(config)
         stack.callback(self.trainer.close)
-        self._folder = RunFolder.create(Path(stack.enter_context(TemporaryDirectory())), config)
+        self._folder = stack.enter_context(RunFolder.taken(Path(stack.enter_context(TemporaryDirectory())), config))
         self.products = config.cg_iterations + 1  # the scale of the step takes one more
         self._forget()
         while self.trainer.iteration == 0 or (self.trainer.iteration < WARM_UP and self.seconds < warm_up):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -31,6 +32,7 @@ from trpo_lessons.training.reporting import Reporter
 from trpo_lessons.training.run_folder import RunError, RunFolder, environment_facts
 from trpo_lessons.training.stopping import Deadline, sigterm_interrupts
 
+RUNS = Path("runs")  # where runs go that are given no place
 Callback = Callable[[Mapping[str, Any]], object]
 """Called after every iteration with its row: the columns of progress.csv, numbers as numbers. By then the iteration is
 logged and its checkpoint saved. A callback that returns True ends the run as Ctrl-C does; what it raises ends the run
@@ -75,7 +77,7 @@ class Run:
 
 def train(
     config: TrainConfig,
-    out: Path | str,
+    out: Path | str | None = None,
     *,
     env: MakeOne | None = None,
     progress: bool = False,
@@ -84,8 +86,11 @@ def train(
 ) -> Run:
     """Train by `config` into the new run folder `out`; `progress` shows a progress bar on standard error.
 
+    out: None takes runs/TASK-seedN, or where that exists the first of runs/TASK-seedN-2, -3, ... that does not.
+
     env: for a task named own:NAME, what makes its environments: one new one at every call. It is not stored: `resume`
         and `load_run` need it again.
+
     stop_after: seconds after which the run ends as by Ctrl-C, unless it is complete.
     callback: called with the row of every iteration; see `Callback`.
 
@@ -93,11 +98,11 @@ def train(
     """
     config = _with(env, config)
     _prepare_device(config)
-    trainer = _trainer(config)
-    folder = RunFolder.create(Path(out), config)
-    if progress and sys.stderr and (told := scaling_in_words(trainer.sampler.envs[0].single_action_space)):
-        tqdm.write(f"{config.task}: {told}", file=sys.stderr)
-    with folder.locked():
+    trainer = _trainer(config)  # first, because it can fail, and takes seconds
+    path = RUNS / re.sub(r"[^\w.-]+", "-", f"{config.task}-seed{config.seed}") if out is None else Path(out)
+    with RunFolder.taken(path.expanduser(), config, numbered=out is None) as folder:
+        if progress and sys.stderr and (told := scaling_in_words(trainer.sampler.envs[0].single_action_space)):
+            tqdm.write(f"{config.task}: {told}", file=sys.stderr)
         return _run_to_the_end(trainer, folder, progress, stop_after, callback)
 
 

@@ -13,8 +13,11 @@ iteration runs again to the same bits.
 from __future__ import annotations
 
 import csv
+import errno
 import fcntl
+import itertools
 import json
+import math
 import os
 import platform
 import zlib
@@ -39,6 +42,19 @@ _PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "ale-py")
 
 class RunError(Exception):
     """A run folder that cannot be used; the message is one line that says what to do."""
+
+
+def json_text(facts: Any) -> str:
+    """Facts as JSON, indented. Numbers that are not finite, which JSON does not have, become null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: plain(each) for name, each in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(each) for each in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(plain(facts), indent=2, allow_nan=False)
 
 
 def environment_facts(threads: int, device: str) -> dict[str, Any]:
@@ -68,22 +84,42 @@ class RunFolder:
     """Reads and writes one run folder."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path.expanduser()
 
     @classmethod
-    def create(cls, path: Path, config: TrainConfig) -> RunFolder:
-        """A new run folder. Raises RunError when `path` is not empty or cannot be written."""
-        folder = cls(path)
-        if (path / "config.json").exists():
-            raise RunError(f"{path} already holds a run; resume it, or choose another folder with --out")
+    @contextmanager
+    def taken(cls, path: Path, config: TrainConfig, *, numbered: bool = False) -> Iterator[RunFolder]:
+        """A new run folder, `locked` meanwhile: whoever comes second is refused, at the same instant too.
+
+        numbered: where `path` exists, take the first of path-2, path-3, ... that does not.
+
+        Raises RunError when `path` is not empty or cannot be written.
+        """
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()):
-                raise RunError(f"{path} is not empty; choose another folder with --out")
+            folder = cls(_made(path) if numbered else path)
+            folder.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"cannot create {path} ({error.strerror}); choose another folder with --out") from error
-        folder.write_config(config, environment_facts(config.threads, config.device))
-        return folder
+        with folder.locked():
+            folder._begin(config)
+            yield folder
+
+    def _begin(self, config: TrainConfig) -> None:
+        """Write config.json into a folder in which there is nothing. Raises RunError when there is something."""
+        if (self.path / "config.json").exists():
+            raise RunError(f"{self.path} already holds a run; resume it, or choose another folder with --out")
+        # Where the file system has no locks, only one can create this file; what is there by then was there before.
+        temporary = self.path / ".config.json.partial"
+        try:
+            temporary.touch(exist_ok=False)
+        except FileExistsError:
+            raise RunError(f"{self.path} is not empty; choose another folder with --out") from None
+        except OSError as error:
+            raise cannot_write(temporary, error) from error
+        if any(other != temporary for other in self.path.iterdir()):
+            temporary.unlink()
+            raise RunError(f"{self.path} is not empty; choose another folder with --out")
+        self.write_config(config, environment_facts(config.threads, config.device))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -194,6 +230,19 @@ class RunFolder:
             raise cannot_write(self.path / name, error) from error
 
 
+def _made(path: Path) -> Path:
+    """A new folder: `path`, or the first of path-2, path-3, ... that does not exist. Making it takes it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        candidate = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        try:
+            candidate.mkdir()
+        except FileExistsError:
+            continue
+        return candidate
+    raise AssertionError("numbers do not end")
+
+
 def _lock(handle: int, otherwise: str) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -205,7 +254,12 @@ def _lock(handle: int, otherwise: str) -> None:
 
 def cannot_write(path: Path, error: OSError) -> RunError:
     """What to tell a person when the disk refuses, most often because it is full."""
-    return RunError(f"cannot write {path} ({error.strerror or error}); make room, then resume")
+    remedy = "then resume"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        remedy = "make room, then resume"
+    elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        remedy = "it is write-protected: permit it, or copy the run to where you may write, then resume"
+    return RunError(f"cannot write {path} ({error.strerror or error}); {remedy}")
 
 
 def _checksum(tensors: Mapping[str, Tensor], facts: str) -> str:

@@ -135,8 +135,9 @@ def _caption(run: Run, number: int, moment: Moment) -> str:
 
 def _write(path: Path, data: bytes) -> None:
     # Under another name first: who looks meanwhile sees the old file or the new one, and a full disk leaves no half.
+    # And under a name of its own: two may watch at the same time.
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         temporary.write_bytes(data)
         os.replace(temporary, path)
