@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+import torch
 
 from trpo_lessons import cli, training
 from trpo_lessons.training import stopping
@@ -63,7 +67,7 @@ def test_signals_are_left_alone_where_they_are_not_ours() -> None:
 
     before = signal.signal(signal.SIGTERM, own)
     try:
-        with stopping.sigterm_interrupts():
+        with stopping.postponed_interrupts():
             assert signal.getsignal(signal.SIGTERM) is own
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -71,7 +75,7 @@ def test_signals_are_left_alone_where_they_are_not_ours() -> None:
 
     def in_another_thread() -> None:
         try:
-            with stopping.sigterm_interrupts():
+            with stopping.postponed_interrupts():
                 pass
         except BaseException as error:
             failures.append(error)
@@ -80,6 +84,60 @@ def test_signals_are_left_alone_where_they_are_not_ours() -> None:
     thread.start()
     thread.join()
     assert not failures
+
+
+def test_an_interrupt_waits_for_a_place_where_nothing_is_half_done() -> None:
+    done: list[str] = []
+    with pytest.raises(KeyboardInterrupt), stopping.postponed_interrupts():  # noqa: PT012
+        stopping.check()
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append("on")
+        stopping.check()
+        done.append("too far")
+    assert done == ["on"]
+    stopping.check()  # nothing is left of it
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_after_the_last_check_is_not_lost() -> None:
+    with pytest.raises(KeyboardInterrupt), stopping.postponed_interrupts(), stopping.postponed_interrupts():
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_second_interrupt_is_raised_at_once_when_the_first_has_waited_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, done = 100.0, []
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with pytest.raises(KeyboardInterrupt), stopping.postponed_interrupts():  # noqa: PT012
+        for now in (100.0, 101.0, 104.9, 105.1):
+            os.kill(os.getpid(), signal.SIGINT)
+            done.append(now)
+    assert done == [100.0, 101.0, 104.9]
+
+
+def test_nothing_is_imported_once_threads_have_begun() -> None:
+    code = (
+        "import sys; from trpo_lessons import training; from trpo_lessons.training.loop import Trainer\n"
+        "trainer = Trainer(training.preset('hopper', 'smoke')); before = set(sys.modules)\n"
+        "trainer.iterate(); trainer.iterate(); trainer.close(); print(sorted(set(sys.modules) - before))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("sampling", ["single-path", "vine"])
+def test_an_interrupt_is_heard_in_every_part_of_an_iteration(sampling: str, tmp_path: Path) -> None:
+    """Sampling and update ask the policy again and again; each time is a chance to stop."""
+    config = training.preset("hopper", "smoke", sampling=sampling, threads=2)
+    with closing(Trainer(config)) as trainer:
+        heard, original = [], trainer._policy.at
+        trainer._policy.at = lambda theta: (heard.append(1), original(theta))[1]  # type: ignore[method-assign]
+        trainer.iterate()
+        assert len(heard) > 5
+    with pytest.raises(KeyboardInterrupt), closing(Trainer(config)) as trainer, stopping.postponed_interrupts():  # noqa: PT012
+        os.kill(os.getpid(), signal.SIGINT)
+        trainer.iterate()
+    assert trainer.iteration == 0
+    assert torch.is_grad_enabled()
 
 
 @pytest.mark.parametrize(

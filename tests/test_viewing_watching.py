@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import dataclasses
 import itertools
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -312,3 +315,16 @@ def test_a_full_disk_leaves_no_half_file(runs: Runs, tmp_path: Path) -> None:
     assert outcome.message == f"{tmp_path}/animation.gif: File too large"
     assert (tmp_path / "animation.gif").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["animation.gif", "learning_curve.png"]
+
+
+def test_what_lies_beside_a_run_is_not_executed(runs: Runs, tmp_path: Path) -> None:
+    for module in ("pickle", "torch", "json", "mujoco"):
+        (tmp_path / f"{module}.py").write_text("open('executed', 'w')")
+    arguments = [str(runs(DOT).folder), "--seconds", "0.2", "--out", "out"]
+    ran = subprocess.run(
+        [sys.executable, "-P", "-m", "trpo_lessons", "watch", *arguments],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}, capture_output=True,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert not (tmp_path / "executed").exists()
+    assert (tmp_path / "out" / "animation.gif").exists()

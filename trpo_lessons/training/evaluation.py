@@ -12,6 +12,7 @@ from trpo_lessons import envs
 from trpo_lessons.training.acting import choose_actions
 from trpo_lessons.training.run import Run
 from trpo_lessons.training.run_folder import RunError
+from trpo_lessons.training.stopping import check, postponed_interrupts
 from trpo_lessons.training.threads import torch_threads
 
 PURPOSE = "evaluation"  # seeds that training does not have; games have some thirty starts, so these are the same
@@ -36,6 +37,7 @@ class Evaluation:
         return float(np.std(self.returns, ddof=1) / len(self.returns) ** 0.5) if len(self.returns) > 1 else float("nan")
 
 
+@postponed_interrupts()
 def evaluate(
     run: Run, episodes: int = 20, seed: int = 0, *, deterministic: bool | None = None, time_limit: int | None = None
 ) -> Evaluation:
@@ -64,6 +66,7 @@ def evaluate(
         returns, lengths = np.zeros(episodes), np.zeros(episodes, dtype=int)
         playing = np.ones(episodes, dtype=bool)
         while playing.any() and lengths.max() < (time_limit or ENDLESS):
+            check()
             actions = choose_actions(run, obs, env.single_action_space, None if deterministic else generator)
             obs, rewards, terminated, truncated, _ = env.step(actions)
             returns += np.where(playing, rewards, 0.0)

@@ -28,6 +28,7 @@ from trpo_lessons.training.objective import Objective, branch_facts, path_object
 from trpo_lessons.training.obs_statistics import restored, statistics_for
 from trpo_lessons.training.path_sampler import PathSampler
 from trpo_lessons.training.policy_for import check_memory, observation_shape, policy_for
+from trpo_lessons.training.stopping import AttentivePolicy
 from trpo_lessons.training.threads import torch_threads
 from trpo_lessons.training.vine_sampler import VineSampler
 from trpo_lessons.trpo import Stopwatch, UpdateReport, trpo_update
@@ -46,6 +47,7 @@ class Trainer:
         env = self.sampler.envs[0]
         check_memory(env, config)
         self.policy = policy_for(env, config)
+        self._policy = AttentivePolicy(self.policy)
         space = env.single_observation_space
         self.value: ValueFunction | None = None
         with torch_threads(config.threads):  # the bits of an orthogonal matrix depend on them
@@ -55,6 +57,7 @@ class Trainer:
         self.statistics = statistics_for(space)
         self.iteration = self.total_steps = 0
         self.recent: deque[tuple[float, int]] = deque(maxlen=RECENT_EPISODES)
+        _load_all_of_torch()
         self._second_thread = ThreadPoolExecutor(1, thread_name_prefix="value")
         # With a value function two fits share the processors. Two threads inside one fit would not replace that: the
         # operations are small, and waking a thread takes as long as some of them.
@@ -81,8 +84,8 @@ class Trainer:
     def _sample(self) -> SinglePath | GamePath | Vine:
         theta = self.theta.cpu()
         if isinstance(self.sampler, VineSampler):
-            return self.sampler.sample(self.policy, theta, self.statistics, self.value)
-        return self.sampler.sample(self.policy, theta, self.statistics)
+            return self.sampler.sample(self._policy, theta, self.statistics, self.value)
+        return self.sampler.sample(self._policy, theta, self.statistics)
 
     def _learn(self, samples: SinglePath | GamePath | Vine, clock: Stopwatch) -> tuple[UpdateReport, dict[str, float]]:
         """Everything between two samplings: advantages, the TRPO update, the value function, the statistics."""
@@ -129,7 +132,7 @@ class Trainer:
     def _update_policy(self, objective: Objective) -> UpdateReport:
         config = self.config
         self.theta, report = trpo_update(
-            self.policy,
+            self._policy,
             self.theta,
             objective.samples,
             surrogate=objective.surrogate,
@@ -225,6 +228,12 @@ class Trainer:
 
 PHASES = ("acting", "simulating", "advantages", "gradient", "cg", "search", "value")
 _LEARNING_FACTS = ("explained_variance", "entropy")
+
+
+def _load_all_of_torch() -> None:
+    """The first derivative imports packages. Threads should find them there: two that import at once can fail."""
+    x = torch.ones(1, requires_grad=True)
+    torch.autograd.grad(2 * x, x, torch.ones(1))
 
 
 def _refused(reason: str) -> tuple[UpdateReport, dict[str, float]]:

@@ -30,7 +30,7 @@ from trpo_lessons.training.obs_statistics import restored, statistics_for
 from trpo_lessons.training.policy_for import policy_for
 from trpo_lessons.training.reporting import Reporter
 from trpo_lessons.training.run_folder import RunError, RunFolder, environment_facts
-from trpo_lessons.training.stopping import Deadline, sigterm_interrupts
+from trpo_lessons.training.stopping import Deadline, check, postponed_interrupts
 
 RUNS = Path("runs")  # where runs go that are given no place
 Callback = Callable[[Mapping[str, Any]], object]
@@ -75,6 +75,7 @@ class Run:
         return act(self, obs, generator)
 
 
+@postponed_interrupts()
 def train(
     config: TrainConfig,
     out: Path | str | None = None,
@@ -106,6 +107,7 @@ def train(
         return _run_to_the_end(trainer, folder, progress, stop_after, callback)
 
 
+@postponed_interrupts()
 def resume(
     path: Path | str,
     *,
@@ -189,8 +191,9 @@ def _run_to_the_end(
     begun = trainer.iteration, trainer.total_steps
     completed = trainer.iteration, trainer.theta, trainer.statistics
     try:
-        with sigterm_interrupts(), closing(trainer), Reporter(folder.path, config, *begun, progress) as reporter:
+        with closing(trainer), Reporter(folder.path, config, *begun, progress) as reporter:
             while trainer.iteration < config.iterations:
+                check()
                 row = trainer.iterate()
                 folder.append_row(row)
                 reporter.report(row)
@@ -200,6 +203,7 @@ def _run_to_the_end(
                 if trainer.iteration < config.iterations and (enough or not deadline.allows_another()):
                     interrupted = True
                     break
+            check()  # what was wanted while the last one was written
     except (WorkerError, EnvironmentFault) as error:
         raise RunError(f"{error}; go on with: {_command_to_resume(folder.path, config)}") from error
     except KeyboardInterrupt:
