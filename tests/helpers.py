@@ -6,7 +6,7 @@ import inspect
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -29,6 +29,7 @@ from trpo_lessons.policies import (
     linear_policy,
     mlp_policy,
 )
+from trpo_lessons.problem import Problem
 from trpo_lessons.surrogate import Batch
 
 # The same examples on every machine and every day: a course's test run is green or red for a reason, not by luck.
@@ -69,22 +70,21 @@ def small_policy(kind: str) -> tuple[Policy, tuple[int, ...]]:
 
 
 @dataclass(frozen=True)
-class Problem:
-    """A policy away from its tame initial theta, and a batch that it collected itself (log_q is its own)."""
+class Case(Problem):
+    """A problem with a theta away from its tame initial one, which collected the batch itself (log_q is its own)."""
 
-    policy: Policy
-    theta: Tensor
     batch: Batch
+    theta: Tensor = field(kw_only=True)
 
 
-def small_problem(kind: str, num_samples: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Problem:
+def small_problem(kind: str, num_samples: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Case:
     policy, obs_shape = small_policy(kind)
     theta = 0.5 * normal(seed, policy.num_parameters, dtype=dtype)
     obs = normal(seed + 1, num_samples, *obs_shape, dtype=dtype)
     distribution = policy(theta, obs)
     actions = distribution.sample(seeded(seed + 2))
     advantages = normal(seed + 3, num_samples, dtype=dtype)
-    return Problem(policy, theta, Batch(obs, actions, advantages, distribution.log_prob(actions)))
+    return Case(policy, Batch(obs, actions, advantages, distribution.log_prob(actions)), theta=theta)
 
 
 def weighted_actions(distribution: Distribution) -> Iterator[tuple[Tensor, Tensor]]:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from trpo_lessons import advantages, mdp
-from trpo_lessons.advantages import discounted_returns, explained_variance, gae
+from trpo_lessons.advantages import discounted_returns, gae
+from trpo_lessons.value_function import explained_variance
 
 
 @dataclass(frozen=True)

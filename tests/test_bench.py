@@ -203,7 +203,7 @@ def _bursts_follow_the_policy(simulator: RobotCeiling, trainer: Trainer) -> None
 
 def test_as_many_gradients_as_products_over_the_same_states(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = Trainer(training.preset("hopper", "smoke", threads=1, **TINY))
-    path = trainer.sampler.sample(trainer.policy, trainer.theta, trainer.statistics)
+    path = trainer.sampler.sample(trainer.pi_old)
     batch, calls = path.batch(path.rewards), {"gradient": 0, "graph": 0, "product": 0}
     gradient, fisher = speed.surrogate_gradient, speed.fisher_vector_product
 
@@ -260,7 +260,7 @@ def test_a_small_measurement_of_a_game_is_complete() -> None:
 
 def test_the_games_of_training_and_native_ones_take_the_actions_of_the_policy(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = Trainer(speed.config_for("pong", num_envs=3, steps_per_iteration=60, threads=2))
-    path = trainer.sampler.sample(trainer.policy, trainer.theta, trainer.statistics)
+    path = trainer.sampler.sample(trainer.pi_old)
     taken: dict[int, list[np.ndarray]] = {}
     with ExitStack() as stack:
         ceiling = GameCeiling(trainer, path, stack)

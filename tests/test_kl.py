@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import KINDS, Problem, mutant, normal, seeded, small_problem, weighted_actions
+from helpers import KINDS, Case, mutant, normal, seeded, small_problem, weighted_actions
 from torch import Tensor
 
 from trpo_lessons import kl
@@ -18,6 +18,7 @@ from trpo_lessons.kl import (
     MatrixVectorProduct,
     empirical_fisher_vector_product,
     fisher_matrix,
+    fisher_product,
     fisher_vector_product,
     gauss_newton_product,
     max_kl,
@@ -29,7 +30,7 @@ from trpo_lessons.surrogate import Batch
 NUM_STATES = 5
 
 
-def problem_of(kind: str, dtype: torch.dtype = torch.float64, num_samples: int = NUM_STATES) -> Problem:
+def problem_of(kind: str, dtype: torch.dtype = torch.float64, num_samples: int = NUM_STATES) -> Case:
     return small_problem(kind, num_samples, seed=20, dtype=dtype)
 
 
@@ -68,7 +69,7 @@ def expected_outer_product_of_scores(kind: str) -> Tensor:
     return total / NUM_STATES
 
 
-def mean_outer_product_of_scores(problem: Problem) -> Tensor:
+def mean_outer_product_of_scores(problem: Case) -> Tensor:
     """(1/N) sum_n grad log pi grad log pi^T at the actions that were taken."""
     scores = [
         score(problem.policy, problem.theta, obs, action)
@@ -82,12 +83,12 @@ def matrix_of(product: MatrixVectorProduct, size: int, dtype: torch.dtype = torc
     return torch.stack([product(unit) for unit in torch.eye(size, dtype=dtype)], dim=1)
 
 
-def analytic(problem: Problem, chunk_size: int | None = None) -> Tensor:
+def analytic(problem: Case, chunk_size: int | None = None) -> Tensor:
     product = fisher_vector_product(problem.policy, problem.theta, problem.batch, chunk_size)
     return matrix_of(product, problem.policy.num_parameters, problem.theta.dtype)
 
 
-def empirical(problem: Problem, chunk_size: int | None = None) -> Tensor:
+def empirical(problem: Case, chunk_size: int | None = None) -> Tensor:
     product = empirical_fisher_vector_product(problem.policy, problem.theta, problem.batch, chunk_size)
     return matrix_of(product, problem.policy.num_parameters, problem.theta.dtype)
 
@@ -116,6 +117,9 @@ def test_the_empirical_product_is_the_mean_outer_product_of_scores(kind: str) ->
 def test_the_dense_matrix_is_the_hessian_of_kl(kind: str) -> None:
     problem = problem_of(kind)
     dense = fisher_matrix(problem.policy, problem.theta, problem.batch.obs)
+    short_form = functools.partial(fisher_product, problem.policy, problem.theta, problem.batch.obs)
+    short = matrix_of(short_form, len(problem.theta))
+    torch.testing.assert_close(short, dense, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(dense, hessian_of_mean_kl(kind), rtol=1e-10, atol=1e-10)
 
 
@@ -285,7 +289,7 @@ def test_no_states_are_refused() -> None:
     [
         (("return kind.with_parameters(*parameters).fisher_metric(tangents)", "return tangents"), None),  # J^T J
         (("return kind.with_parameters(*parameters).fisher_metric(tangents)", "return tangents"), 2),
-        (("whole(v) / len(states)", "whole(v)"), None),  # a sum, not a mean
+        (("lambda _: whole(v)", "lambda _: whole(v) * len(states)"), None),  # a sum, not a mean
         (("forward_ad.make_dual(at, v)", "forward_ad.make_dual(at, 2 * v)"), 2),
     ],
 )
@@ -310,8 +314,8 @@ def test_kl_the_wrong_way_round_would_be_noticed() -> None:
     broken = mutant(
         kl,
         (
-            "return policy(theta_old, obs).kl(policy(theta_new, obs))",
-            "return policy(theta_new, obs).kl(policy(theta_old, obs))",
+            "return policy(theta_old, states.obs).kl(policy(theta_new, states.obs))",
+            "return policy(theta_new, states.obs).kl(policy(theta_old, states.obs))",
         ),
     )
     problem = problem_of("linear-gaussian")

@@ -15,16 +15,18 @@ from torch import Tensor
 
 from trpo_lessons.distributions import DiagGaussian
 from trpo_lessons.kl import fisher_vector_product, mean_kl
+from trpo_lessons.problem import Problem
 from trpo_lessons.surrogate import surrogate_gradient, surrogate_value
 from trpo_lessons.teaching import bug_hunt
 from trpo_lessons.teaching.checks import lesson_05 as checks
 from trpo_lessons.teaching.explorers import lesson_05 as lesson
 from trpo_lessons.teaching.hopper_batch import hopper_batch
 from trpo_lessons.teaching.solutions import lesson_05 as solutions
-from trpo_lessons.trpo import trpo_update
+from trpo_lessons.trpo import TrustRegion, trpo_update
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "05_trust_region_step.ipynb"
 POLICY, THETA, BATCH = hopper_batch()
+PROBLEM = Problem(POLICY, BATCH)
 
 
 # ---- along the step
@@ -32,7 +34,7 @@ POLICY, THETA, BATCH = hopper_batch()
 
 def full_step_of(delta: float, damping: float) -> Tensor:
     """The full step [1542], from `trpo_update` itself: a tiny one is never refused, and all others are multiples."""
-    tiny, report = trpo_update(POLICY, THETA, BATCH, delta=1e-8, damping=damping)
+    tiny, report = trpo_update(PROBLEM, THETA, TrustRegion(delta=1e-8, damping=damping))
     assert report.step_fraction == 1
     return math.sqrt(delta / 1e-8) * (tiny - THETA)
 
@@ -56,9 +58,8 @@ def test_models_and_truth_are_those_of_the_package(delta: float, damping: float)
 )
 def test_the_search_stops_where_the_module_stops(delta: float, damping: float, shrink: float) -> None:
     numbers = lesson.compute_along(delta, damping, shrink)
-    _, report = trpo_update(
-        POLICY, THETA, BATCH, delta=delta, damping=damping, shrink=shrink, max_backtracks=lesson.MAX_BACKTRACKS
-    )
+    region = TrustRegion(delta=delta, damping=damping, shrink=shrink, max_backtracks=lesson.MAX_BACKTRACKS)
+    _, report = trpo_update(PROBLEM, THETA, region)
     assert report.accepted
     assert len(numbers.tried) == report.backtracks + 1
     assert numbers.tried[-1] == pytest.approx(report.step_fraction)
@@ -104,16 +105,14 @@ def test_facts_count_the_backtracks() -> None:
 
 def test_the_healthy_update_is_the_modules() -> None:
     for report in bug_hunt.reports_of(bug_hunt.HEALTHY):
-        _, module = trpo_update(
-            POLICY,
-            THETA,
-            BATCH,
+        region = TrustRegion(
             delta=report.delta,
             damping=bug_hunt.DAMPING,
             cg_iterations=bug_hunt.CG_ITERATIONS,
             shrink=bug_hunt.SHRINK,
             max_backtracks=bug_hunt.MAX_BACKTRACKS,
         )
+        _, module = trpo_update(PROBLEM, THETA, region)
         assert (report.backtracks, report.fraction) == (module.backtracks, module.step_fraction)
         assert report.kl == pytest.approx(module.mean_kl, rel=1e-6)
         assert report.gain == pytest.approx(module.actual_gain, rel=1e-6)
@@ -203,7 +202,8 @@ def test_the_audit_of_the_hunt_is_exercise_3() -> None:
 def test_the_audit_is_too_high_on_the_actions_that_the_direction_was_fitted_to() -> None:
     halves = BATCH[:2048], BATCH[2048:]
     for fitted, fresh in (halves, halves[::-1]):
-        new, report = trpo_update(POLICY, THETA, fitted, delta=bug_hunt.CAREFUL, damping=bug_hunt.DAMPING)
+        region = TrustRegion(delta=bug_hunt.CAREFUL, damping=bug_hunt.DAMPING)
+        new, report = trpo_update(Problem(POLICY, fitted), THETA, region)
         assert report.accepted
         on_fitted, on_fresh = (
             bug_hunt.sampled_kl(POLICY, new, half) / mean_kl(POLICY, THETA, new, half) for half in (fitted, fresh)

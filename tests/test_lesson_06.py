@@ -14,10 +14,12 @@ from teaching_contract import line_of
 from torch import Tensor
 
 from trpo_lessons import envs, mdp
-from trpo_lessons.advantages import ValueFunction, discounted_returns, gae
+from trpo_lessons.advantages import discounted_returns, gae
+from trpo_lessons.envs.obs_statistics import RunningMoments
 from trpo_lessons.envs.tabular import TabularVectorEnv
 from trpo_lessons.policies import CategoricalHead, mlp_policy
-from trpo_lessons.single_path import RunningMoments, by_environment, sample_single_path, values_along
+from trpo_lessons.problem import Problem
+from trpo_lessons.single_path import Actor, by_environment, sample_single_path
 from trpo_lessons.surrogate import Batch, surrogate_gradient
 from trpo_lessons.teaching import column_hunt, own_functions, own_swimmer, pictures
 from trpo_lessons.teaching.checks import lesson_06 as checks
@@ -28,7 +30,8 @@ from trpo_lessons.teaching.solutions import lesson_04, lesson_05
 from trpo_lessons.teaching.solutions import lesson_06 as solutions
 from trpo_lessons.training import preset
 from trpo_lessons.training.loop import Trainer
-from trpo_lessons.trpo import trpo_update
+from trpo_lessons.trpo import TrustRegion, trpo_update
+from trpo_lessons.value_function import ValueFunction, values_along
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "06_single_path.ipynb"
 ACT, BEGINNER, V, MEAN_V = lesson.beginner()
@@ -639,7 +642,7 @@ def test_the_eight_lines_take_the_trainers_steps() -> None:
 
 
 # Names that the notebook's function finds in this module.
-USED = (gae, by_environment, sample_single_path, values_along, trpo_update)
+USED = (Actor, Problem, TrustRegion, gae, by_environment, sample_single_path, values_along, trpo_update)
 
 
 def test_a_run_to_watch_returns_what_it_learned_and_all_its_rows(capsys: pytest.CaptureFixture[str]) -> None:
@@ -726,7 +729,7 @@ def test_a_swimmer_learns_by_the_solutions_as_by_the_package() -> None:
     config = preset("swimmer", lam=0.95, num_envs=4, steps_per_iteration=256, iterations=2, seed=0)
 
     def by_the_package(policy, theta, batch, **settings):
-        return trpo_update(policy, theta, batch, **settings)[0]
+        return trpo_update(Problem(policy, batch), theta, TrustRegion(**settings))[0]
 
     *_, (row, run) = own_swimmer.iterations(config, solutions.advantages, update)
     *_, (twin, other) = own_swimmer.iterations(config, gae, by_the_package)

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from trpo_lessons.single_path import RunningMoments, SinglePath, sample_single_path
+from trpo_lessons.envs.obs_statistics import RunningMoments
+from trpo_lessons.single_path import Actor, SinglePath, sample_single_path
 from trpo_lessons.training import TrainConfig, preset
 from trpo_lessons.training.path_sampler import PathSampler, side_by_side
 from trpo_lessons.training.policy_for import policy_for
@@ -31,13 +32,13 @@ def test_threads_change_nothing_but_the_time_it_takes() -> None:
     config = tiny(threads=3)
     sampler, twin = PathSampler(config, generator()), PathSampler(config, generator())
     policy = policy_for(sampler.envs[0], config)
-    theta, statistics = policy.initial_theta(generator()), RunningMoments.empty(11)
+    pi_old = Actor(policy, policy.initial_theta(generator()), RunningMoments.empty(11))
     assert [env.num_envs for env in sampler.envs] == [2, 2, 1]
     for _ in range(3):
-        path = sampler.sample(policy, theta, statistics)
+        path = sampler.sample(pi_old)
         parts = []
         for group in twin._groups:
-            part = sample_single_path(group.env, policy, theta, statistics, group.raw_obs, config.rows, group.generator)
+            part = sample_single_path(group.env, pi_old, group.raw_obs, config.rows, group.generator)
             group.raw_obs = part.next_obs
             parts.append(part)
         for name in ("raw_obs", "actions", "log_q", "rewards", "terminated"):
@@ -53,7 +54,7 @@ def test_no_two_environments_begin_or_act_alike() -> None:
     config = tiny(num_envs=4, steps_per_iteration=8, threads=4)
     sampler = PathSampler(config, generator())
     policy = policy_for(sampler.envs[0], config)
-    path = sampler.sample(policy, policy.initial_theta(generator()), RunningMoments.empty(11))
+    path = sampler.sample(Actor(policy, policy.initial_theta(generator()), RunningMoments.empty(11)))
     assert len({tuple(row) for row in path.raw_obs[0].tolist()}) == 4
     noise = path.actions.double() - path.actions.double().mean(1, keepdim=True)
     assert len({tuple(row) for row in noise[0].tolist()}) == 4
@@ -83,8 +84,8 @@ def test_an_error_in_one_group_reaches_the_caller_and_leaves_no_thread_waiting(m
     monkeypatch.setattr(sampler.envs[1], "step", failing)
     theta = policy.initial_theta(generator())
     with pytest.raises(OSError, match="the simulator is gone"):
-        sampler.sample(policy, theta, RunningMoments.empty(11))
-    path = sampler.sample(policy, theta, RunningMoments.empty(11))
+        sampler.sample(Actor(policy, theta, RunningMoments.empty(11)))
+    path = sampler.sample(Actor(policy, theta, RunningMoments.empty(11)))
     assert path.num_steps == config.steps_per_iteration
     sampler.close()
 
@@ -116,7 +117,7 @@ def test_after_an_error_in_one_group_the_others_do_not_go_on(fails: int) -> None
     sampler = PathSampler(config, generator())
     counted, policy = Counted(sampler, fails), policy_for(sampler.envs[0], config)
     with pytest.raises(OSError, match="the simulator is gone"):
-        sampler.sample(policy, policy.initial_theta(generator()), RunningMoments.empty(11))
+        sampler.sample(Actor(policy, policy.initial_theta(generator()), RunningMoments.empty(11)))
     assert counted.steps[fails] == 7
     assert counted.steps[1 - fails] < config.rows
     sampler.close()
@@ -130,7 +131,7 @@ def test_closing_does_not_wait_for_a_batch_that_nobody_wants() -> None:
 
     def sample() -> None:
         with contextlib.suppress(Exception):
-            sampled.append(sampler.sample(policy, policy.initial_theta(generator()), RunningMoments.empty(11)))
+            sampled.append(sampler.sample(Actor(policy, policy.initial_theta(generator()), RunningMoments.empty(11))))
 
     sampling = threading.Thread(target=sample)
     sampling.start()
@@ -180,9 +181,9 @@ def test_a_state_restores_every_group() -> None:
     sampler, other = PathSampler(config, generator()), PathSampler(config, torch.Generator().manual_seed(9))
     policy = policy_for(sampler.envs[0], config)
     theta, statistics = policy.initial_theta(generator()), RunningMoments.empty(11)
-    sampler.sample(policy, theta, statistics)
+    sampler.sample(Actor(policy, theta, statistics))
     other.load_state(sampler.state())
-    mine, its = sampler.sample(policy, theta, statistics), other.sample(policy, theta, statistics)
+    mine, its = sampler.sample(Actor(policy, theta, statistics)), other.sample(Actor(policy, theta, statistics))
     assert all(torch.equal(getattr(mine, name), getattr(its, name)) for name in COLUMNS)
     with pytest.raises(ValueError, match="zip"):
         PathSampler(tiny(threads=2), generator()).load_state(sampler.state())

@@ -18,17 +18,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from trpo_lessons.advantages import gae
+from trpo_lessons.envs.obs_statistics import RunningMoments
 from trpo_lessons.envs.spaces import action_scale
 from trpo_lessons.policies import CategoricalHead, FactoredHead, GaussianHead, Head, Policy, linear_policy, mlp_policy
-from trpo_lessons.single_path import (
-    RunningMoments,
-    SinglePath,
-    by_environment,
-    for_environment,
-    sample_single_path,
-    values_along,
-)
+from trpo_lessons.single_path import Actor, SinglePath, by_environment, for_environment, sample_single_path
 from trpo_lessons.surrogate import importance_ratios
+from trpo_lessons.value_function import values_along
 
 ACTION_SPACES = {
     "continuous": gym.spaces.Box(np.array([-0.5, -1.0], np.float32), np.array([0.5, 2.0], np.float32)),
@@ -104,7 +99,7 @@ def sample(
     theta = 0.1 * normal(seed, policy.num_parameters, dtype=torch.float32)
     raw_obs = torch.tensor(env.reset()[0], dtype=torch.float64)
     statistics = statistics or RunningMoments.empty(4)
-    path = sample_single_path(env, policy, theta, statistics, raw_obs, num_steps, seeded(seed + 1))
+    path = sample_single_path(env, Actor(policy, theta, statistics), raw_obs, num_steps, seeded(seed + 1))
     return path, env, policy, theta
 
 
@@ -138,14 +133,14 @@ def test_every_row_is_one_real_transition(actions: str) -> None:
     assert path.episode_lengths == tuple(lengths)
     np.testing.assert_allclose(path.next_obs[:, :3].numpy(), np.stack([np.arange(4), episode, clock], axis=1))
     assert path.num_steps == 80
-    assert path.problem == ""
+    assert path.flaw == ""
 
 
 @pytest.mark.parametrize("actions", ACTION_SPACES)
 def test_log_q_is_the_log_probability_of_the_recorded_action(actions: str) -> None:
     path, _, policy, theta = sample(actions)
     batch = path.batch(torch.zeros(20, 4))
-    ratios = importance_ratios(policy, theta, batch)
+    ratios = importance_ratios(policy(theta, batch.obs), batch)
     torch.testing.assert_close(ratios, torch.ones(80), rtol=1e-5, atol=0)
     assert not torch.equal(path.log_q, path.log_q[0].expand(20, 4))
 
@@ -221,7 +216,7 @@ def test_two_halves_make_the_whole() -> None:
     theta, generator = 0.1 * normal(0, policy.num_parameters, dtype=torch.float32), seeded(1)
     raw_obs, parts = torch.tensor(env.reset()[0]), []
     for num_steps in (7, 13):
-        part = sample_single_path(env, policy, theta, RunningMoments.empty(4), raw_obs, num_steps, generator)
+        part = sample_single_path(env, Actor(policy, theta, RunningMoments.empty(4)), raw_obs, num_steps, generator)
         raw_obs = part.next_obs
         parts.append(part)
     for name in ("raw_obs", "actions", "log_q", "rewards", "terminated", "truncated", "final_obs"):
@@ -398,8 +393,8 @@ def test_statistics_that_move_before_the_update_would_be_noticed() -> None:
     batch = path.batch(torch.zeros(20, 4))
     moved = statistics.including(path.raw_obs.flatten(0, 1))
     refreshed = replace(batch, obs=by_environment(moved.normalise(path.raw_obs)))
-    assert (importance_ratios(policy, theta, batch) - 1).abs().max() < 1e-5
-    assert (importance_ratios(policy, theta, refreshed) - 1).abs().max() > 1e-2
+    assert (importance_ratios(policy(theta, batch.obs), batch) - 1).abs().max() < 1e-5
+    assert (importance_ratios(policy(theta, refreshed.obs), refreshed) - 1).abs().max() > 1e-2
 
 
 # ---- problems
@@ -419,10 +414,10 @@ def test_statistics_that_move_before_the_update_would_be_noticed() -> None:
 )
 def test_what_is_not_finite_is_named(column: str, message: str, bad: float) -> None:
     path, *_ = sample("continuous")
-    assert path.problem == ""
+    assert path.flaw == ""
     spoiled = getattr(path, column).clone()
     spoiled[-1, 0] = bad
-    assert replace(path, **{column: spoiled}).problem == message
+    assert replace(path, **{column: spoiled}).flaw == message
 
 
 def test_an_environment_that_breaks_is_recorded_as_it_is() -> None:
@@ -438,7 +433,7 @@ def test_an_environment_that_breaks_is_recorded_as_it_is() -> None:
 
     env.step = step  # type: ignore[method-assign]
     theta, raw_obs = policy.initial_theta(seeded(0)), torch.tensor(env.reset()[0])
-    path = sample_single_path(env, policy, theta, RunningMoments.empty(4), raw_obs, 6, seeded(1))
+    path = sample_single_path(env, Actor(policy, theta, RunningMoments.empty(4)), raw_obs, 6, seeded(1))
     assert math.isnan(path.raw_obs[3, 1, 3])
-    assert path.problem == "an observation is not finite"
+    assert path.flaw == "an observation is not finite"
     assert np.isfinite(np.stack(env.received)).all()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from helpers import KINDS, PROPERTY, Problem, mutant, normal, seeded, small_problem
+from helpers import KINDS, PROPERTY, Case, mutant, normal, seeded, small_problem
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -26,7 +26,7 @@ from trpo_lessons.surrogate import (
 )
 
 
-def away(problem: Problem, size: float = 0.3) -> Tensor:
+def away(problem: Case, size: float = 0.3) -> Tensor:
     """A theta that is not the one that collected the batch."""
     return problem.theta + size * normal(77, problem.policy.num_parameters, dtype=problem.theta.dtype)
 
@@ -37,7 +37,7 @@ def away(problem: Problem, size: float = 0.3) -> Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_ratio_is_one_at_theta_old(kind: str) -> None:
     problem = small_problem(kind, 20)
-    ratios = importance_ratios(problem.policy, problem.theta, problem.batch)
+    ratios = importance_ratios(problem.policy(problem.theta, problem.batch.obs), problem.batch)
     torch.testing.assert_close(ratios, torch.ones(20, dtype=torch.float64), rtol=0, atol=1e-12)
     at_old = surrogate_value(problem.policy, problem.theta, problem.batch)
     assert at_old == pytest.approx(problem.batch.advantages.mean().item(), abs=1e-12)
@@ -59,7 +59,7 @@ def test_the_surrogate_is_linear_in_the_advantages(seed: int, factor: float, con
     problem = small_problem("linear-categorical", 10, seed)
     policy, theta, batch = problem.policy, away(problem), problem.batch
     changed = Batch(batch.obs, batch.actions, factor * batch.advantages + constant, batch.log_q)
-    mean_ratio = importance_ratios(policy, theta, batch).mean().item()
+    mean_ratio = importance_ratios(policy(theta, batch.obs), batch).mean().item()
     expected = factor * surrogate_value(policy, theta, batch) + constant * mean_ratio
     assert surrogate_value(policy, theta, changed) == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
@@ -129,11 +129,11 @@ def test_chunked_equals_whole(kind: str, dtype: torch.dtype, tolerance: float) -
 
 
 def test_an_average_of_averages_over_unequal_chunks_would_be_noticed() -> None:
-    mean_of_means = "return total / len(samples)"
+    mean_of_means = "return total / len(rows)"
     broken = mutant(
         surrogate,
         ("sum_of(chunk).double() for", "sum_of(chunk).double() / len(chunk) for"),
-        (mean_of_means, "return total / len(list(chunks(samples, chunk_size)))"),
+        (mean_of_means, "return total / len(list(chunks(rows, chunk_size)))"),
     )
     problem = small_problem("linear-categorical", 17)
     args = problem.policy, away(problem), problem.batch
@@ -232,7 +232,7 @@ def test_it_converges_to_one_minus_gamma_times_l_plus_a_constant(
         theta = solved.theta_old + 0.5 * normal(100 + seed, solved.policy.num_parameters)
         L = surrogate_objective(game, solved.table(solved.theta_old), solved.table(theta))
         exact = (1 - game.gamma) * (L + constant).item()
-        terms = sampled_surrogate(solved.policy, theta, batch)
+        terms = sampled_surrogate(solved.policy(theta, batch.obs), batch)
         standard_error = terms.std().item() / math.sqrt(draws)
         assert standard_error < 0.02
         assert abs(surrogate_value(solved.policy, theta, batch) - exact) < 3 * standard_error

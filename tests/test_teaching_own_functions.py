@@ -11,13 +11,14 @@ import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from trpo_lessons.policies import CategoricalHead, mlp_policy
+from trpo_lessons.problem import Problem
 from trpo_lessons.surrogate import Batch
 from trpo_lessons.teaching.checks import lesson_04, lesson_05
 from trpo_lessons.teaching.explorers import lesson_00 as cartpole
 from trpo_lessons.teaching.own_functions import from_lesson, gather, update_from
 from trpo_lessons.teaching.solutions import lesson_04 as solutions_04
 from trpo_lessons.teaching.solutions import lesson_05 as solutions_05
-from trpo_lessons.trpo import trpo_update
+from trpo_lessons.trpo import TrustRegion, trpo_update
 
 EXERCISES = lesson_04.fisher_product, lesson_04.solve, lesson_05.full_step, lesson_05.search
 NOT_WRITTEN, WRONG = "not written yet", "does not pass its check yet"
@@ -77,9 +78,10 @@ def test_put_together_from_the_solutions_it_takes_the_steps_of_trpo_update(setti
         full_step=solutions_05.full_step,
         search=solutions_05.search,
     )
-    new, report = trpo_update(*toy_problem(), **settings)
+    policy, theta, batch = toy_problem()
+    new, report = trpo_update(Problem(policy, batch), theta, TrustRegion(**settings))
     assert report.accepted
-    assert (update(*toy_problem(), **settings) - new).norm() < 1e-8 * report.step_norm
+    assert (update(policy, theta, batch, **settings) - new).norm() < 1e-8 * report.step_norm
 
 
 def test_a_function_is_read_from_its_lesson_with_what_it_needs_and_nothing_else_runs(tmp_path, monkeypatch):

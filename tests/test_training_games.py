@@ -18,11 +18,11 @@ from test_training import contents
 from torch import Tensor
 
 from trpo_lessons import envs, training
-from trpo_lessons.advantages import ValueFunction
 from trpo_lessons.envs.atari.scores import RANDOM_AND_HUMAN, human_normalised
 from trpo_lessons.kl import fisher_vector_product, max_kl, mean_kl
 from trpo_lessons.policies import Policy
-from trpo_lessons.single_path import values_along
+from trpo_lessons.problem import Problem
+from trpo_lessons.single_path import Actor
 from trpo_lessons.surrogate import Batch, surrogate_gradient, surrogate_value
 from trpo_lessons.training import loop
 from trpo_lessons.training.game_path import GameBatch, GamePath
@@ -30,7 +30,8 @@ from trpo_lessons.training.game_sampler import GameSampler
 from trpo_lessons.training.loop import Trainer
 from trpo_lessons.training.obs_statistics import FrameMoments
 from trpo_lessons.training.policy_for import policy_for
-from trpo_lessons.trpo import trpo_update
+from trpo_lessons.trpo import TrustRegion, trpo_update
+from trpo_lessons.value_function import ValueFunction, values_along
 
 TINY: dict[str, Any] = {
     "num_envs": 3,
@@ -75,7 +76,7 @@ class Watched:
     def sample(self) -> GamePath:
         for told in self.told:
             told.clear()
-        return self.sampler.sample(self.policy, self.theta, self.statistics)
+        return self.sampler.sample(Actor(self.policy, self.theta, self.statistics))
 
     def column(self, place: int) -> Tensor:
         """What `step` returned at this place, [T, E, ...]: the groups side by side."""
@@ -193,9 +194,9 @@ def test_chunked_equals_whole(chunk_size: int, problem: tuple[Policy, Tensor, Ga
         assert close(kl(policy, theta, new, batch, chunk_size), kl(policy, theta, new, whole))
     product = fisher_vector_product(policy, theta, batch[::3], chunk_size)(direction)
     assert close(product, fisher_vector_product(policy, theta, whole[::3])(direction))
-    settings = {"fisher_stride": 2, "damping": 0.1}
-    after, report = trpo_update(policy, theta, batch, chunk_size=chunk_size, **settings)
-    after_whole, report_whole = trpo_update(policy, theta, whole, **settings)
+    region = TrustRegion(fisher_stride=2, damping=0.1)
+    after, report = trpo_update(Problem(policy, batch, chunk_size=chunk_size), theta, region)
+    after_whole, report_whole = trpo_update(Problem(policy, whole), theta, region)
     assert report.accepted
     assert report.backtracks == report_whole.backtracks
     assert close(after, after_whole)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trpo_lessons.single_path import RunningMoments
+from trpo_lessons.envs.obs_statistics import RunningMoments
 from trpo_lessons.training import SettingError, TrainConfig, preset
 from trpo_lessons.training.loop import Trainer
 from trpo_lessons.training.obs_statistics import FrameMoments, restored, statistics_for

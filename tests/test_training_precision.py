@@ -9,9 +9,10 @@ from torch import Tensor
 
 from trpo_lessons.kl import fisher_vector_product, mean_kl
 from trpo_lessons.policies import FactoredHead, convolutional_policy
-from trpo_lessons.surrogate import Batch, sampled_surrogate, value_and_gradient
+from trpo_lessons.problem import Problem
+from trpo_lessons.surrogate import Batch, surrogate_gradient
 from trpo_lessons.training import device as devices
-from trpo_lessons.trpo import natural_direction, trpo_update
+from trpo_lessons.trpo import TrustRegion, natural_direction, trpo_update
 
 POLICY = convolutional_policy((4, 52, 40), FactoredHead((3, 3, 2)))  # the paper's
 DEVICES = [
@@ -41,9 +42,9 @@ def test_every_part_of_an_update_is_that_of_float64(device: str) -> None:
     results = []
     for dtype, where in ((torch.float64, "cpu"), (torch.float32, device)):
         theta, batch = problem(dtype, where)
-        _, gradient, _ = value_and_gradient(POLICY, theta, batch, sampled_surrogate)
+        gradient = surrogate_gradient(POLICY, theta, batch)
         product = fisher_vector_product(POLICY, theta, batch)
-        direction = natural_direction(product, gradient, damping=0.1)
+        direction = natural_direction(product, gradient, TrustRegion(damping=0.1))
         results.append((gradient, product(gradient), direction.x))
     gradient_error, product_error, direction_error = map(relative_error, results[1], results[0])
     # Rounding to float32 is 6e-8, and a thousand terms add up. TF32 would round what goes in to 5e-4.
@@ -54,7 +55,7 @@ def test_every_part_of_an_update_is_that_of_float64(device: str) -> None:
 @pytest.mark.parametrize("device", DEVICES)
 def test_the_kl_bound_holds_in_float64(device: str) -> None:
     theta, batch = problem(torch.float32, device)
-    new, report = trpo_update(POLICY, theta, batch, delta=0.01)
+    new, report = trpo_update(Problem(POLICY, batch), theta, TrustRegion(delta=0.01))
     assert report.accepted
     exact, its_batch = problem(torch.float64, "cpu")
     kl = mean_kl(POLICY, exact, exact + (new - theta).double().cpu(), its_batch)
@@ -65,7 +66,7 @@ def test_the_kl_bound_holds_in_float64(device: str) -> None:
 def test_tf32_would_be_noticed() -> None:
     """What the GPU's default does to its inputs, done by hand: ten bits are left of what goes into a product."""
     theta, batch = problem(torch.float32, "cpu")
-    _, exact, _ = value_and_gradient(POLICY, *problem(torch.float64, "cpu"), sampled_surrogate)
+    exact = surrogate_gradient(POLICY, *problem(torch.float64, "cpu"))
     rounded = (theta.view(torch.int32) & ~0x1FFF).view(torch.float32)
-    _, gradient, _ = value_and_gradient(POLICY, rounded, batch, sampled_surrogate)
+    gradient = surrogate_gradient(POLICY, rounded, batch)
     assert relative_error(gradient, exact) > 3e-4

@@ -16,14 +16,14 @@ from torch import Tensor
 from trpo_lessons import envs, training
 from trpo_lessons.envs.cartpole import CartPole
 from trpo_lessons.policies import CategoricalHead, mlp_policy
-from trpo_lessons.single_path import RunningMoments
+from trpo_lessons.problem import Problem
+from trpo_lessons.rollout_set import RolloutSet, all_actions_surrogate, self_normalised_surrogate
 from trpo_lessons.training.config import TrainConfig
 from trpo_lessons.training.loop import Trainer
-from trpo_lessons.training.objective import branch_facts, scaled_differences, vine_objective
 from trpo_lessons.training.run_folder import RunFolder
 from trpo_lessons.training.vine_sampler import VineSampler
 from trpo_lessons.trpo import trpo_update
-from trpo_lessons.vine import RolloutSet, Vine, all_actions_surrogate, self_normalised_surrogate
+from trpo_lessons.vine import Vine, scaled_differences
 
 BRANCH_FACTS = ("branch_steps", "mean_branch_length", "mean_q", "q_spread")
 
@@ -37,7 +37,7 @@ def tiny(task: str = "cartpole", **settings: Any) -> TrainConfig:
 def sampled(config: TrainConfig, times: int = 1) -> tuple[VineSampler, list[Vine]]:
     sampler = VineSampler(config, seeded(3))
     trainer = Trainer(config)
-    vines = [sampler.sample(trainer.policy, trainer.theta, trainer.statistics) for _ in range(times)]
+    vines = [sampler.sample(trainer.pi_old) for _ in range(times)]
     trainer.close()
     return sampler, vines
 
@@ -97,7 +97,7 @@ def test_branch_facts_by_hand() -> None:
     q_values = torch.tensor([[1.0, 3.0], [10.0, 16.0]], dtype=torch.float64)
     found = RolloutSet(torch.zeros(2, 4), torch.zeros(2, 2), q_values, torch.zeros(2, 2))
     twin = Vine(**{**vars(vine), "rollout_set": found, "lengths": torch.tensor([[1, 2], [3, 6]]), "branch_steps": 14})
-    assert branch_facts(twin) == {
+    assert twin.facts == {
         "branch_steps": 14,
         "mean_branch_length": 3.0,
         "mean_q": 7.5,
@@ -113,9 +113,7 @@ def test_threads_change_nothing_but_the_time_it_takes() -> None:
     samplers = [VineSampler(replace(config, threads=threads), seeded(3)) for threads in (1, 3)]
     trainer = Trainer(config)
     for _ in range(2):
-        one, three = (
-            each.sample(trainer.policy, trainer.theta, RunningMoments.empty(11), trainer.value) for each in samplers
-        )
+        one, three = (each.sample(trainer.pi_old, trainer.value) for each in samplers)
         assert torch.equal(one.trunk.raw_obs, three.trunk.raw_obs)
         assert torch.equal(one.rollout_set.q_values, three.rollout_set.q_values)
         assert torch.equal(one.lengths, three.lengths)
@@ -131,7 +129,7 @@ def test_a_state_restores_the_trunk_and_needs_nothing_of_the_branches() -> None:
     other._branches.reset(seed=77)
     other.load_state(sampler.state())
     trainer = Trainer(config)
-    mine, its = (each.sample(trainer.policy, trainer.theta, trainer.statistics) for each in (sampler, other))
+    mine, its = (each.sample(trainer.pi_old) for each in (sampler, other))
     assert torch.equal(mine.rollout_set.q_values, its.rollout_set.q_values)
     assert torch.equal(mine.trunk.raw_obs, its.trunk.raw_obs)
     assert all(torch.equal(a, b) for a, b in zip(sampler.state().values(), other.state().values(), strict=True))
@@ -144,7 +142,7 @@ def test_a_state_restores_the_trunk_and_needs_nothing_of_the_branches() -> None:
 
 def test_as_many_branches_as_actions_means_each_action_once() -> None:
     every, drawn, continuous = (
-        sampled(config)[0]
+        sampled(config)[1][0]
         for config in (tiny(), tiny(vine_branches=3, rollout_length=2), tiny("barto-cartpole", value_hidden=()))
     )
     assert every.surrogate is all_actions_surrogate
@@ -164,7 +162,7 @@ def test_centring_and_scaling_the_q_values_changes_no_update(surrogate: Any) -> 
     log_q = torch.full((40, 2), -np.log(2.0), dtype=torch.float64)
 
     def step(q: Tensor) -> Tensor:
-        return trpo_update(policy, theta, RolloutSet(obs, actions, q, log_q), surrogate=surrogate)[0] - theta
+        return trpo_update(Problem(policy, RolloutSet(obs, actions, q, log_q), surrogate), theta)[0] - theta
 
     plain, scaled = step(q_values), step(scaled_differences(q_values))
     assert plain.norm() > 1e-3
@@ -172,25 +170,24 @@ def test_centring_and_scaling_the_q_values_changes_no_update(surrogate: Any) -> 
 
 
 def test_the_update_is_held_back_on_all_states_of_the_trunk() -> None:
-    sampler, [vine] = sampled(tiny())
-    objective = vine_objective(vine, sampler.surrogate)
-    assert len(objective.samples) == 6
-    assert len(objective.states) == 28
-    assert sorted(objective.states.obs.tolist()) == sorted(vine.trunk.obs.flatten(0, 1).tolist())
-    assert objective.to("cpu").surrogate is sampler.surrogate
+    _, [vine] = sampled(tiny())
+    problem = vine.problem(mlp_policy(4, CategoricalHead(2), hidden=(8,)))
+    assert len(problem.batch) == 6
+    assert len(problem.states) == 28
+    assert sorted(problem.states.obs.tolist()) == sorted(vine.trunk.obs.flatten(0, 1).tolist())
+    assert problem.to("cpu").surrogate is vine.surrogate
 
 
 def test_a_value_function_knows_what_comes_after_a_branch_and_the_paper_does_not() -> None:
     config = tiny()
     trainer, sampler, twin = Trainer(config), VineSampler(config, seeded(3)), VineSampler(config, seeded(3))
-    given = trainer.policy, trainer.theta, trainer.statistics
 
     class Constant:
         def __call__(self, obs: Tensor) -> Tensor:
             return torch.full((len(obs),), 100.0)
 
     cut: Callable[..., Any] = Constant()
-    with_value, without = sampler.sample(*given, cut), twin.sample(*given, None)  # type: ignore[arg-type]
+    with_value, without = sampler.sample(trainer.pi_old, cut), twin.sample(trainer.pi_old)
     alive = without.lengths == config.rollout_length
     difference = with_value.rollout_set.q_values - without.rollout_set.q_values
     assert alive.any()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from helpers import KINDS, PROPERTY, Problem, all_actions, normal, seeded, small_problem
+from helpers import KINDS, PROPERTY, Case, all_actions, normal, seeded, small_problem
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -26,13 +26,16 @@ from trpo_twins import (
     naive_gradient,
     naive_mean_kl,
     naive_surrogate,
+    run,
 )
 
 from trpo_lessons import mdp
+from trpo_lessons.distributions import Distribution
 from trpo_lessons.kl import empirical_fisher_vector_product, fisher_vector_product
 from trpo_lessons.policies import CategoricalHead, GaussianHead, Policy, linear_policy, mlp_policy
+from trpo_lessons.problem import Problem
 from trpo_lessons.surrogate import Batch, sampled_surrogate
-from trpo_lessons.trpo import trpo_update
+from trpo_lessons.trpo import TrustRegion, trpo_update
 
 # ---- what every update promises
 
@@ -53,7 +56,7 @@ def test_the_new_policy_is_better_and_within_the_trust_region_or_theta_is_what_i
 ) -> None:
     problem, delta = small_problem(kind, num_samples, seed), 10**log_delta
     before = problem.theta.clone()
-    new, report = trpo_update(problem.policy, problem.theta, problem.batch, delta=delta, **settings)
+    new, report = run(problem, delta=delta, **settings)
     assert torch.equal(problem.theta, before)
     assert report.surrogate_before == pytest.approx(naive_surrogate(problem, before), rel=1e-9, abs=1e-12)
     assert report.accepted == (report.reason == "accepted")
@@ -71,7 +74,7 @@ def test_the_new_policy_is_better_and_within_the_trust_region_or_theta_is_what_i
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_report_says_what_happened(kind: str) -> None:
     problem = small_problem(kind, 30)
-    new, report = trpo_update(problem.policy, problem.theta, problem.batch, delta=0.5, shrink=0.7, cg_iterations=6)
+    new, report = run(problem, delta=0.5, shrink=0.7, cg_iterations=6)
     assert report.accepted
     gradient, step = naive_gradient(problem), (new - problem.theta).numpy()
     each = problem.policy(problem.theta, problem.batch.obs).kl(problem.policy(new, problem.batch.obs))
@@ -93,7 +96,7 @@ def test_the_report_says_what_happened(kind: str) -> None:
 def test_small_steps_gain_what_the_linear_model_predicts() -> None:
     problem = small_problem("mlp-gaussian", 50)
     for delta, tolerance in ((1e-4, 0.2), (1e-6, 0.02), (1e-8, 0.002)):
-        _, report = trpo_update(problem.policy, problem.theta, problem.batch, delta=delta, damping=1e-3)
+        _, report = run(problem, delta=delta, damping=1e-3)
         assert report.predicted_gain > 0
         assert report.actual_gain == pytest.approx(report.predicted_gain, rel=tolerance)
 
@@ -101,9 +104,7 @@ def test_small_steps_gain_what_the_linear_model_predicts() -> None:
 def test_the_same_input_gives_the_same_bits_and_an_equal_report() -> None:
     problem = small_problem("mlp-categorical", 40, dtype=torch.float32)
     state = torch.get_rng_state()
-    (first, report), (again, report_again) = (
-        trpo_update(problem.policy, problem.theta, problem.batch) for _ in range(2)
-    )
+    (first, report), (again, report_again) = (run(problem) for _ in range(2))
     assert report.accepted
     assert torch.equal(first, again)
     assert report == report_again
@@ -120,7 +121,7 @@ def test_it_works_in_float32_from_the_first_theta_with_the_default_settings(
     distribution = policy(theta, obs)
     actions = distribution.sample(seeded(2))
     batch = Batch(obs, actions, normal(3, 600, dtype=torch.float32), distribution.log_prob(actions))
-    new, report = trpo_update(policy, theta, batch)
+    new, report = trpo_update(Problem(policy, batch), theta)
     assert report.accepted
     assert new.dtype == torch.float32
     assert len(report.residual_norms) == 11, "ten iterations"
@@ -135,9 +136,9 @@ def test_it_works_in_float32_from_the_first_theta_with_the_default_settings(
 def test_chunks_change_nothing(kind: str, dtype: torch.dtype, tolerance: float) -> None:
     # Looser than a single mean's 1e-10 and 1e-4: ten iterations of conjugate gradient amplify the rounding.
     problem = small_problem(kind, 23, dtype=dtype)
-    whole, _ = trpo_update(problem.policy, problem.theta, problem.batch)
+    whole, _ = run(problem)
     for chunk_size in (1, 8, 22, 40):
-        chunked, report = trpo_update(problem.policy, problem.theta, problem.batch, chunk_size=chunk_size)
+        chunked, report = run(problem, chunk_size=chunk_size)
         assert report.accepted
         assert (chunked - whole).norm() <= tolerance * (whole - problem.theta).norm()
 
@@ -181,9 +182,7 @@ def test_no_other_step_of_the_same_length_promises_more(kind: str) -> None:
 
 def test_without_damping_a_tiny_step_has_the_kl_it_was_scaled_to() -> None:
     problem, delta = small_problem("linear-gaussian", 40), 1e-8
-    _, report = trpo_update(
-        problem.policy, problem.theta, problem.batch, delta=delta, damping=0.0, shrink=0.99, **TO_THE_END
-    )
+    _, report = run(problem, delta=delta, damping=0.0, shrink=0.99, **TO_THE_END)
     assert report.backtracks <= 1
     assert report.mean_kl == pytest.approx(delta * report.step_fraction**2, rel=1e-3)
 
@@ -206,7 +205,7 @@ class Reparametrised:
         return self.policy(self.B @ phi, obs)
 
 
-def two_parametrisations() -> tuple[Problem, Problem]:
+def two_parametrisations() -> tuple[Case, Case]:
     """A problem in 40 dimensions, and the same one seen through an ill-conditioned linear map."""
     policy = linear_policy(38, GaussianHead(1))
     theta, obs = 0.3 * normal(0, 40), normal(1, 300, 38)
@@ -217,13 +216,13 @@ def two_parametrisations() -> tuple[Problem, Problem]:
     right, _ = torch.linalg.qr(normal(5, 40, 40))
     B = left @ torch.diag(torch.logspace(-1.5, 1.5, 40, dtype=torch.float64)) @ right
     phi = torch.linalg.solve(B, theta)
-    return Problem(policy, theta, batch), Problem(Reparametrised(policy, B), phi, batch)  # type: ignore[arg-type]
+    return Case(policy, batch, theta=theta), Case(Reparametrised(policy, B), batch, theta=phi)  # type: ignore[arg-type]
 
 
 def steps_in_theta(**settings: Any) -> tuple[Tensor, Tensor]:
     in_theta, in_phi = two_parametrisations()
-    new_theta, _ = trpo_update(in_theta.policy, in_theta.theta, in_theta.batch, **settings)
-    new_phi, _ = trpo_update(in_phi.policy, in_phi.theta, in_phi.batch, **settings)
+    new_theta, _ = run(in_theta, **settings)
+    new_phi, _ = run(in_phi, **settings)
     return new_theta - in_theta.theta, in_phi.policy.B @ (new_phi - in_phi.theta)  # type: ignore[attr-defined]
 
 
@@ -246,7 +245,7 @@ def test_with_damping_it_does() -> None:
 def test_thinning_by_one_keeps_every_state() -> None:
     problem = small_problem("linear-categorical", 9)
     fisher = Spy(fisher_vector_product)
-    trpo_update(problem.policy, problem.theta, problem.batch, fisher=fisher)
+    run(problem, fisher=fisher)
     assert torch.equal(fisher.seen[0].obs, problem.batch.obs)
 
 
@@ -254,9 +253,7 @@ def test_kl_and_fisher_matrix_average_over_the_states_that_were_given() -> None:
     # As in the vine: the surrogate over the rollout set, the trust region over the trunk.
     problem, trunk = small_problem("mlp-gaussian", 20), small_problem("mlp-gaussian", 50, seed=90).batch
     fisher, spied_surrogate = Spy(fisher_vector_product), Spy(sampled_surrogate)
-    new, report = trpo_update(
-        problem.policy, problem.theta, problem.batch, delta=0.05, states=trunk, fisher=fisher, surrogate=spied_surrogate
-    )
+    new, report = run(problem, delta=0.05, trunk=trunk, fisher=fisher, surrogate=spied_surrogate)
     assert report.accepted
     assert fisher.seen[0].obs.shape == trunk.obs.shape
     assert all(len(samples) == 20 for samples in spied_surrogate.seen)
@@ -278,10 +275,9 @@ class AllActions:
         return AllActions(self.obs[index], self.q_values[index])
 
 
-def all_actions_terms(policy: Policy, theta: Tensor, samples: AllActions) -> Tensor:
+def all_actions_terms(pi: Distribution, samples: AllActions) -> Tensor:
     """Equation 16, written out."""
-    distribution = policy(theta, samples.obs)
-    probs = [distribution.log_prob(a.expand(len(samples))).exp() for a in all_actions(distribution)]
+    probs = [pi.log_prob(a.expand(len(samples))).exp() for a in all_actions(pi)]
     return (torch.stack(probs, dim=-1) * samples.q_values).sum(-1)
 
 
@@ -289,10 +285,9 @@ def all_actions_terms(policy: Policy, theta: Tensor, samples: AllActions) -> Ten
 def test_another_surrogate_with_samples_of_its_own_can_be_swapped_in(chunk_size: int | None) -> None:
     problem = small_problem("mlp-categorical", 15)
     samples = AllActions(problem.batch.obs, normal(5, 15, 3))
-    new, report = trpo_update(
-        problem.policy, problem.theta, samples, surrogate=all_actions_terms, delta=0.02, chunk_size=chunk_size
-    )
-    before, after = (all_actions_terms(problem.policy, theta, samples).mean().item() for theta in (problem.theta, new))
+    new, report = run(problem, batch=samples, surrogate=all_actions_terms, delta=0.02, chunk_size=chunk_size)
+    pi_old, pi_new = (problem.policy(theta, samples.obs) for theta in (problem.theta, new))
+    before, after = (all_actions_terms(pi, samples).mean().item() for pi in (pi_old, pi_new))
     assert report.accepted
     assert (report.surrogate_before, report.surrogate_after) == pytest.approx((before, after), rel=1e-10)
     assert after > before
@@ -331,7 +326,7 @@ def test_updates_with_exact_advantages_reach_the_optimal_policy_of_an_mdp() -> N
         old = mdp.evaluate_policy(game, pi)
         weights = 18 * (1 - game.gamma) * (old.rho[:, None] * pi)[states, actions]
         batch = Batch(eye[states], actions, weights * old.A[states, actions], pi[states, actions].log())
-        theta, _ = trpo_update(policy, theta, batch, delta=0.05, damping=1e-3)
+        theta, _ = trpo_update(Problem(policy, batch), theta, TrustRegion(delta=0.05, damping=1e-3))
         etas.append(old.eta.item())
     gap = optimum - etas[0]
     assert gap > 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields, replace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,22 +23,23 @@ from trpo_twins import (
     naive_gradient,
     naive_mean_kl,
     naive_surrogate,
+    run,
 )
 
-from trpo_lessons import surrogate, trpo
+from trpo_lessons import problem, surrogate, trpo
+from trpo_lessons.distributions import Distribution
 from trpo_lessons.kl import fisher_vector_product
-from trpo_lessons.policies import Policy
+from trpo_lessons.problem import Problem
 from trpo_lessons.surrogate import Batch, sampled_surrogate
-from trpo_lessons.trpo import trpo_update
+from trpo_lessons.trpo import TrustRegion, UpdateReport, trpo_update
 
 
 def check_that_only_the_fisher_product_is_thinned(update: Update) -> None:
     problem = small_problem("mlp-gaussian", 31)
     fisher, spied_surrogate = Spy(fisher_vector_product), Spy(sampled_surrogate)
-    new, report = update(
-        problem.policy,
-        problem.theta,
-        problem.batch,
+    new, report = run(
+        problem,
+        update,
         delta=0.05,
         fisher=fisher,
         surrogate=spied_surrogate,
@@ -58,7 +61,7 @@ def check_mean_kl_within_delta(update: Update) -> None:
     for kind in ("linear-gaussian", "linear-categorical", "mlp-gaussian"):
         for seed in range(12):
             problem = small_problem(kind, 10, seed)
-            new, _ = update(problem.policy, problem.theta, problem.batch, delta=0.3, damping=0.01)
+            new, _ = run(problem, update, delta=0.3, damping=0.01)
             assert naive_mean_kl(problem, new) <= 0.3 * (1 + 1e-9)
 
 
@@ -76,11 +79,12 @@ def check_direction(update: Update) -> None:
 
 
 def check_rejected_steps_are_undone(update: Update) -> None:
-    def deceptive(policy: Policy, theta: Tensor, batch: Batch) -> Tensor:
-        return sampled_surrogate(policy, theta, batch) - 1e9 * (theta - problem.theta).square().sum()
+    def deceptive(pi: Distribution, batch: Batch) -> Tensor:
+        return sampled_surrogate(pi, batch) - 1e9 * old.kl(pi)
 
     problem = small_problem("mlp-gaussian", 20)
-    new, report = update(problem.policy, problem.theta, problem.batch, surrogate=deceptive)
+    old = problem.policy(problem.theta, problem.batch.obs)
+    new, report = run(problem, update, surrogate=deceptive)
     assert not report.accepted
     assert torch.equal(new, problem.theta)
 
@@ -88,14 +92,14 @@ def check_rejected_steps_are_undone(update: Update) -> None:
 def check_improvement(update: Update) -> None:
     for seed in range(30):
         problem = small_problem("mlp-gaussian", 6, seed)
-        new, report = update(problem.policy, problem.theta, problem.batch, delta=1.0, damping=0.001)
+        new, report = run(problem, update, delta=1.0, damping=0.001)
         if report.accepted:
             assert naive_surrogate(problem, new) > naive_surrogate(problem, problem.theta)
 
 
 def check_predicted_gain(update: Update) -> None:
     problem = small_problem("mlp-gaussian", 6, seed=2)
-    new, report = update(problem.policy, problem.theta, problem.batch, delta=1.0, damping=0.001)
+    new, report = run(problem, update, delta=1.0, damping=0.001)
     assert report.accepted
     assert report.backtracks > 0
     step = (new - problem.theta).numpy()
@@ -104,68 +108,103 @@ def check_predicted_gain(update: Update) -> None:
 
 def check_unequal_chunks(update: Update) -> None:
     problem = small_problem("mlp-gaussian", 23)
-    whole, _ = update(problem.policy, problem.theta, problem.batch)
-    chunked, _ = update(problem.policy, problem.theta, problem.batch, chunk_size=20)
+    whole, _ = run(problem, update)
+    chunked, _ = run(problem, update, chunk_size=20)
     assert (chunked - whole).norm() <= 1e-8 * (whole - problem.theta).norm()
 
 
 AVERAGE_OF_AVERAGES = mutant(
     surrogate,
     ("sum_of(chunk).double() for", "sum_of(chunk).double() / len(chunk) for"),
-    ("return total / len(samples)", "return total / len(list(chunks(samples, chunk_size)))"),
+    ("return total / len(rows)", "return total / len(list(chunks(rows, chunk_size)))"),
 )
+IN_TRPO, IN_PROBLEM = trpo, problem
 
-MISTAKES: dict[str, tuple[Callable[[Update], None], list[tuple[str, str]], dict[str, Any]]] = {
+# What is checked, where the mistake is made, what stands there and what the mistake makes of it.
+MISTAKES: dict[str, tuple[Callable[[Update], None], ModuleType, list[tuple[str, str]], dict[str, Any]]] = {
     "KL the wrong way round": (
         check_mean_kl_within_delta,
-        [("chunk.old.kl(new)", "new.kl(chunk.old)")],
+        IN_PROBLEM,
+        [("chunk.also.kl(pi)", "pi.kl(chunk.also)")],
         {},
     ),
-    "a search that never looks at KL": (check_mean_kl_within_delta, [(" and candidate.mean_kl <= delta", "")], {}),
+    "a search that never looks at KL": (
+        check_mean_kl_within_delta,
+        IN_TRPO,
+        [("if candidate.mean_kl > delta:", "if False:")],
+        {},
+    ),
     "a KL of 1.5 delta accepted": (
         check_mean_kl_within_delta,
-        [("candidate.mean_kl <= delta", "candidate.mean_kl <= 1.5 * delta")],
+        IN_TRPO,
+        [("candidate.mean_kl > delta:", "candidate.mean_kl > 1.5 * delta:")],
         {},
     ),
     "KL measured on the thinned states": (
         check_that_only_the_fisher_product_is_thinned,
-        [("surrogate, remembered, chunk_size)", "surrogate, remembered[::fisher_stride], chunk_size)")],
+        IN_PROBLEM,
+        [("StatesAnd(self.states, old)", "StatesAnd(self.states, old)[::5]")],
         {},
     ),
     "gradient and search thinned too": (
         check_that_only_the_fisher_product_is_thinned,
-        [("clock = Stopwatch()", "clock, batch = Stopwatch(), batch[::fisher_stride]")],
+        IN_TRPO,
+        [
+            (
+                "start = problem.start(theta)",
+                "problem = replace(problem, batch=problem.batch[::5]); start = problem.start(theta)",
+            )
+        ],
+        {"replace": replace},
+    ),
+    "the factor 2 forgotten": (
+        check_scale,
+        IN_TRPO,
+        [("2 * region.delta / direction.curvature", "region.delta / direction.curvature")],
         {},
     ),
-    "the factor 2 forgotten": (check_scale, [("2 * delta / direction.curvature", "delta / direction.curvature")], {}),
     "no damping in the scale": (
         check_scale,
-        [("solution.product.double()", "(solution.product - damping * solution.x).double()")],
+        IN_TRPO,
+        [
+            (
+                "(2 * region.delta / direction.curvature)",
+                "(2 * region.delta / (direction.curvature - region.damping * direction.x.dot(direction.x).item()))",
+            )
+        ],
         {},
     ),
     "no damping in the solve": (
         check_direction,
-        [("conjugate_gradient(damped, gradient", "conjugate_gradient(fisher_product, gradient")],
+        IN_TRPO,
+        [("conjugate_gradient(damped, gradient", "conjugate_gradient(product, gradient")],
         {},
     ),
-    "the plain gradient": (check_direction, [("Direction(solution.x,", "Direction(gradient,")], {}),
+    "the plain gradient": (check_direction, IN_TRPO, [(" * direction.x", " * start.gradient")], {}),
     "rejected parameters left in place": (
         check_rejected_steps_are_undone,
-        [("return theta, _refused(report, _why_rejected", "return search.facts.theta, _refused(report, _why_rejected")],
+        IN_TRPO,
+        [
+            ('raise Refused(f"line search', 'raise Refused(theta=result.facts.theta, reason=f"line search'),
+            ("return theta, UpdateReport(str(refusal)", 'return refusal.facts.pop("theta"), UpdateReport(str(refusal)'),
+        ],
         {},
     ),
     "a search that never looks at the surrogate": (
         check_improvement,
-        [("surrogate_before < candidate.surrogate < math.inf and ", "")],
+        IN_TRPO,
+        [("if candidate.surrogate <= surrogate_before:", "if False:")],
         {},
     ),
     "the gain of the full step predicted": (
         check_predicted_gain,
-        [("gradient.double(), (new - theta).double()", "gradient.double(), full_step.double()")],
+        IN_TRPO,
+        [("gradient.double(), (new.theta - theta).double()", "gradient.double(), full_step.double()")],
         {},
     ),
     "an average of averages": (
         check_unequal_chunks,
+        IN_PROBLEM,
         [],
         {
             "value_and_gradient": AVERAGE_OF_AVERAGES.value_and_gradient,
@@ -175,10 +214,21 @@ MISTAKES: dict[str, tuple[Callable[[Update], None], list[tuple[str, str]], dict[
 }
 
 
+def broken_update(module: ModuleType, changes: list[tuple[str, str]], names: dict[str, Any]) -> Update:
+    broken = mutant(module, *changes, **names)
+    if module is IN_TRPO:
+        return broken.trpo_update  # type: ignore[no-any-return]
+
+    def update(given: Problem, theta: Tensor, region: TrustRegion) -> tuple[Tensor, UpdateReport]:
+        columns = {each.name: getattr(given, each.name) for each in fields(Problem)}
+        return trpo_update(broken.Problem(**columns), theta, region)
+
+    return update
+
+
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_known_mistakes_would_be_noticed(mistake: str) -> None:
-    check, changes, names = MISTAKES[mistake]
-    broken = mutant(trpo, *changes, **names).trpo_update
+    check, *where = MISTAKES[mistake]
     check(trpo_update)
     with pytest.raises(AssertionError):
-        check(broken)
+        check(broken_update(*where))

@@ -9,22 +9,23 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import Problem, small_problem
+from helpers import Case, small_problem
 from torch import Tensor
 from trpo_twins import (
     assert_nothing_moved,
+    run,
 )
 
+from trpo_lessons.distributions import DiagGaussian, Distribution
 from trpo_lessons.kl import MatrixVectorProduct, fisher_vector_product
-from trpo_lessons.policies import Policy
 from trpo_lessons.surrogate import Batch, sampled_surrogate
-from trpo_lessons.trpo import trpo_update
+from trpo_lessons.trpo import TrustRegion
 
 
-def refused(problem: Problem, batch: Any = None, **settings: Any) -> str:
+def refused(problem: Case, **settings: Any) -> str:
     """Run an update that must leave theta alone, and return its reason."""
     before = problem.theta.clone()
-    new, report = trpo_update(problem.policy, problem.theta, problem.batch if batch is None else batch, **settings)
+    new, report = run(problem, **settings)
     assert new is problem.theta
     assert torch.equal(new.nan_to_num(7.7), before.nan_to_num(7.7))
     assert not report.accepted
@@ -53,8 +54,8 @@ def test_a_theta_that_is_not_finite_is_refused() -> None:
 
 
 def test_a_gradient_that_is_not_finite_is_refused_even_where_the_surrogate_is() -> None:
-    def kinked(policy: Policy, theta: Tensor, batch: Batch) -> Tensor:
-        return (theta - theta.detach()).square().sum().sqrt() + sampled_surrogate(policy, theta, batch)
+    def kinked(pi: DiagGaussian, batch: Batch) -> Tensor:
+        return (pi.mean - pi.mean.detach()).square().sum().sqrt() + sampled_surrogate(pi, batch)
 
     assert refused(small_problem("linear-gaussian", 10), surrogate=kinked) == (
         "the surrogate or its gradient is not finite"
@@ -99,7 +100,7 @@ def test_a_bad_state_that_thinning_skips_is_still_refused() -> None:
     # Surrogate and Fisher product never see it; the KL over all states does.
     problem, trunk = small_problem("mlp-gaussian", 20), small_problem("mlp-gaussian", 20, seed=90).batch
     trunk.obs[13, 0] = math.nan
-    reason = refused(problem, states=trunk, fisher_stride=10)
+    reason = refused(problem, trunk=trunk, fisher_stride=10)
     assert reason == "line search: the surrogate or the KL is not finite along the whole step"
 
 
@@ -110,20 +111,22 @@ def test_equal_advantages_of_zero_leave_nothing_to_improve() -> None:
 
 
 def test_a_surrogate_that_falls_along_the_whole_step_is_refused() -> None:
-    def deceptive(policy: Policy, theta: Tensor, batch: Batch) -> Tensor:
-        return sampled_surrogate(policy, theta, batch) - 1e9 * (theta - problem.theta).square().sum()
+    def deceptive(pi: Distribution, batch: Batch) -> Tensor:
+        return sampled_surrogate(pi, batch) - 1e9 * old.kl(pi)
 
     problem = small_problem("mlp-gaussian", 20)
+    old = problem.policy(problem.theta, problem.batch.obs)
     reason = refused(problem, surrogate=deceptive)
     assert reason.startswith("line search: the surrogate does not improve (by -")
 
 
 def test_a_surrogate_that_overflows_along_the_whole_step_is_refused() -> None:
-    def explosive(policy: Policy, theta: Tensor, batch: Batch) -> Tensor:
-        cliff = torch.where((theta == problem.theta).all(), 0.0, math.inf)
-        return sampled_surrogate(policy, theta, batch) + cliff
+    def explosive(pi: DiagGaussian, batch: Batch) -> Tensor:
+        cliff = torch.where((pi.mean == old.mean).all(), 0.0, math.inf)
+        return sampled_surrogate(pi, batch) + cliff
 
     problem = small_problem("mlp-gaussian", 20)
+    old = problem.policy(problem.theta, problem.batch.obs)
     reason = refused(problem, surrogate=explosive)
     assert reason == "line search: the surrogate or the KL is not finite along the whole step"
 
@@ -140,27 +143,30 @@ def test_a_step_that_stays_outside_the_trust_region_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("settings", "got"),
     [
-        ({"delta": 0.0}, "delta must be positive and finite, got 0.0"),
-        ({"delta": -1.0}, "delta must be positive and finite, got -1.0"),
-        ({"delta": math.nan}, "delta must be positive and finite, got nan"),
-        ({"delta": math.inf}, "delta must be positive and finite, got inf"),
-        ({"damping": -0.1}, "damping must be non-negative and finite, got -0.1"),
-        ({"damping": math.nan}, "damping must be non-negative and finite, got nan"),
-        ({"cg_iterations": 0}, "cg_iterations and fisher_stride must be at least 1, got 0 and 1"),
-        ({"fisher_stride": 0}, "cg_iterations and fisher_stride must be at least 1, got 10 and 0"),
-        ({"shrink": 1.0}, "need 0 < shrink < 1 and max_backtracks >= 0, got 1.0 and 10"),
-        ({"max_backtracks": -1}, "need 0 < shrink < 1 and max_backtracks >= 0, got 0.5 and -1"),
+        ({"delta": 0.0}, "delta=0.0"),
+        ({"delta": -1.0}, "delta=-1.0"),
+        ({"delta": math.nan}, "delta=nan"),
+        ({"delta": math.inf}, "delta=inf"),
+        ({"damping": -0.1}, "damping=-0.1"),
+        ({"damping": math.nan}, "damping=nan"),
+        ({"cg_iterations": 0}, "cg_iterations=0"),
+        ({"fisher_stride": 0}, "fisher_stride=0"),
+        ({"residual_tol": math.nan}, "residual_tol=nan"),
+        ({"shrink": 1.0}, "shrink=1.0"),
+        ({"shrink": 0.0}, "shrink=0.0"),
+        ({"max_backtracks": -1}, "max_backtracks=-1"),
     ],
 )
-def test_settings_out_of_range_are_refused(settings: dict[str, float], message: str) -> None:
-    problem = small_problem("linear-gaussian", 10)
-    with pytest.raises(ValueError, match=message):
-        trpo_update(problem.policy, problem.theta, problem.batch, **settings)
+def test_a_trust_region_out_of_range_is_refused(settings: dict[str, float], got: str) -> None:
+    with pytest.raises(ValueError, match=r"need 0 < delta < inf, 0 <= damping < inf, .*, got TrustRegion") as refusal:
+        TrustRegion(**settings)  # type: ignore[arg-type]
+    assert got in str(refusal.value)
+    assert "\n" not in str(refusal.value)
 
 
 def test_an_empty_batch_is_refused() -> None:
     problem = small_problem("linear-gaussian", 10)
     with pytest.raises(ValueError, match="the batch is empty"):
-        trpo_update(problem.policy, problem.theta, problem.batch[:0])
+        run(problem, batch=problem.batch[:0])

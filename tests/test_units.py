@@ -6,10 +6,9 @@ import pytest
 import torch
 from helpers import normal
 
-from trpo_lessons.advantages import unit_of
-from trpo_lessons.single_path import RunningMoments
-from trpo_lessons.training.loop import standardised
-from trpo_lessons.training.objective import scaled_differences
+from trpo_lessons.advantages import standardised
+from trpo_lessons.envs.obs_statistics import RunningMoments, unit_of
+from trpo_lessons.vine import scaled_differences
 
 SCALES = [1e-150, 1e-12, 1e-5, 1.0, 1e9]
 

@@ -12,10 +12,10 @@ import torch
 from helpers import normal, seeded
 from torch import Tensor
 
-from trpo_lessons import advantages
-from trpo_lessons.advantages import ValueFunction, explained_variance
+from trpo_lessons import value_function
 from trpo_lessons.conjugate_gradient import Solution
-from trpo_lessons.surrogate import States
+from trpo_lessons.surrogate import States, StatesAnd
+from trpo_lessons.value_function import ValueFunction, explained_variance
 
 
 def a_problem(seed: int = 0, mean: float = 0.0, std: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -187,7 +187,7 @@ def test_a_step_never_makes_the_fit_worse() -> None:
     errors = []
     for _ in range(30):
         errors.append((value(obs) - returns).square().mean().item())
-        problem = advantages._Fit(States(obs), ((returns - 20) / 3).float())
+        problem = StatesAnd(States(obs), ((returns - 20) / 3).float())
         value._theta = value._gauss_newton_step(problem, damping=1e-6, stride=8)
     # The targets above are in the units of the first fit, so that only the steps move the error.
     assert all(after <= before * (1 + 1e-5) for before, after in itertools.pairwise(errors))
@@ -202,6 +202,6 @@ def test_a_step_that_is_not_finite_is_not_taken(monkeypatch: pytest.MonkeyPatch)
     def overflowing(_: Any, b: Tensor) -> Solution:
         return Solution(torch.full_like(b, math.inf), b, (), False)
 
-    monkeypatch.setattr(advantages, "conjugate_gradient", overflowing)
+    monkeypatch.setattr(value_function, "conjugate_gradient", overflowing)
     value.fit(obs, returns)
     torch.testing.assert_close(value(obs), before, rtol=1e-5, atol=1e-5)

@@ -14,18 +14,20 @@ from torch import Tensor
 from vine_toys import CHEAP, ENVS, GAMMA, RAW, Fuse, falling_cartpole, grow, naive_roll_out, policy_for
 
 from trpo_lessons.distributions import Distribution
+from trpo_lessons.envs.obs_statistics import RunningMoments
+from trpo_lessons.envs.rollouts import rows_of
 from trpo_lessons.policies import CategoricalHead, GaussianHead, linear_policy
-from trpo_lessons.single_path import RunningMoments, for_environment, sample_single_path
-from trpo_lessons.trpo import trpo_update
-from trpo_lessons.vine import (
-    branch_noise,
-    choose_states,
+from trpo_lessons.problem import Problem
+from trpo_lessons.rollout_set import (
+    all_actions_surrogate,
     every_action,
     from_the_policy,
-    rows_of,
-    sample_vine,
+    log_prob_of_each,
     self_normalised_surrogate,
 )
+from trpo_lessons.single_path import Actor, for_environment, sample_single_path
+from trpo_lessons.trpo import trpo_update
+from trpo_lessons.vine import Branching, branch_noise, choose_states, sample_vine
 
 # ---- the trunk and the states
 
@@ -36,12 +38,12 @@ def test_the_trunk_is_the_single_path(name: str) -> None:
     env, generator = ENVS[name](3), seeded(0)
     policy, theta = policy_for(env)
     choose_states(12, 3, 8, generator)  # drawn first
-    path = sample_single_path(env, policy, theta, RAW, torch.tensor(env.reset(seed=0)[0]), 12, generator)
+    path = sample_single_path(env, Actor(policy, theta, RAW), torch.tensor(env.reset(seed=0)[0]), 12, generator)
     for column in ("raw_obs", "obs", "actions", "log_q", "rewards", "terminated", "truncated", "final_obs", "next_obs"):
         assert torch.equal(getattr(grown.trunk, column), getattr(path, column)), column
     assert grown.trunk.episode_returns == path.episode_returns
     assert grown.trunk.episode_lengths == path.episode_lengths
-    assert torch.equal(grown.states.obs, path.batch(torch.zeros(12, 3)).obs)
+    assert torch.equal(grown.trunk.states.obs, path.batch(torch.zeros(12, 3)).obs)
 
 
 def test_every_step_of_the_trunk_is_chosen_equally_often_and_never_twice() -> None:
@@ -97,7 +99,7 @@ def test_the_vine_is_a_triple_loop_whatever_the_width(name: str, width: int) -> 
     policy, theta = policy_for(policy_env)
     pi_old = policy.at(theta)
     choose_states(12, 3, 8, generator)
-    sample_single_path(policy_env, policy, theta, RAW, torch.tensor(policy_env.reset(seed=0)[0]), 12, generator)
+    sample_single_path(policy_env, Actor(policy, theta, RAW), torch.tensor(policy_env.reset(seed=0)[0]), 12, generator)
     at_chosen = pi_old(grown.rollout_set.obs)
     actions = torch.stack([at_chosen.sample(generator) for _ in range(3)], dim=1)
     assert torch.equal(grown.rollout_set.actions, actions)
@@ -115,12 +117,13 @@ def test_the_vine_is_a_triple_loop_whatever_the_width(name: str, width: int) -> 
 def test_log_probabilities_are_those_of_the_first_actions(name: str) -> None:
     grown = grow(name)
     policy, theta = policy_for(ENVS[name](1))
-    torch.testing.assert_close(grown.rollout_set.log_prob(policy, theta), grown.log_pi_old)
-    torch.testing.assert_close(grown.rollout_set.log_q, grown.log_pi_old)
+    log_pi_old = log_prob_of_each(policy(theta, grown.rollout_set.obs), grown.rollout_set.actions)
+    torch.testing.assert_close(grown.rollout_set.log_q, log_pi_old)
+    assert grown.surrogate is self_normalised_surrogate
     if name == "fuse":
         grown = grow(name, first_actions=every_action)
         assert grown.rollout_set.actions.tolist() == [[0, 1, 2]] * 8
-        torch.testing.assert_close(grown.log_pi_old.exp().sum(1), torch.ones(8, dtype=torch.float64))
+        assert grown.surrogate is all_actions_surrogate
         assert grown.rollout_set.log_q.unique().tolist() == pytest.approx([-math.log(3)])
 
 
@@ -154,9 +157,8 @@ def test_the_value_sees_normalised_observations() -> None:
         return obs[:, 0]
 
     raw_obs = torch.tensor(env.reset(seed=0)[0])
-    settings: dict[str, Any] = {"trunk_steps": 4, "num_states": 3, "first_actions": every_action, "gamma": GAMMA}
-    settings |= {"rollout_length": 1, "generator": seeded(0), "value": value}
-    grown = sample_vine(env, Fuse(9), policy, theta, statistics, raw_obs, **settings)
+    branching = Branching(num_states=3, first_actions=every_action, rollout_length=1, gamma=GAMMA, value=value)
+    grown = sample_vine(env, Fuse(9), Actor(policy, theta, statistics), raw_obs, 4, branching, seeded(0))
     raw = grown.trunk.raw_obs[tuple(grown.chosen.T)].repeat_interleave(3, dim=0)
     raw[:, 0] -= torch.tensor([1.0, 1.0, 2.0]).repeat(3)
     raw[:, 1] += 1
@@ -271,7 +273,7 @@ class Breaks(Fuse):
 def test_a_trunk_that_is_not_finite_gets_no_branches(where: str, problem: str) -> None:
     branch_env = Fuse(7)
     grown = grow(trunk_env=Breaks(3, 2, where), branch_env=branch_env, num_states=36)
-    assert grown.problem == f"{problem} is not finite"
+    assert grown.flaw == f"{problem} is not finite"
     assert branch_env.counted == grown.branch_steps == 0
     assert grown.rollout_set.q_values.isnan().all()
     assert grown.num_steps == 36
@@ -280,24 +282,21 @@ def test_a_trunk_that_is_not_finite_gets_no_branches(where: str, problem: str) -
 @pytest.mark.parametrize("where", ["reward", "state"])
 def test_a_branch_that_is_not_finite_is_named_and_never_reaches_theta(where: str) -> None:
     grown = grow(branch_env=Breaks(24, 1, where))
-    assert grown.trunk.problem == ""
-    assert grown.problem == "a Q-value is not finite"
+    assert grown.trunk.flaw == ""
+    assert grown.flaw == "a Q-value is not finite"
     assert grown.rollout_set.q_values.isnan().sum() == 1
     policy, theta = policy_for(Fuse(1))
-    new, report = trpo_update(
-        policy, theta, grown.rollout_set, surrogate=self_normalised_surrogate, states=grown.states
-    )
+    as_it_is = Problem(policy, grown.rollout_set, self_normalised_surrogate, grown.trunk.states)
+    new, report = trpo_update(as_it_is, theta)
     assert report.reason == "the surrogate or its gradient is not finite"
     assert torch.equal(new, theta)
 
 
 def test_finite_samples_have_no_problem_and_move_theta() -> None:
     grown = grow(num_states=30)
-    assert grown.problem == ""
+    assert grown.flaw == ""
     policy, theta = policy_for(Fuse(1))
-    new, report = trpo_update(
-        policy, theta, grown.rollout_set, surrogate=self_normalised_surrogate, states=grown.states
-    )
+    new, report = trpo_update(Problem(policy, grown.rollout_set, grown.surrogate, grown.trunk.states), theta)
     assert report.accepted
     assert not torch.equal(new, theta)
 

@@ -15,20 +15,13 @@ from torch import Tensor
 
 from trpo_lessons import mdp
 from trpo_lessons.envs import make
+from trpo_lessons.envs.obs_statistics import RunningMoments
 from trpo_lessons.envs.tabular import TabularVectorEnv
 from trpo_lessons.policies import CategoricalHead, Policy, linear_policy
-from trpo_lessons.single_path import RunningMoments
+from trpo_lessons.rollout_set import FirstActions, every_action, from_the_policy, uniformly
+from trpo_lessons.single_path import Actor
 from trpo_lessons.surrogate import Surrogate, surrogate_gradient
-from trpo_lessons.vine import (
-    FirstActions,
-    Vine,
-    all_actions_surrogate,
-    every_action,
-    from_the_policy,
-    sample_vine,
-    self_normalised_surrogate,
-    uniformly,
-)
+from trpo_lessons.vine import Branching, Vine, all_actions_surrogate, sample_vine, self_normalised_surrogate
 
 TRUNK, LENGTH, GAMMA = 8, 5, 0.8
 POLICY = linear_policy(6, CategoricalHead(3))
@@ -113,20 +106,10 @@ def grow(
     """A fresh trunk in every environment, and branches in a quarter of its states."""
     problem = problem or game()
     trunk_env, branch_env = TabularVectorEnv(problem, num_envs), TabularVectorEnv(problem, 200)
-    settings = {"trunk_steps": TRUNK, "num_states": TRUNK * num_envs // 4, "rollout_length": LENGTH, **settings}
-    raw_obs, _ = trunk_env.reset(seed=1000 * seed)
-    return sample_vine(
-        trunk_env,
-        branch_env,
-        POLICY,
-        THETA_OLD,
-        Raw.empty(6),
-        torch.tensor(raw_obs),
-        first_actions=first_actions,
-        gamma=GAMMA,
-        generator=seeded(seed),
-        **settings,
-    )
+    settings = {"num_states": TRUNK * num_envs // 4, "rollout_length": LENGTH, **settings}
+    branching = Branching(first_actions=first_actions, gamma=GAMMA, **settings)
+    raw_obs, pi_old = torch.tensor(trunk_env.reset(seed=1000 * seed)[0]), Actor(POLICY, THETA_OLD, Raw.empty(6))
+    return sample_vine(trunk_env, branch_env, pi_old, raw_obs, TRUNK, branching, seeded(seed))
 
 
 def estimates(
@@ -136,7 +119,7 @@ def estimates(
     rows = []
     for seed in range(repeats):
         batch = grow(seed, first_actions, num_envs, **settings).rollout_set
-        value = surrogate(POLICY, THETA, batch).mean().item()
+        value = surrogate(POLICY(THETA, batch.obs), batch).mean().item()
         rows.append((value, (surrogate_gradient(POLICY, THETA, batch, surrogate) @ DIRECTION).item()))
     return np.array(rows)
 
@@ -316,10 +299,9 @@ def test_cartpole_agrees_with_a_large_independent_reference() -> None:
     trunk_env, branch_env, rows = make("cartpole", 100), make("cartpole", 240), []
     for seed in range(20):
         raw_obs = torch.tensor(trunk_env.reset(seed=100 * seed)[0])
-        settings: dict[str, Any] = {"trunk_steps": 40, "num_states": 200, "rollout_length": 30, "gamma": gamma}
-        settings |= {"first_actions": every_action, "generator": seeded(seed)}
-        grown = sample_vine(trunk_env, branch_env, policy, old, Raw.empty(4), raw_obs, **settings)
-        rows.append(all_actions_surrogate(policy, new, grown.rollout_set).mean().item())
+        pi_old, branching = Actor(policy, old, Raw.empty(4)), Branching(200, every_action, 30, gamma)
+        found = sample_vine(trunk_env, branch_env, pi_old, raw_obs, 40, branching, seeded(seed)).rollout_set
+        rows.append(all_actions_surrogate(policy(new, found.obs), found).mean().item())
     estimate, error = np.mean(rows), np.std(rows, ddof=1) / math.sqrt(20)
     reference, reference_error = reference_for_cartpole(policy, old, new, 40_000, gamma)
     print(f"vine {estimate:.3f} ± {error:.3f}, reference {reference:.3f} ± {reference_error:.3f}")

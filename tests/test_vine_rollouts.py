@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from vine_toys import CHEAP, ENVS, GAMMA, Fuse, naive_roll_out, policy_for
 
 from trpo_lessons import vine
+from trpo_lessons.envs import rollouts
+from trpo_lessons.envs.rollouts import Rollouts
 from trpo_lessons.single_path import for_environment
-from trpo_lessons.vine import (
-    Rollouts,
-    roll_out,
-)
+from trpo_lessons.vine import roll_out
 
 
 def rollout_problem(name: str, count: int = 11, length: int = 8, seed: int = 0) -> tuple[Any, ...]:
@@ -71,21 +70,26 @@ def test_rollouts_end_in_all_three_ways() -> None:
 
 IDLE_COUNTED = "np.add.at(returns, rollout, gamma**age * rewards)"
 MISTAKES = {
-    "the next episode's rewards are counted": ("(terminated | truncated | (age == length))", "(age == length)"),
-    "a time limit taken for a termination": ("= age[ended], terminated[ended]", "= age[ended], (age < length)[ended]"),
+    "the next episode's rewards are counted": ("(terminated | truncated | (age == max_steps))", "(age == max_steps)"),
+    "a time limit taken for a termination": ("age[ended], terminated[ended]", "age[ended], (age < max_steps)[ended]"),
     "the last observation is the next episode's": ("_before_reset(copies.obs, infos)[ended]", "copies.obs[ended]"),
-    "the first action is forgotten": ("actions[age == 0] =", "_ ="),
     "discounted from the wrong step": ("(gamma**age * rewards)", "(gamma ** (age + 1) * rewards)"),
     "a rollout goes on with an old age": ("self.age[ended], self.busy[ended] = 0,", "_, self.busy[ended] = 0,"),
-    "another rollout's random numbers": ("noise[age, rollout]", "noise[age, 0 * rollout]"),
     "idle copies are counted in": ("returns[rollout[busy]] += (gamma**age * rewards)[busy]", IDLE_COUNTED),
     "the waiting start elsewhere": ("self._starts, self.rollout[which]), which", "self._starts, which), which"),
 }  # fmt: skip
+MISTAKES_OF_THE_POLICY = {
+    "the first action is forgotten": ("actions[age == 0] =", "_ ="),
+    "another rollout's random numbers": ("noise[age, rollout]", "noise[age, 0 * rollout]"),
+}
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("mistake", [*MISTAKES, *MISTAKES_OF_THE_POLICY])
 def test_mistakes_in_a_rollout_would_be_noticed(mistake: str) -> None:
-    broken = mutant(vine, MISTAKES[mistake]).roll_out
+    if mistake in MISTAKES:
+        broken = mutant(vine, run_rollouts=mutant(rollouts, MISTAKES[mistake]).run_rollouts).roll_out
+    else:
+        broken = mutant(vine, MISTAKES_OF_THE_POLICY[mistake]).roll_out
     for width in (4, 30):
         try:
             check_roll_out(broken, "fuse", width, count=20, length=5)

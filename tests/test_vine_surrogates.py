@@ -13,12 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trpo_lessons import vine
+from trpo_lessons import rollout_set
 from trpo_lessons.kl import mean_kl
 from trpo_lessons.policies import CategoricalHead, GaussianHead, Policy, linear_policy, mlp_policy
-from trpo_lessons.surrogate import Batch, States, Surrogate, surrogate_gradient, surrogate_value
-from trpo_lessons.trpo import trpo_update
-from trpo_lessons.vine import (
+from trpo_lessons.problem import Problem
+from trpo_lessons.rollout_set import (
     FirstActions,
     RolloutSet,
     all_actions_surrogate,
@@ -28,6 +27,8 @@ from trpo_lessons.vine import (
     self_normalised_surrogate,
     uniformly,
 )
+from trpo_lessons.surrogate import Batch, States, Surrogate, surrogate_gradient, surrogate_value
+from trpo_lessons.trpo import TrustRegion, trpo_update
 
 DISCRETE = [kind for kind in KINDS if "gaussian" not in kind]
 CASES = [(self_normalised_surrogate, kind) for kind in KINDS] + [(all_actions_surrogate, kind) for kind in DISCRETE]
@@ -82,7 +83,7 @@ def check_twins(surrogate: Surrogate, policy: Policy, theta: Tensor, batch: Roll
     """Terms and gradient, away from theta_old, where the weights differ."""
     loop = loop_16 if surrogate.__name__ == "all_actions_surrogate" else loop_17
     new = away(theta).requires_grad_()
-    terms, expected = surrogate(policy, new, batch), loop(policy, new, batch)
+    terms, expected = surrogate(policy(new, batch.obs), batch), loop(policy, new, batch)
     torch.testing.assert_close(terms, expected, rtol=1e-10, atol=1e-12)
     (gradient,) = torch.autograd.grad(expected.mean(), new)
     torch.testing.assert_close(surrogate_gradient(policy, new, batch, surrogate), gradient, rtol=1e-9, atol=1e-11)
@@ -102,14 +103,16 @@ def test_17_weights_by_q_when_q_is_uniform(kind: str) -> None:
 def test_with_every_action_once_17_is_16(kind: str) -> None:
     # Uniform q is a constant, and the probabilities of all actions add up to 1.
     policy, theta, batch = rollouts(kind, every_action)
-    terms = [surrogate(policy, away(theta), batch) for surrogate in (all_actions_surrogate, self_normalised_surrogate)]
+    there = policy(away(theta), batch.obs)
+    terms = [surrogate(there, batch) for surrogate in (all_actions_surrogate, self_normalised_surrogate)]
     torch.testing.assert_close(terms[0], terms[1], rtol=1e-11, atol=1e-13)
 
 
-LOG_WEIGHTS = "batch.log_prob(policy, theta) - batch.log_q"
+LOG_PI = "log_prob_of_each(pi, batch.actions)"
+LOG_WEIGHTS = f"{LOG_PI} - batch.log_q"
 MISTAKES = {
-    "q forgotten": (LOG_WEIGHTS, "batch.log_prob(policy, theta)"),
-    "q multiplied": (LOG_WEIGHTS, "batch.log_prob(policy, theta) + batch.log_q"),
+    "q forgotten": (LOG_WEIGHTS, LOG_PI),
+    "q multiplied": (LOG_WEIGHTS, f"{LOG_PI} + batch.log_q"),
     "normalised over states": (f"{LOG_WEIGHTS}, dim=1", f"{LOG_WEIGHTS}, dim=0"),
     "not normalised": (f"torch.softmax({LOG_WEIGHTS}, dim=1)", f"torch.exp({LOG_WEIGHTS})"),
     "weights held fixed": (f"{LOG_WEIGHTS}, dim=1)", f"{LOG_WEIGHTS}, dim=1).detach()"),
@@ -119,7 +122,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_in_17_would_be_noticed(mistake: str) -> None:
-    broken = mutant(vine, MISTAKES[mistake]).self_normalised_surrogate
+    broken = mutant(rollout_set, MISTAKES[mistake]).self_normalised_surrogate
     with pytest.raises((AssertionError, RuntimeError)):
         check_twins(broken, *rollouts("mlp-gaussian", from_the_policy(4)))
 
@@ -229,7 +232,7 @@ def test_the_printed_17_is_inconsistent_with_uniform_q_and_the_general_one_is_no
     for actions, probability in all_draws(uniform, 4):
         for form, log_q in (("printed", pi_old[actions].log()), ("general", uniform[actions].log())):
             batch = RolloutSet(obs, actions[None], Q[actions][None], log_q[None])
-            expected[form] += (probability * self_normalised_surrogate(policy, theta, batch)[0]).item()
+            expected[form] += (probability * self_normalised_surrogate(policy(theta, batch.obs), batch)[0]).item()
     assert (pi_old @ Q).item() == pytest.approx(3.65)
     assert expected["printed"] == pytest.approx(3.25)
     assert expected["general"] == pytest.approx(3.55, abs=0.005)
@@ -237,16 +240,18 @@ def test_the_printed_17_is_inconsistent_with_uniform_q_and_the_general_one_is_no
     actions = torch.randint(4, (30, 2_000), generator=seeded(0))
     for log_q, limit in ((pi_old, 3.25), (uniform, 3.65)):
         batch = RolloutSet(obs.expand(30, 1), actions, Q[actions], log_q[actions].log())
-        assert self_normalised_surrogate(policy, theta, batch).mean().item() == pytest.approx(limit, abs=0.02)
+        assert self_normalised_surrogate(policy(theta, batch.obs), batch).mean().item() == pytest.approx(
+            limit, abs=0.02
+        )
 
 
 def test_drawn_actions_are_refused_by_16() -> None:
     policy, theta, batch = rollouts("mlp-categorical", uniformly(3))
     with pytest.raises(ValueError, match=r"needs every action .* exactly once; for drawn actions use equation 17"):
-        all_actions_surrogate(policy, theta, batch)
+        all_actions_surrogate(policy(theta, batch.obs), batch)
     policy, theta, batch = rollouts("mlp-gaussian", from_the_policy(4))
     with pytest.raises(ValueError, match="needs every action"):
-        all_actions_surrogate(policy, theta, batch)
+        all_actions_surrogate(policy(theta, batch.obs), batch)
 
 
 # ---- first actions
@@ -255,7 +260,7 @@ def test_drawn_actions_are_refused_by_16() -> None:
 @pytest.mark.parametrize("kind", ["mlp-categorical", "mlp-factored", "mlp-gaussian"])
 def test_actions_from_the_policy_are_independent_draws_with_their_log_probability(kind: str) -> None:
     policy, theta, batch = rollouts(kind, from_the_policy(4), num_states=5_000)
-    torch.testing.assert_close(batch.log_prob(policy, theta), batch.log_q, rtol=0, atol=0)
+    torch.testing.assert_close(log_prob_of_each(policy(theta, batch.obs), batch.actions), batch.log_q, rtol=0, atol=0)
     for kth in range(4):
         torch.testing.assert_close(policy(theta, batch.obs).log_prob(batch.actions[:, kth]), batch.log_q[:, kth])
     # Given the state, log q + entropy has mean 0, and independent draws of it have correlation 0 (4 standard errors).
@@ -281,7 +286,8 @@ def test_every_action_is_there_once(kind: str) -> None:
     listed = torch.stack(all_actions(policy(theta, batch.obs)))
     for actions in batch.actions:
         assert torch.equal(actions, listed)
-    torch.testing.assert_close(batch.log_prob(policy, theta).exp().sum(1), torch.ones(9, dtype=torch.float64))
+    probabilities = log_prob_of_each(policy(theta, batch.obs), batch.actions).exp()
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(9, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("q", [every_action, uniformly(3)])
@@ -307,11 +313,10 @@ def test_log_prob_of_each_is_log_prob_one_by_one(seed: int, kind: str) -> None:
 def test_both_feed_the_same_update(surrogate: Surrogate, kind: str, chunk_size: int | None) -> None:
     policy, theta, batch = case(surrogate, kind, num_states=15)
     trunk = States(normal(60, 40, *batch.obs.shape[1:]))
-    new, report = trpo_update(
-        policy, theta, batch, surrogate=surrogate, states=trunk, delta=0.02, fisher_stride=3, chunk_size=chunk_size
-    )
+    problem, region = Problem(policy, batch, surrogate, trunk, chunk_size), TrustRegion(delta=0.02, fisher_stride=3)
+    new, report = trpo_update(problem, theta, region)
     assert report.accepted, report.reason
-    before, after = (surrogate(policy, at, batch).mean().item() for at in (theta, new))
+    before, after = (surrogate(policy(at, batch.obs), batch).mean().item() for at in (theta, new))
     assert after > before
     assert (report.surrogate_before, report.surrogate_after) == pytest.approx((before, after), rel=1e-9, abs=1e-12)
     assert report.mean_kl == pytest.approx(mean_kl(policy, theta, new, trunk), rel=1e-9)
@@ -320,7 +325,7 @@ def test_both_feed_the_same_update(surrogate: Surrogate, kind: str, chunk_size: 
 
 def test_one_branch_tells_nothing_and_moves_nothing() -> None:
     policy, theta, batch = rollouts("mlp-gaussian", from_the_policy(1))
-    new, report = trpo_update(policy, theta, batch, surrogate=self_normalised_surrogate)
+    new, report = trpo_update(Problem(policy, batch, self_normalised_surrogate), theta)
     assert report.reason == "the gradient is zero: nothing to improve"
     assert torch.equal(new, theta)
 
@@ -330,7 +335,7 @@ def test_one_branch_tells_nothing_and_moves_nothing() -> None:
 def test_a_q_value_that_is_not_finite_never_reaches_theta(surrogate: Surrogate, bad: float) -> None:
     policy, theta, batch = rollouts("mlp-categorical", every_action)
     batch.q_values[4, 1] = bad
-    new, report = trpo_update(policy, theta, batch, surrogate=surrogate)
+    new, report = trpo_update(Problem(policy, batch, surrogate), theta)
     assert report.reason == "the surrogate or its gradient is not finite"
     assert torch.equal(new, theta)
 

@@ -4,57 +4,66 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from helpers import Problem
+from helpers import Case
 from torch import Tensor
 
-from trpo_lessons.policies import Policy
-from trpo_lessons.trpo import UpdateReport, trpo_update
+from trpo_lessons.problem import Problem
+from trpo_lessons.trpo import TrustRegion, UpdateReport, trpo_update
 
-Update = Callable[..., tuple[Tensor, UpdateReport]]
+Update = Callable[[Problem, Tensor, TrustRegion], tuple[Tensor, UpdateReport]]
+REGION = {each.name for each in fields(TrustRegion)}
 TO_THE_END = {"cg_iterations": 1000, "residual_tol": 1e-13}  # conjugate gradient until it has converged
 
 
-def naive_surrogate(problem: Problem, theta: Tensor) -> float:
+def naive_surrogate(problem: Case, theta: Tensor) -> float:
     log_prob = problem.policy(theta, problem.batch.obs).log_prob(problem.batch.actions)
     return (torch.exp(log_prob - problem.batch.log_q).double() * problem.batch.advantages).mean().item()
 
 
-def naive_mean_kl(problem: Problem, new: Tensor, obs: Tensor | None = None) -> float:
+def naive_mean_kl(problem: Case, new: Tensor, obs: Tensor | None = None) -> float:
     obs = problem.batch.obs if obs is None else obs
     each = [problem.policy(problem.theta, row[None]).kl(problem.policy(new, row[None])).item() for row in obs]
     return sum(each) / len(each)
 
 
-def naive_gradient(problem: Problem) -> np.ndarray:
+def naive_gradient(problem: Case) -> np.ndarray:
     at = problem.theta.clone().requires_grad_()
     log_prob = problem.policy(at, problem.batch.obs).log_prob(problem.batch.actions)
     (torch.exp(log_prob - problem.batch.log_q) * problem.batch.advantages).mean().backward()
     return at.grad.numpy()
 
 
-def naive_fisher(problem: Problem) -> np.ndarray:
+def naive_fisher(problem: Case) -> np.ndarray:
     old = problem.policy(problem.theta, problem.batch.obs)
     return torch.autograd.functional.hessian(
         lambda theta: old.kl(problem.policy(theta, problem.batch.obs)).mean(), problem.theta
     ).numpy()
 
 
-def naive_full_step(problem: Problem, delta: float, damping: float) -> np.ndarray:
+def naive_full_step(problem: Case, delta: float, damping: float) -> np.ndarray:
     """sqrt(2 delta / x^T (A + damping I) x) x, with x = (A + damping I)^-1 g, by scipy on the dense matrix."""
     damped = naive_fisher(problem) + damping * np.eye(problem.policy.num_parameters)
     x = scipy.linalg.solve(damped, naive_gradient(problem), assume_a="pos")
     return math.sqrt(2 * delta / (x @ damped @ x)) * x
 
 
-def full_step(problem: Problem, update: Update = trpo_update, **settings: Any) -> np.ndarray:
+def run(problem: Case, update: Update = trpo_update, **settings: Any) -> tuple[Tensor, UpdateReport]:
+    """One update; `settings` are fields of the trust region, or of the problem."""
+    region = TrustRegion(**{name: value for name, value in settings.items() if name in REGION})
+    changes = {name: value for name, value in settings.items() if name not in REGION}
+    return update(replace(problem, **changes), problem.theta, region)
+
+
+def full_step(problem: Case, update: Update = trpo_update, **settings: Any) -> np.ndarray:
     """The step before backtracking, recovered from what was returned."""
-    new, report = update(problem.policy, problem.theta, problem.batch, **settings)
+    new, report = run(problem, update, **settings)
     assert report.accepted, report.reason
     return ((new - problem.theta) / report.step_fraction).numpy()
 
@@ -75,6 +84,6 @@ class Spy:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function, self.seen = function, []
 
-    def __call__(self, policy: Policy, theta: Tensor, samples: Any, *rest: Any) -> Any:
-        self.seen.append(samples)
-        return self.function(policy, theta, samples, *rest)
+    def __call__(self, *arguments: Any) -> Any:
+        self.seen += [argument for argument in arguments if hasattr(argument, "obs")]
+        return self.function(*arguments)

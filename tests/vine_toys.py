@@ -14,14 +14,12 @@ from torch import Tensor
 from trpo_lessons import mdp
 from trpo_lessons.distributions import Distribution
 from trpo_lessons.envs import RestorableVectorEnv, State, make
+from trpo_lessons.envs.obs_statistics import RunningMoments
 from trpo_lessons.envs.tabular import TabularVectorEnv
 from trpo_lessons.policies import CategoricalHead, GaussianHead, Layer, Policy
-from trpo_lessons.single_path import RunningMoments, for_environment
-from trpo_lessons.vine import (
-    Vine,
-    from_the_policy,
-    sample_vine,
-)
+from trpo_lessons.rollout_set import from_the_policy
+from trpo_lessons.single_path import Actor, for_environment
+from trpo_lessons.vine import Branching, Vine, sample_vine
 
 GAMMA = 0.9
 
@@ -101,16 +99,10 @@ def grow(name: str = "fuse", *, num_envs: int = 3, width: int = 7, seed: int = 0
     )
     policy, theta = policy_for(trunk_env)
     raw_obs = torch.tensor(trunk_env.reset(seed=seed)[0])
-    settings = {
-        "trunk_steps": 12,
-        "num_states": 8,
-        "first_actions": from_the_policy(3),
-        "rollout_length": 5,
-        "gamma": GAMMA,
-        "generator": seeded(seed),
-        **settings,
-    }
-    return sample_vine(trunk_env, branch_env, policy, theta, RAW, raw_obs, **settings)
+    trunk_steps, generator = settings.pop("trunk_steps", 12), settings.pop("generator", seeded(seed))
+    usual = {"num_states": 8, "first_actions": from_the_policy(3), "rollout_length": 5, "gamma": GAMMA}
+    branching = Branching(**{**usual, **settings})
+    return sample_vine(trunk_env, branch_env, Actor(policy, theta, RAW), raw_obs, trunk_steps, branching, generator)
 
 
 def naive_roll_out(

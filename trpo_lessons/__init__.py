@@ -8,14 +8,17 @@ The modules in reading order; each imports only from those above it:
     convolution          convolutions for the Atari network, cheap to differentiate twice; leave it for later
     policies             policy(theta, obs) -> Distribution, with theta one flat vector
     surrogate            the batch and the sampled surrogate, equation 15
-    kl                   mean and max KL, Fisher-vector products
+    kl                   mean and max KL, products with the Fisher matrix
+    problem              a surrogate to improve and states to be held back in: what can be asked at any theta
     conjugate_gradient   solves A x = b from products with A
     line_search          backtracking with an acceptance rule
-    trpo                 one update: direction, scale, search, report
-    envs                 environments that save and restore their states
-    advantages           returns, generalized advantage estimation, value functions
+    trpo                 the trust region, and one update: direction, scale, search, report
+    envs                 environments that save and restore their states, and the simulator's side of sampling
+    advantages           returns, generalized advantage estimation
     single_path          sampling whole trajectories, section 5.1
-    vine                 several actions in the same state, section 5.2, equations 16 and 17
+    rollout_set          several actions in the same state: equations 16 and 17, and which actions
+    vine                 a trunk and its branches, section 5.2
+    value_function       V fitted to returns, which the paper does without
     training             the loop, presets, run folders, resume
     viewing              animations and learning curves
     doctor               what works on this machine
@@ -24,7 +27,9 @@ The modules in reading order; each imports only from those above it:
     cli                  the trpo-lessons command
     teaching             explorers, checks for exercises, grading; imported by notebooks only
 
-`tests/test_project.py` holds every module to this order.
+`distributions` to `vine` are the core, an hour's reading: how a step is found is told up to `trpo`, where its samples
+come from after it. `convolution` and `envs` can be left for later. `tests/test_project.py` holds every module to this
+order, and the core to its size.
 """
 
 __version__ = "0.1.0"

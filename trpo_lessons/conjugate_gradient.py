@@ -35,6 +35,11 @@ class Solution:
     converged: bool
     breakdown: str = ""
 
+    @property
+    def curvature(self) -> float:
+        """x^T A x."""
+        return _dot(self.x, self.product)
+
 
 def conjugate_gradient(
     matvec: Callable[[Tensor], Tensor], b: Tensor, iterations: int = 10, residual_tol: float = 1e-10
@@ -62,8 +67,8 @@ def conjugate_gradient(
         a_p = matvec(p)
         curvature = _dot(p, a_p)
         if not 0 < curvature < math.inf:
-            problem = f"p^T A p is {curvature:.3g}, but must be positive and finite"
-            return Solution(x, b - r, tuple(norms), False, problem)
+            why = f"p^T A p is {curvature:.3g}, but must be positive and finite"
+            return Solution(x, b - r, tuple(norms), False, why)
         alpha = rr / curvature  # exact minimum along p
         x = x + alpha * p
         r = r - alpha * a_p

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Self, TypeVar
 
 import torch
@@ -63,9 +63,9 @@ class Distribution(ABC):
         `tangents` has the shapes of `parameters`, and so has the result.
         """
 
-    @abstractmethod
     def with_parameters(self, *parameters: Tensor) -> Self:
         """Distributions of the same kind with other `parameters`, of any number of states."""
+        return type(self)(*parameters)
 
     def __len__(self) -> int:
         return len(self.parameters[0])
@@ -85,9 +85,11 @@ class Distribution(ABC):
 DistributionT = TypeVar("DistributionT", bound=Distribution)
 
 
-def concatenated(parts: Sequence[DistributionT]) -> DistributionT:
-    """The distributions of several batches as those of one."""
-    return parts[0].with_parameters(*map(torch.cat, zip(*(part.parameters for part in parts), strict=True)))
+def concatenated(
+    parts: Sequence[DistributionT], how: Callable[[tuple[Tensor, ...]], Tensor] = torch.cat
+) -> DistributionT:
+    """The distributions of several batches as those of one; `torch.stack` gives them an axis of their own."""
+    return parts[0].with_parameters(*map(how, zip(*(part.parameters for part in parts), strict=True)))
 
 
 class Categorical(Distribution):
@@ -128,9 +130,6 @@ class Categorical(Distribution):
         (u,) = tangents
         probs = self.log_probs.exp()
         return (probs * (u - (probs * u).sum(-1, keepdim=True)),)
-
-    def with_parameters(self, *parameters: Tensor) -> Self:
-        return type(self)(*parameters)
 
 
 class FactoredCategorical(Distribution):
@@ -224,6 +223,3 @@ class DiagGaussian(Distribution):
         # Per dimension: 1/sigma^2 for the mean, 2 for log sigma, no coupling.
         d_mean, d_log_std = tangents
         return (d_mean * torch.exp(-2 * self.log_std), 2 * d_log_std)
-
-    def with_parameters(self, *parameters: Tensor) -> Self:
-        return type(self)(*parameters)

@@ -7,17 +7,21 @@ numbers to store it and conjugate gradient never asks for them: all it needs is 
 
 **The product.** Write m(theta) for the outputs of the network (the parameters of the distributions), J for their
 Jacobian and M for the Fisher matrix of the distributions in m, known in closed form. The KL's own gradient vanishes at
-theta_old, so the Hessian is exactly J^T M J, and three cheap steps multiply by it: J v, then M, then J^T. Reverse mode
-gives J^T u directly; J v comes from differentiating J^T u, a linear function of u, once more in u. Both graphs are
-built once and kept, and a product then costs about as much as one gradient (`trpo-lessons bench` measures it): less
-than the two ways that are better known, differentiating the KL twice and forward mode. Where the graphs of all states
-do not fit in memory, forward mode, which keeps none, is the fastest.
+theta_old, so the Hessian is exactly J^T M J, and three cheap steps multiply by it: v, J v, M J v, J^T M J v.
+`fisher_product` below is these three lines. What follows it saves time where one matrix has many products:
+
+    once for all products   reverse mode gives J^T u, and J v comes from differentiating J^T u, a linear function of u,
+                            once more in u. Both graphs are built once and kept, and a product then costs about as much
+                            as a gradient (`trpo-lessons bench` measures it), about half of the three lines
+    chunk by chunk          where the graphs of all states do not fit in memory, forward mode, which keeps none: the
+                            three lines again, with one pass of the network for J and J^T together
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from threading import Lock
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,19 +29,15 @@ from torch.autograd import forward_ad
 
 from trpo_lessons.distributions import Distribution, concatenated
 from trpo_lessons.policies import Policy
-from trpo_lessons.surrogate import Batch, Samples, SamplesT, chunks, mean_over
+from trpo_lessons.surrogate import Batch, RowsT, Samples, chunks, mean_over
 
 MatrixVectorProduct = Callable[[Tensor], Tensor]
 Outputs = tuple[Tensor, ...]
+OutputsOf = Callable[[Tensor, Any], Outputs]  # theta, samples -> what their Jacobian J is taken of, tensors [N, ...]
 Metric = Callable[[Outputs, Outputs], Outputs]  # outputs, and a direction in their space -> M times the direction
 
 
 _FORWARD_MODE = Lock()  # torch has one for all threads, and refuses to enter it twice
-
-
-def identity(_outputs: Outputs, tangents: Outputs) -> Outputs:
-    """The metric M = 1."""
-    return tangents
 
 
 def mean_kl(
@@ -46,7 +46,7 @@ def mean_kl(
     """Mean of KL(old || new) over the states (equation 13), in nats."""
 
     def sum_of_kl(chunk: Samples) -> Tensor:
-        return kl_in_each(policy, theta_old, theta_new, chunk.obs).double().sum()
+        return kl_in_each(policy, theta_old, theta_new, chunk).double().sum()
 
     with torch.no_grad():
         return mean_over(states, sum_of_kl, chunk_size).item()
@@ -57,19 +57,42 @@ def max_kl(
 ) -> float:
     """Largest KL(old || new) among the states (equation 12, over sampled states instead of all), in nats."""
     with torch.no_grad():
-        parts = [kl_in_each(policy, theta_old, theta_new, chunk.obs).max() for chunk in chunks(states, chunk_size)]
+        parts = [kl_in_each(policy, theta_old, theta_new, chunk).max() for chunk in chunks(states, chunk_size)]
     return torch.stack(parts).max().item()
 
 
-def kl_in_each(policy: Policy, theta_old: Tensor, theta_new: Tensor, obs: Tensor) -> Tensor:
+def kl_in_each(policy: Policy, theta_old: Tensor, theta_new: Tensor, states: Samples) -> Tensor:
     """KL(old || new) in each state, [N], in nats."""
-    return policy(theta_old, obs).kl(policy(theta_new, obs))
+    return policy(theta_old, states.obs).kl(policy(theta_new, states.obs))
 
 
 def distributions_in(policy: Policy, theta: Tensor, states: Samples, chunk_size: int | None = None) -> Distribution:
     """What the policy says in each state, without gradient."""
     with torch.no_grad():
         return concatenated([policy(theta, chunk.obs) for chunk in chunks(states, chunk_size)])
+
+
+def fisher_matrix(policy: Policy, theta: Tensor, obs: Tensor) -> Tensor:
+    """The analytic Fisher matrix written out, [num_parameters, num_parameters]: the Hessian of the mean KL, literally.
+
+    For small policies only. Its cost grows with the square of the number of parameters; it is here to be compared with.
+    """
+    old = policy(theta, obs).detach()
+    hessian: Tensor = torch.func.hessian(lambda new: old.kl(policy(new, obs)).mean())(theta.detach())
+    return hessian
+
+
+def fisher_product(policy: Policy, theta: Tensor, obs: Tensor, v: Tensor) -> Tensor:
+    """`fisher_matrix` times v [num_parameters] without the matrix: the short form, to be read and compared with."""
+
+    def outputs(at: Tensor) -> Outputs:
+        return policy(at, obs).parameters
+
+    J_v = torch.func.jvp(outputs, (theta,), (v,))[1]
+    M_J_v = policy(theta, obs).fisher_metric(J_v)
+    (JT_M_J_v,) = torch.func.vjp(outputs, theta)[1](M_J_v)
+    product: Tensor = JT_M_J_v / len(obs)
+    return product
 
 
 def fisher_vector_product(
@@ -104,22 +127,13 @@ def empirical_fisher_vector_product(
     return mean_product(outputs, theta, states, chunk_size)
 
 
-def fisher_matrix(policy: Policy, theta: Tensor, obs: Tensor) -> Tensor:
-    """The analytic Fisher matrix written out, [num_parameters, num_parameters]: the Hessian of the mean KL, literally.
-
-    For small policies only. Its cost grows with the square of the number of parameters; it is here to be compared with.
-    """
-    old = policy(theta, obs).detach()
-    hessian: Tensor = torch.func.hessian(lambda new: old.kl(policy(new, obs)).mean())(theta.detach())
-    return hessian
+def identity(_outputs: Outputs, tangents: Outputs) -> Outputs:
+    """The metric M = 1."""
+    return tangents
 
 
 def mean_product(
-    outputs: Callable[[Tensor, SamplesT], Outputs],
-    theta: Tensor,
-    states: SamplesT,
-    chunk_size: int | None = None,
-    metric: Metric = identity,
+    outputs: OutputsOf, theta: Tensor, states: RowsT, chunk_size: int | None = None, metric: Metric = identity
 ) -> MatrixVectorProduct:
     """v -> J^T M J v / N, where J is the Jacobian in theta of `outputs(theta, states)`, tensors [N, ...].
 
@@ -129,10 +143,10 @@ def mean_product(
     if chunk_size is None or chunk_size >= len(states):
         at = theta.detach().requires_grad_()
         whole = gauss_newton_product(at, outputs(at, states), metric)
-        return lambda v: whole(v) / len(states)
+        return lambda v: mean_over(states, lambda _: whole(v)).to(v.dtype)
 
     def product(v: Tensor) -> Tensor:
-        def of_chunk(chunk: SamplesT) -> Tensor:
+        def of_chunk(chunk: RowsT) -> Tensor:
             return forward_mode_product(lambda at: outputs(at, chunk), theta, v, metric)
 
         return mean_over(states, of_chunk, chunk_size).to(v.dtype)

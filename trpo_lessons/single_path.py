@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -18,51 +18,33 @@ import torch
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 
-from trpo_lessons.advantages import unit_of
-from trpo_lessons.distributions import Distribution
+from trpo_lessons.advantages import standardised
+from trpo_lessons.distributions import Distribution, concatenated
+from trpo_lessons.envs.obs_statistics import RunningMoments
+from trpo_lessons.envs.rollouts import Outcome, Outcomes
 from trpo_lessons.envs.spaces import into_box
 from trpo_lessons.policies import Policy
-from trpo_lessons.surrogate import Batch, Samples, States, chunks
-
-Outcome = tuple[np.ndarray, np.ndarray, np.ndarray, Mapping[str, Any]]  # rewards, terminated, truncated, infos
+from trpo_lessons.problem import Problem
+from trpo_lessons.surrogate import Batch, Samples, States
 
 
 @dataclass(frozen=True)
-class RunningMoments:
-    """Count, mean and sum of squared deviations of everything seen so far, per component [obs_dim]; float64.
+class Actor:
+    """pi_old: a policy at one theta that sees raw observations through frozen statistics."""
 
-    Observation statistics must not move between collecting a batch and updating on it: if they did, pi_theta_old would
-    already be another policy when the update begins, and the importance ratios would not start at 1. So they are
-    frozen, and `including` returns new ones for the next iteration.
-    """
-
-    count: float
-    mean: Tensor
-    deviations: Tensor
-
-    @classmethod
-    def empty(cls, obs_shape: int | tuple[int, ...]) -> Self:
-        """Nothing seen yet: `normalise` leaves observations as they are."""
-        return cls(0.0, torch.zeros(obs_shape, dtype=torch.float64), torch.zeros(obs_shape, dtype=torch.float64))
-
-    def including(self, rows: Tensor) -> Self:
-        """The moments of everything seen so far and `rows` [N, obs_dim]; Chan et al. (1983)."""
-        rows = rows.double()
-        count = self.count + len(rows)
-        shift = rows.mean(0) - self.mean
-        within = (rows - rows.mean(0)).square().sum(0)
-        between = shift.square() * (self.count * len(rows) / count)
-        return type(self)(count, self.mean + shift * (len(rows) / count), self.deviations + within + between)
-
-    def normalise(self, obs: Tensor) -> Tensor:
-        """Observations [..., obs_dim] with mean 0 and variance 1 by these statistics, clipped to +-10; float32."""
-        if self.count < 2:
-            return obs.clamp(-3.4e38, 3.4e38).float()  # what float32 has room for
-        return ((obs - self.mean) / self._std).clamp(-10, 10).float()
+    policy: Policy
+    theta: Tensor
+    statistics: RunningMoments
 
     @cached_property
-    def _std(self) -> Tensor:
-        return unit_of((self.deviations / self.count).sqrt(), self.mean)
+    def answer(self) -> Callable[[Tensor], Distribution]:
+        """What the policy says in states [N, *obs_shape] that are normalised already."""
+        return self.policy.at(self.theta)
+
+    def __call__(self, raw_obs: Tensor | np.ndarray) -> Distribution:
+        """What the policy says where the environment shows `raw_obs` [N, *obs_shape]; without gradient."""
+        with torch.no_grad():
+            return self.answer(self.statistics.normalise(torch.as_tensor(raw_obs)))
 
 
 @dataclass(frozen=True)
@@ -96,9 +78,40 @@ class PathRecord(ABC):
         return self.rewards.numel()
 
     @property
+    def trunk(self) -> Self:
+        """Where episodes are counted and advantages estimated: a path without branches is its own trunk."""
+        return self
+
+    @property
+    def facts(self) -> dict[str, float]:
+        """What a log says of these samples beside what it says of every path: nothing."""
+        return {}
+
+    @property
+    @abstractmethod
+    def flaw(self) -> str:
+        """Why these samples must not be learned from, or ""."""
+
+    @property
     @abstractmethod
     def states(self) -> Samples:
         """The states before all steps, [E * T], environment by environment."""
+
+    @abstractmethod
+    def batch(self, advantages: Tensor) -> Samples:
+        """A `surrogate.Batch` of all steps, given `advantages` [T, E].
+
+        Samples are ordered environment by environment, so that neighbours in the batch are neighbours in time: thinning
+        by a stride then drops what is most redundant.
+        """
+
+    @abstractmethod
+    def statistics_after(self, statistics: RunningMoments) -> RunningMoments:
+        """The statistics for the next iteration: those of everything seen so far and of this path."""
+
+    def problem(self, policy: Policy, advantages: Tensor, chunk_size: int | None = None) -> Problem:
+        """What an update is to improve, given `advantages` [T, E]: equation 15, held back in the same states."""
+        return Problem(policy, self.batch(standardised(advantages)), chunk_size=chunk_size)
 
 
 @dataclass(frozen=True)
@@ -113,7 +126,7 @@ class SinglePath(PathRecord):
     obs: Tensor
 
     @property
-    def problem(self) -> str:
+    def flaw(self) -> str:
         """Why these samples must not be learned from, or "" when all numbers are finite."""
         columns = {"an observation": self.raw_obs, "a reward": self.rewards, "an action": self.actions.double()}
         columns |= {"an observation after an episode": self.final_obs, "the last observation": self.next_obs}
@@ -123,7 +136,7 @@ class SinglePath(PathRecord):
 
     @property
     def states(self) -> States:
-        """As the policy saw them, [E * T], for KL and Fisher matrix: `trpo_update(..., states=path.states)`."""
+        """As the policy saw them, [E * T]."""
         return States(by_environment(self.obs))
 
     def statistics_after(self, statistics: RunningMoments) -> RunningMoments:
@@ -131,11 +144,7 @@ class SinglePath(PathRecord):
         return statistics.including(self.raw_obs.flatten(0, 1))
 
     def batch(self, advantages: Tensor) -> Batch:
-        """The batch for an update, given `advantages` [T, E].
-
-        Samples are ordered environment by environment, so that neighbours in the batch are neighbours in time: thinning
-        by a stride then drops what is most redundant.
-        """
+        """The batch for an update, given `advantages` [T, E]; environment by environment."""
         return Batch(*(by_environment(x) for x in (self.obs, self.actions, advantages.float(), self.log_q)))
 
 
@@ -144,30 +153,8 @@ def by_environment(rows: Tensor) -> Tensor:
     return rows.transpose(0, 1).flatten(0, 1)
 
 
-def values_along(
-    path: PathRecord, statistics: RunningMoments, value: Callable[[Tensor], Tensor], chunk_size: int | None = None
-) -> tuple[Tensor, Tensor]:
-    """V of the state before each step and of the state it led to, both [T, E], as `advantages.gae` wants them.
-
-    The state a step led to is the next row's, except where an episode was truncated (there it is the final observation,
-    before the reset) and in the last row. After a termination the entry has no meaning, and gae ignores it.
-    """
-    of_chunks = [value(chunk.obs) for chunk in chunks(path.states, chunk_size)]
-    values = torch.cat(of_chunks).view(path.rewards.T.shape).T
-    after_last, after_cut = (value(statistics.normalise(obs)) for obs in (path.next_obs, path.final_obs))
-    next_values = torch.cat([values[1:], after_last[None]])
-    next_values[path.truncated] = after_cut
-    return values, next_values
-
-
 def sample_single_path(
-    env: VectorEnv,
-    policy: Policy,
-    theta: Tensor,
-    statistics: RunningMoments,
-    raw_obs: Tensor,
-    num_steps: int,
-    generator: torch.Generator,
+    env: VectorEnv, pi_old: Actor, raw_obs: Tensor, num_steps: int, generator: torch.Generator
 ) -> SinglePath:
     """Follow the policy for `num_steps` steps in every environment, from `raw_obs` [E, obs_dim].
 
@@ -176,26 +163,18 @@ def sample_single_path(
     the environment (`for_environment`), never in the record: the probability that counts is that of the action drawn.
     """
     recorder = PathRecorder()
-    return recorder.finish(follow(env, policy, theta, statistics, raw_obs, num_steps, generator, recorder))
+    return recorder.finish(follow(env, pi_old, raw_obs, num_steps, generator, recorder))
 
 
 def follow(
-    env: VectorEnv,
-    policy: Policy,
-    theta: Tensor,
-    statistics: RunningMoments,
-    raw_obs: Tensor,
-    num_steps: int,
-    generator: torch.Generator,
-    recorder: PathRecorder,
+    env: VectorEnv, pi_old: Actor, raw_obs: Tensor, num_steps: int, generator: torch.Generator, recorder: PathRecorder
 ) -> Tensor:
     """As `sample_single_path`, but what becomes of it is up to `recorder`; the raw observations to go on from."""
-    policy_now = policy.at(theta)
     for _ in range(num_steps):
         start = time.perf_counter()
         with torch.no_grad():
-            obs = statistics.normalise(raw_obs)
-            distribution = policy_now(obs)
+            obs = pi_old.statistics.normalise(raw_obs)
+            distribution = pi_old.answer(obs)
             actions = distribution.sample(generator)
         command = for_environment(actions, env.single_action_space)
         acted = time.perf_counter()
@@ -221,54 +200,34 @@ def for_environment(actions: Tensor, space: gym.Space[Any]) -> np.ndarray:
 
 
 class PathRecorder:
-    """Collects the rows of a SinglePath."""
-
-    COLUMNS: tuple[str, ...] = ("raw_obs", "obs", "actions", "rewards", "terminated", "truncated")
+    """Collects the rows of a SinglePath; a subclass may keep what was seen in another way."""
 
     def __init__(self) -> None:
         self.seconds = {"acting": 0.0, "simulating": 0.0}
-        self._rows: dict[str, list[Tensor]] = {name: [] for name in self.COLUMNS}
-        self._distributions: list[Distribution] = []
-        self._final_obs: list[np.ndarray] = []
-        self._episodes: list[tuple[float, int]] = []  # return and length
+        self._seen: list[tuple[Tensor, Tensor]] = []  # raw_obs, obs
+        self._answers: list[Distribution] = []
+        self._actions: list[Tensor] = []
+        self._outcomes = Outcomes()
 
-    def record(
-        self, raw_obs: Tensor, obs: Tensor, distribution: Distribution, actions: Tensor, outcome: Outcome
-    ) -> None:
+    def record(self, raw_obs: Tensor, obs: Tensor, answer: Distribution, actions: Tensor, outcome: Outcome) -> None:
         """One step in every environment: what was seen and done, and what came of it."""
-        rewards, terminated, truncated, infos = outcome
-        # Copies: the environment may use its arrays again for the next step.
-        copies = (np.array(rewards, dtype=np.float64), np.array(terminated), np.array(truncated))
-        row = (raw_obs, obs, actions, *map(torch.from_numpy, copies))
-        for name, column in zip(PathRecorder.COLUMNS, row, strict=True):
-            if name in self._rows:
-                self._rows[name].append(column)
-        self._distributions.append(distribution)
-        self._final_obs += [np.array(infos["final_obs"][e]) for e in np.flatnonzero(truncated)]
-        if "episode" in infos:
-            ended, episode = infos["_episode"], infos["episode"]
-            self._episodes += zip(episode["r"][ended].tolist(), episode["l"][ended].tolist(), strict=True)
+        self._see(raw_obs, obs)
+        self._answers.append(answer)
+        self._actions.append(actions)
+        self._outcomes.record(*outcome)
+
+    def _see(self, raw_obs: Tensor, obs: Tensor) -> None:
+        self._seen.append((raw_obs, obs))
 
     def finish(self, next_obs: Tensor) -> SinglePath:
         """The path, given the raw observations [E, obs_dim] after its last step."""
-        columns: dict[str, Any] = {name: torch.stack(rows) for name, rows in self._rows.items()}
-        return SinglePath(**columns, **self._rest(columns["actions"], next_obs))
+        raw_obs, obs = map(torch.stack, zip(*self._seen, strict=True))
+        return SinglePath(raw_obs=raw_obs, obs=obs, **self._rest(next_obs))
 
-    def _rest(self, actions: Tensor, next_obs: Tensor) -> dict[str, Any]:
-        """What a path has beside the columns; `actions` as recorded."""
-        start = time.perf_counter()
-        log_q = _stacked(self._distributions).log_prob(actions)
+    def _rest(self, next_obs: Tensor) -> dict[str, Any]:
+        """What every path has beside what was seen."""
+        start, actions = time.perf_counter(), torch.stack(self._actions)
+        log_q = concatenated(self._answers, torch.stack).log_prob(actions)
         self.seconds["acting"] += time.perf_counter() - start
-        return {
-            "log_q": log_q,
-            "final_obs": torch.as_tensor(np.array(self._final_obs), dtype=next_obs.dtype).view(-1, *next_obs.shape[1:]),
-            "next_obs": next_obs,
-            "episode_returns": tuple(r for r, _ in self._episodes),
-            "episode_lengths": tuple(length for _, length in self._episodes),
-            "seconds": self.seconds,
-        }
-
-
-def _stacked(rows: Sequence[Distribution]) -> Distribution:
-    """The distributions of every row in one. A log probability is a dozen small operations; a row each costs more."""
-    return rows[0].with_parameters(*map(torch.stack, zip(*(row.parameters for row in rows), strict=True)))
+        columns = {"actions": actions, "log_q": log_q, "next_obs": next_obs, "seconds": self.seconds}
+        return columns | self._outcomes.columns(next_obs)

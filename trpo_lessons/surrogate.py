@@ -2,10 +2,10 @@
 
 Reading order: after `policies`. Lesson 02, equations 14 and 15.
 
-A surrogate is a function `(policy, theta, batch) -> terms [N]`, one term L_n(theta) for each state in the batch; the
-objective is their mean. It asks the policy about this theta and the states of the batch, and about nothing else.
-`sampled_surrogate` is equation 15; the vine brings equations 16 and 17 in the same shape, and any of them can be handed
-to `trpo.trpo_update`.
+A surrogate is a function `(pi, batch) -> terms [N]`, one term L_n for each state in the batch, and the objective is
+their mean. `pi` is the answer of a policy: its distributions in the states of the batch. So whoever asks the policy
+decides for which theta, how many states at a time, and what else the same answer is good for. `sampled_surrogate` is
+equation 15; the vine brings equations 16 and 17 in the same shape.
 
 Every mean in this package is a sum and a count: summed over chunks that fit in memory, divided once (`mean_over`).
 """
@@ -14,29 +14,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from typing import Any, Protocol, Self, TypeVar, cast
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
-from trpo_lessons.distributions import Distribution, concatenated
-from trpo_lessons.policies import Policy
+from trpo_lessons.distributions import Distribution
 
 
-class Samples(Protocol):
-    """States with whatever else is known about them; slicing picks some of them, as with a list."""
-
-    @property
-    def obs(self) -> Tensor:
-        """Observations [N, *obs_shape]."""
+class Rows(Protocol):
+    """Something of a length, of which a slice is something of the same kind."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: slice) -> Self: ...
 
 
-SamplesT = TypeVar("SamplesT", bound=Samples)
-Surrogate = Callable[[Policy, Tensor, Any], Tensor]
+class Samples(Rows, Protocol):
+    """States with whatever else is known about them."""
+
+    @property
+    def obs(self) -> Tensor:
+        """Observations [N, *obs_shape]."""
+
+    def to(self, device: str) -> Self: ...
+
+
+RowsT = TypeVar("RowsT", bound=Rows)
+Answer = Callable[[Tensor, Tensor], Any]
+"""theta [num_parameters], obs [N, *obs_shape] -> what the surrogate asks about: a policy, and its distributions."""
+Surrogate = Callable[[Any, Any], Tensor]
+"""An answer in the states of a batch, the batch -> terms [N]."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +79,10 @@ class States(Columns):
 
 @dataclass(frozen=True)
 class StatesAnd(Columns):
-    """States of any kind, side by side with what a subclass adds in a field of length N."""
+    """States of any kind, side by side with something else of their length."""
 
     states: Samples
+    also: Any
 
     @property
     def obs(self) -> Tensor:
@@ -96,79 +105,59 @@ class Batch(States):
     log_q: Tensor
 
 
-def chunks(samples: SamplesT, chunk_size: int | None) -> Iterator[SamplesT]:
+def chunks(rows: RowsT, chunk_size: int | None) -> Iterator[RowsT]:
     """Consecutive slices of at most `chunk_size` states; everything at once when it is None."""
-    step = chunk_size or max(len(samples), 1)
-    for start in range(0, len(samples), step):
-        yield samples[start : start + step]
+    step = chunk_size or max(len(rows), 1)
+    for start in range(0, len(rows), step):
+        yield rows[start : start + step]
 
 
-def mean_over(samples: SamplesT, sum_of: Callable[[SamplesT], Tensor], chunk_size: int | None = None) -> Tensor:
+def mean_over(rows: RowsT, sum_of: Callable[[RowsT], Tensor], chunk_size: int | None = None) -> Tensor:
     """The mean over all states of a quantity whose *sum* over a chunk is `sum_of(chunk)`; float64.
 
     Raises ValueError when there are no samples.
     """
-    if len(samples) == 0:
+    if len(rows) == 0:
         raise ValueError("the batch is empty")
-    total = torch.stack([sum_of(chunk).double() for chunk in chunks(samples, chunk_size)]).sum(0)
-    return total / len(samples)
+    total = torch.stack([sum_of(chunk).double() for chunk in chunks(rows, chunk_size)]).sum(0)
+    return total / len(rows)
 
 
-def importance_ratios(policy: Policy, theta: Tensor, batch: Batch) -> Tensor:
+def importance_ratios(pi: Distribution, batch: Batch) -> Tensor:
     """pi_theta(a|s) / q(a|s) for every sample, [N]. At theta_old, with q = pi_old, every ratio is 1."""
-    return torch.exp(policy(theta, batch.obs).log_prob(batch.actions) - batch.log_q)
+    return torch.exp(pi.log_prob(batch.actions) - batch.log_q)
 
 
-def sampled_surrogate(policy: Policy, theta: Tensor, batch: Batch) -> Tensor:
+def sampled_surrogate(pi: Distribution, batch: Batch) -> Tensor:
     """The terms of equation 15: importance ratio times advantage, [N]."""
-    return importance_ratios(policy, theta, batch) * batch.advantages
+    return importance_ratios(pi, batch) * batch.advantages
 
 
 def surrogate_value(
-    policy: Policy,
-    theta: Tensor,
-    batch: SamplesT,
-    surrogate: Surrogate = sampled_surrogate,
-    chunk_size: int | None = None,
+    policy: Answer, theta: Tensor, batch: Any, surrogate: Surrogate = sampled_surrogate, chunk_size: int | None = None
 ) -> float:
     """The objective: the mean of the surrogate's terms over the batch."""
     with torch.no_grad():
-        return mean_over(batch, lambda chunk: surrogate(policy, theta, chunk).double().sum(), chunk_size).item()
+        return mean_over(batch, lambda some: surrogate(policy(theta, some.obs), some).double().sum(), chunk_size).item()
 
 
 def surrogate_gradient(
-    policy: Policy,
-    theta: Tensor,
-    batch: SamplesT,
-    surrogate: Surrogate = sampled_surrogate,
-    chunk_size: int | None = None,
+    policy: Answer, theta: Tensor, batch: Any, surrogate: Surrogate = sampled_surrogate, chunk_size: int | None = None
 ) -> Tensor:
     """The gradient of `surrogate_value` in theta, [num_parameters], of theta's dtype."""
     return value_and_gradient(policy, theta, batch, surrogate, chunk_size)[1]
 
 
 def value_and_gradient(
-    policy: Policy,
-    theta: Tensor,
-    batch: SamplesT,
-    surrogate: Surrogate = sampled_surrogate,
-    chunk_size: int | None = None,
-) -> tuple[float, Tensor, Distribution]:
-    """`surrogate_value`, its gradient, and what the policy says in the states of the batch: all from one pass."""
-    answers = []
+    policy: Answer, theta: Tensor, batch: Any, surrogate: Surrogate = sampled_surrogate, chunk_size: int | None = None
+) -> tuple[float, Tensor]:
+    """`surrogate_value` and its gradient, from one pass."""
 
-    def sums(chunk: SamplesT) -> Tensor:
+    def sums(chunk: Samples) -> Tensor:
         at = theta.detach().requires_grad_()
-        answer = policy(at, chunk.obs)
-        answers.append(answer.detach())
-        value = surrogate(asked_already(answer), at, chunk).double().sum()
+        value = surrogate(policy(at, chunk.obs), chunk).double().sum()
         (gradient,) = torch.autograd.grad(value, at)
         return torch.cat([value.detach()[None], gradient.double()])
 
     means = mean_over(batch, sums, chunk_size)
-    return means[0].item(), means[1:].to(theta.dtype), concatenated(answers)
-
-
-def asked_already(answer: Distribution) -> Policy:
-    """A policy that has been asked, for a surrogate that would ask it the same again."""
-    return cast(Policy, lambda _theta, _obs: answer)
+    return means[0].item(), means[1:].to(theta.dtype)

@@ -18,16 +18,11 @@ from torch import Tensor
 
 from trpo_lessons.advantages import discounted_returns, gae
 from trpo_lessons.bench.gradient_subjects import NUM_ENVS, Subject, follow, long_run
-from trpo_lessons.single_path import SinglePath, by_environment, values_along
+from trpo_lessons.rollout_set import every_action, from_the_policy
+from trpo_lessons.single_path import SinglePath, by_environment
 from trpo_lessons.surrogate import Batch, surrogate_gradient
-from trpo_lessons.vine import (
-    Vine,
-    all_actions_surrogate,
-    every_action,
-    from_the_policy,
-    sample_vine,
-    self_normalised_surrogate,
-)
+from trpo_lessons.value_function import values_along
+from trpo_lessons.vine import Branching, Vine, sample_vine
 
 TRUNK_STEPS = 8  # of the trunk for every state with branches; the paper's hopper has 6.4
 
@@ -120,22 +115,16 @@ def vines(subject: Subject, settings: VineSettings, batch_steps: int, seed: int)
     branch_env = subject.env(32, seed)
 
     def grow(raw_obs: Tensor, num_states: int) -> Vine:
-        return sample_vine(
-            env,
-            branch_env,
-            subject.policy,
-            subject.theta,
-            subject.statistics,
-            raw_obs,
-            trunk_steps=max(1, round(num_states * settings.trunk_steps / NUM_ENVS)),
+        branching = Branching(
             num_states=num_states,
             first_actions=every_action if has_few_actions(subject) else from_the_policy(settings.branches),
             rollout_length=settings.length,
             gamma=subject.gamma,
-            generator=generator,
             value=subject.value if settings.value_at_cut else None,
             common_random_numbers=settings.common,
         )
+        trunk_steps = max(1, round(num_states * settings.trunk_steps / NUM_ENVS))
+        return sample_vine(env, branch_env, subject.pi_old, raw_obs, trunk_steps, branching, generator)
 
     grown = grow(raw_obs, 64)  # not used: it says how long branches are, which end where episodes do
     num_states = affordable_states(grown, settings, batch_steps)
@@ -157,9 +146,8 @@ def affordable_states(trial: Vine, settings: VineSettings, batch_steps: int) -> 
 
 def vine_gradients(subject: Subject, settings: VineSettings, batches: int, batch_steps: int, seed: int) -> Gradients:
     """The gradients of equation 16 on discrete tasks, of equation 17 on continuous ones, from `batches` vines."""
-    surrogate = all_actions_surrogate if has_few_actions(subject) else self_normalised_surrogate
     rows, steps = [], 0
     for _, grown in zip(range(batches), vines(subject, settings, batch_steps, seed), strict=False):
-        rows.append(surrogate_gradient(subject.policy, subject.theta, grown.rollout_set, surrogate).double())
+        rows.append(surrogate_gradient(subject.policy, subject.theta, grown.rollout_set, grown.surrogate).double())
         steps += grown.trunk.num_steps + int(grown.lengths.sum())
     return Gradients(torch.stack(rows), steps / batches)

@@ -21,16 +21,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trpo_lessons import envs
-from trpo_lessons.advantages import ValueFunction
-from trpo_lessons.distributions import Distribution
 from trpo_lessons.envs import RestorableVectorEnv, restorable
+from trpo_lessons.envs.obs_statistics import RunningMoments
 from trpo_lessons.policies import Policy
-from trpo_lessons.single_path import RunningMoments, SinglePath, sample_single_path
+from trpo_lessons.single_path import Actor, SinglePath, sample_single_path
 from trpo_lessons.training.config import TrainConfig
 from trpo_lessons.training.loop import Trainer
 from trpo_lessons.training.obs_statistics import restored
 from trpo_lessons.training.policy_for import policy_for
 from trpo_lessons.training.presets import preset
+from trpo_lessons.value_function import ValueFunction
 
 FOLDER = Path(__file__).parents[1] / "zoo" / "gradient_variance"
 # Beginners, one that falls after a hundred steps among them; and one that hops. Discounts are part of what is measured,
@@ -76,10 +76,10 @@ class Subject:
         """`num_envs` copies of the task, side by side, in one thread."""
         return restorable(envs.make(self.task, num_envs, seed=seed, threads=1))
 
-    def pi_old(self, raw_obs: Tensor | Floats) -> Distribution:
-        """The policy in E states seen as the environment shows them, [E, obs_dim]; no gradient flows through it."""
-        with torch.no_grad():
-            return self.policy(self.theta, self.statistics.normalise(torch.as_tensor(raw_obs)))
+    @functools.cached_property
+    def pi_old(self) -> Actor:
+        """The policy as it acts: what it says where the environment shows `raw_obs` [E, obs_dim]."""
+        return Actor(self.policy, self.theta, self.statistics)
 
 
 # ---- training and loading
@@ -130,7 +130,7 @@ def follow(
     subject: Subject, env: RestorableVectorEnv, raw_obs: Tensor, num_steps: int, generator: torch.Generator
 ) -> SinglePath:
     """The single path of a subject: `num_steps` steps in every copy of `env`, from raw observations [E, obs_dim]."""
-    return sample_single_path(env, subject.policy, subject.theta, subject.statistics, raw_obs, num_steps, generator)
+    return sample_single_path(env, subject.pi_old, raw_obs, num_steps, generator)
 
 
 def long_run(subject: Subject, seed: int) -> tuple[RestorableVectorEnv, Tensor, torch.Generator]:

@@ -95,9 +95,7 @@ def _policy_bursts(
     bursts = []
     for _ in range(count):
         state = env.save_state()
-        path = sample_single_path(
-            env, trainer.policy, trainer.theta.cpu(), trainer.statistics, raw_obs, BURST, generator
-        )
+        path = sample_single_path(env, trainer.pi_old, raw_obs, BURST, generator)
         bursts.append((state, for_environment(path.actions, env.single_action_space).swapaxes(0, 1)))
         raw_obs = path.next_obs
     return bursts

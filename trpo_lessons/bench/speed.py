@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from trpo_lessons.advantages import standardised
 from trpo_lessons.bench.game_ceiling import GameCeiling
 from trpo_lessons.bench.peer_process import PeerError, PeerProcess
 from trpo_lessons.bench.robot_ceiling import RobotCeiling
@@ -27,10 +28,9 @@ from trpo_lessons.policies import Policy
 from trpo_lessons.surrogate import Samples, surrogate_gradient
 from trpo_lessons.training import TrainConfig, preset
 from trpo_lessons.training.game_path import GamePath
-from trpo_lessons.training.loop import PHASES, Trainer, standardised
+from trpo_lessons.training.loop import PHASES, Trainer
 from trpo_lessons.training.run_folder import RunFolder
 from trpo_lessons.training.vine_sampler import VineSampler
-from trpo_lessons.vine import Vine
 
 WARM_UP = 20  # iterations, if there is time: robots that fall at once are not what training is about
 MIN_ROUNDS = 3
@@ -188,9 +188,7 @@ class _Training:
         while self.trainer.iteration == 0 or (self.trainer.iteration < WARM_UP and self.seconds < warm_up):
             self.iterate()
         self._forget()
-        trainer = self.trainer
-        self.path = trainer.sampler.sample(trainer.policy, trainer.theta.cpu(), trainer.statistics)
-        assert not isinstance(self.path, Vine)
+        self.path = self.trainer.sampler.sample(self.trainer.pi_old).trunk
         batch = self.path.batch(standardised(self.path.rewards)).to(config.device)
         self.states = batch[:: config.fisher_stride] if isinstance(self.path, GamePath) else batch
 
@@ -221,9 +219,8 @@ class _Vine:
 
     def sample(self) -> tuple[int, float]:
         """One trunk, from where the one before has ended, and its branches: simulator steps, seconds."""
-        trainer = self._trainer
         start = time.perf_counter()
-        vine = self._sampler.sample(trainer.policy, trainer.theta.cpu(), trainer.statistics, trainer.value)
+        vine = self._sampler.sample(self._trainer.pi_old, self._trainer.value)
         return vine.num_steps, time.perf_counter() - start
 
 

@@ -21,7 +21,7 @@ from trpo_lessons.surrogate import Batch, surrogate_gradient, surrogate_value
 from trpo_lessons.teaching.hopper_batch import hopper_batch
 from trpo_lessons.teaching.hunts import HEALTHY, Hunt
 from trpo_lessons.teaching.pictures import BLACK, BLUE, ORANGE
-from trpo_lessons.trpo import natural_direction
+from trpo_lessons.trpo import TrustRegion, natural_direction
 
 DAMPING, SHRINK, CG_ITERATIONS, MAX_BACKTRACKS = 0.03, 0.9, 10, 40
 CAREFUL, BOLD = 1e-4, 2.0  # delta of the two jobs, in nats
@@ -108,7 +108,8 @@ def sampled_kl(policy: Policy, theta: Tensor, batch: Batch) -> float:
 def run_update(parts: Parts, delta: float, policy: Policy, theta: Tensor, batch: Batch) -> Report:
     """One update from `theta` [num_parameters], put together from `parts`, and its report."""
     gradient = surrogate_gradient(policy, theta, batch)
-    direction = natural_direction(parts.fisher(policy, theta, batch), gradient, parts.damping, CG_ITERATIONS)
+    region = TrustRegion(damping=parts.damping, cg_iterations=CG_ITERATIONS)
+    direction = natural_direction(parts.fisher(policy, theta, batch), gradient, region)
     step = parts.length(delta, direction.curvature) * direction.x
     before = surrogate_value(policy, theta, batch)
 

@@ -14,12 +14,13 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trpo_lessons.advantages import gae
+from trpo_lessons.advantages import gae, standardised
 from trpo_lessons.policies import GaussianHead, Policy, mlp_policy
-from trpo_lessons.single_path import SinglePath, values_along
+from trpo_lessons.single_path import SinglePath
 from trpo_lessons.surrogate import Batch
-from trpo_lessons.training.loop import Trainer, standardised
+from trpo_lessons.training.loop import Trainer
 from trpo_lessons.training.presets import preset
+from trpo_lessons.value_function import values_along
 
 RECORDED = Path(__file__).parents[1] / "zoo" / "hopper_batch.safetensors"
 OBS_DIM, ACTION_DIM, HIDDEN = 11, 3, (32, 32)
@@ -51,7 +52,7 @@ def record(path: Path) -> None:
         trainer.iterate()
     config, statistics, value = trainer.config, trainer.statistics, trainer.value
     assert value is not None
-    path_taken = trainer.sampler.sample(trainer.policy, trainer.theta, statistics)
+    path_taken = trainer.sampler.sample(trainer.pi_old)
     assert isinstance(path_taken, SinglePath)
     ends = path_taken.terminated, path_taken.truncated
     values = values_along(path_taken, statistics, value)

@@ -18,17 +18,18 @@ from matplotlib.figure import FigureBase
 from torch import Tensor
 
 from trpo_lessons import envs
-from trpo_lessons.advantages import ValueFunction, explained_variance
 from trpo_lessons.envs.mujoco import MujocoVectorEnv
+from trpo_lessons.envs.obs_statistics import RunningMoments
 from trpo_lessons.kl import mean_kl
 from trpo_lessons.policies import Policy
-from trpo_lessons.single_path import RunningMoments, by_environment, sample_single_path, values_along
+from trpo_lessons.single_path import Actor, by_environment, sample_single_path
 from trpo_lessons.surrogate import Batch, surrogate_gradient, surrogate_value
 from trpo_lessons.teaching.explorers.lesson_06 import DRAWINGS, draw_report
 from trpo_lessons.teaching.pictures import BLACK, BLUE, GREY, ORANGE, SKY, LivePicture
 from trpo_lessons.training import Run, TrainConfig
 from trpo_lessons.training.acting import Spaces
 from trpo_lessons.training.policy_for import policy_for
+from trpo_lessons.value_function import ValueFunction, explained_variance, values_along
 from trpo_lessons.viewing.drawing import RobotDrawing
 
 Advantages = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, float, float], Tensor]
@@ -62,7 +63,7 @@ def iterations(config: TrainConfig, advantages: Advantages, update: Update) -> I
     theta, obs_dim = policy.initial_theta(generator), raw_obs.shape[1]
     value, statistics = ValueFunction(obs_dim, config.value_hidden, generator), RunningMoments.empty(obs_dim)
     for iteration in range(1, config.iterations + 1):
-        path = sample_single_path(env, policy, theta, statistics, raw_obs, config.rows, generator)
+        path = sample_single_path(env, Actor(policy, theta, statistics), raw_obs, config.rows, generator)
         values, after = values_along(path, statistics, value)
         found = advantages(path.rewards, values, after, path.terminated, path.truncated, config.gamma, config.lam)
         batch = path.batch((found - found.mean()) / found.std())

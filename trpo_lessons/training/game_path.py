@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +11,9 @@ from torch import Tensor
 
 from trpo_lessons.distributions import Distribution
 from trpo_lessons.envs.atari.frames import FrameRecorder, FrameStacks
-from trpo_lessons.single_path import Outcome, PathRecord, PathRecorder, RunningMoments, by_environment
+from trpo_lessons.envs.obs_statistics import RunningMoments
+from trpo_lessons.envs.rollouts import Outcome
+from trpo_lessons.single_path import PathRecord, PathRecorder, by_environment
 from trpo_lessons.surrogate import Columns
 
 FRAMES_AT_ONCE = 1024  # to be added to the statistics: moments take twenty times the memory of bytes
@@ -50,7 +51,7 @@ class GamePath(PathRecord):
     frames: FrameStacks
 
     @property
-    def problem(self) -> str:
+    def flaw(self) -> str:
         """Why this path must not be learned from, or ""; what emulators say is always finite."""
         return "" if self.log_q.isfinite().all() else "a log probability is not finite"
 
@@ -77,8 +78,6 @@ class GamePath(PathRecord):
 class GameRecorder(PathRecorder):
     """Collects the rows of a GamePath of `num_steps` steps."""
 
-    COLUMNS = ("actions", "rewards", "terminated", "truncated")
-
     def __init__(self, num_steps: int, first_obs: Tensor, statistics: RunningMoments, life_loss_ends: bool) -> None:
         """`first_obs` [E, 4, height, width], `statistics` as the policy has them; `life_loss_ends`: a lost life is
         recorded as a termination.
@@ -90,20 +89,18 @@ class GameRecorder(PathRecorder):
         self._started = torch.zeros(num_games, dtype=torch.bool)
         self._life_loss_ends = life_loss_ends
 
-    def record(
-        self, raw_obs: Tensor, obs: Tensor, distribution: Distribution, actions: Tensor, outcome: Outcome
-    ) -> None:
+    def record(self, raw_obs: Tensor, obs: Tensor, answer: Distribution, actions: Tensor, outcome: Outcome) -> None:
         """One step of every game; rewards are scores."""
         scores, terminated, truncated, infos = outcome
-        self._frames.record(raw_obs, self._started)
-        self._started = torch.from_numpy(terminated | truncated)
+        started_next = torch.from_numpy(terminated | truncated)
         if self._life_loss_ends:
             terminated = terminated | infos["life_lost"]
-        super().record(raw_obs, obs, distribution, actions, (np.sign(scores), terminated, truncated, infos))
+        super().record(raw_obs, obs, answer, actions, (np.sign(scores), terminated, truncated, infos))
+        self._started = started_next
+
+    def _see(self, raw_obs: Tensor, obs: Tensor) -> None:  # noqa: ARG002
+        self._frames.record(raw_obs, self._started)
 
     def finish_game_path(self, next_obs: Tensor) -> GamePath:
         """The path, given the observations [E, 4, height, width] after its last step."""
-        columns: dict[str, Any] = {name: torch.stack(rows) for name, rows in self._rows.items()}
-        return GamePath(
-            frames=self._frames.finish(self._normalise), **columns, **self._rest(columns["actions"], next_obs)
-        )
+        return GamePath(frames=self._frames.finish(self._normalise), **self._rest(next_obs))

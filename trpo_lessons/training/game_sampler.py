@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from trpo_lessons.envs.atari.frames import FrameStacks
-from trpo_lessons.policies import Policy
-from trpo_lessons.single_path import RunningMoments, follow
+from trpo_lessons.single_path import Actor, follow
 from trpo_lessons.training.config import TrainConfig
 from trpo_lessons.training.game_path import GamePath, GameRecorder
-from trpo_lessons.training.groups import EnvironmentGroups, Group
+from trpo_lessons.training.groups import EnvironmentGroups, Group, Value
 from trpo_lessons.training.memory import keep_freed_memory
 from trpo_lessons.training.path_sampler import joined
 
@@ -30,13 +28,13 @@ class GameSampler(EnvironmentGroups):
         super().__init__(config, generator, min(config.threads, config.num_envs))
         self._rows, self._life_loss_ends = config.rows, config.life_loss_ends
 
-    def sample(self, policy: Policy, theta: Tensor, statistics: RunningMoments) -> GamePath:
+    def sample(self, pi_old: Actor, value: Value | None = None) -> GamePath:  # noqa: ARG002
         """Follow the policy for `config.rows` steps in every game, from where they are."""
 
         def play(group: Group) -> GamePath:
             env, generator = self.taking_turns(group.env), group.generator
-            recorder = GameRecorder(self._rows, group.raw_obs, statistics, self._life_loss_ends)
-            group.raw_obs = follow(env, policy, theta, statistics, group.raw_obs, self._rows, generator, recorder)
+            recorder = GameRecorder(self._rows, group.raw_obs, pi_old.statistics, self._life_loss_ends)
+            group.raw_obs = follow(env, pi_old, group.raw_obs, self._rows, generator, recorder)
             return recorder.finish_game_path(group.raw_obs)
 
         return side_by_side(self.in_threads(play))

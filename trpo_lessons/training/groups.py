@@ -11,11 +11,12 @@ runs, which needs no interpreter.
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from threading import Event, Lock
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -23,10 +24,42 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from torch import Tensor
 
 from trpo_lessons import envs
+from trpo_lessons.policies import Policy
+from trpo_lessons.problem import Problem
+from trpo_lessons.single_path import Actor, PathRecord
 from trpo_lessons.training.config import TrainConfig
 from trpo_lessons.training.threads import torch_threads
 
 Result = TypeVar("Result")
+Value = Callable[[Tensor], Tensor]
+"""V of normalised observations."""
+
+
+class Experience(Protocol):
+    """What a round of sampling brings back, whatever the scheme: it knows what to maximise."""
+
+    @property
+    def trunk(self) -> PathRecord:
+        """Where episodes are counted and advantages estimated."""
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Wall time spent "acting" and "simulating"."""
+
+    @property
+    def num_steps(self) -> int:
+        """How many simulator steps were taken."""
+
+    @property
+    def flaw(self) -> str:
+        """Why these samples must not be learned from, or ""."""
+
+    @property
+    def facts(self) -> dict[str, float]:
+        """What the log says of this scheme alone."""
+
+    def problem(self, policy: Policy, advantages: Tensor, chunk_size: int | None) -> Problem:
+        """What an update is to improve, given advantages [T, E] along the trunk."""
 
 
 @dataclass
@@ -38,7 +71,7 @@ class Group:
     raw_obs: Tensor = field(default_factory=lambda: torch.empty(0))
 
 
-class EnvironmentGroups:
+class EnvironmentGroups(ABC):
     """`config.num_envs` environments between two batches, in `num_groups` groups of about the same size.
 
     The first group draws from `generator`, the others from generators of their own, seeded by the run's seed.
@@ -58,6 +91,10 @@ class EnvironmentGroups:
         self._turn, self._stop = Lock(), Event()
         self._threads = ThreadPoolExecutor(num_groups, thread_name_prefix="sampling")
         self.reset()
+
+    @abstractmethod
+    def sample(self, pi_old: Actor, value: Value | None = None) -> Experience:
+        """The next samples, from where the last ones have ended; `value` is asked for what was cut off, if need be."""
 
     @property
     def envs(self) -> list[VectorEnv[Any, Any, Any]]:

@@ -9,30 +9,33 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from trpo_lessons import envs
-from trpo_lessons.advantages import ValueFunction, explained_variance, gae, unit_of
-from trpo_lessons.single_path import SinglePath, by_environment, values_along
+from trpo_lessons.advantages import gae
+from trpo_lessons.problem import Problem, Refused
+from trpo_lessons.single_path import Actor, PathRecord, by_environment
 from trpo_lessons.surrogate import Samples
 from trpo_lessons.training.config import TrainConfig
-from trpo_lessons.training.game_path import GamePath
 from trpo_lessons.training.game_sampler import GameSampler
-from trpo_lessons.training.objective import Objective, branch_facts, path_objective, vine_objective
+from trpo_lessons.training.groups import EnvironmentGroups, Experience
 from trpo_lessons.training.obs_statistics import restored, statistics_for
 from trpo_lessons.training.path_sampler import PathSampler
 from trpo_lessons.training.policy_for import check_memory, observation_shape, policy_for
 from trpo_lessons.training.stopping import AttentivePolicy
 from trpo_lessons.training.threads import torch_threads
 from trpo_lessons.training.vine_sampler import VineSampler
-from trpo_lessons.trpo import Stopwatch, UpdateReport, trpo_update
-from trpo_lessons.vine import Vine
+from trpo_lessons.trpo import Stopwatch, TrustRegion, UpdateReport, trpo_update
+from trpo_lessons.value_function import ValueFunction, explained_variance, values_along
+
+Update = Callable[[Problem, Tensor], tuple[Tensor, UpdateReport]]
 
 RECENT_EPISODES = 100  # the logged return is the mean over so many finished episodes
 
@@ -55,6 +58,7 @@ class Trainer:
             if config.value_hidden:
                 self.value = ValueFunction(observation_shape(space), config.value_hidden, generator, config.device)
         self.statistics = statistics_for(space)
+        self._update = update_for(config)
         self.iteration = self.total_steps = 0
         self.recent: deque[tuple[float, int]] = deque(maxlen=RECENT_EPISODES)
         _load_all_of_torch()
@@ -63,98 +67,71 @@ class Trainer:
         # operations are small, and waking a thread takes as long as some of them.
         self._threads_of_a_fit = max(1, config.threads // 2) if self.value else config.threads
 
+    @property
+    def pi_old(self) -> Actor:
+        """The policy as it acts now; on the processor, where the environments are."""
+        return Actor(self._policy, self.theta.cpu(), self.statistics)
+
     def iterate(self) -> dict[str, Any]:
         """One iteration. Samples that are not finite are counted but never learned from."""
         clock = Stopwatch()
-        samples = self._sample()
-        clock.lap("sampling")
-        if samples.problem:
-            report, facts = _refused(samples.problem)
-        else:
+        samples = self.sampler.sample(self.pi_old, self.value)
+        try:
             with torch_threads(self._threads_of_a_fit):
                 report, facts = self._learn(samples, clock)
+        except Refused as refusal:
+            report, facts = UpdateReport(str(refusal)), dict.fromkeys(_LEARNING_FACTS, math.nan)
         self.iteration += 1
         self.total_steps += samples.num_steps
-        path = _path_of(samples)
+        path = samples.trunk
         self.recent.extend(zip(path.episode_returns, path.episode_lengths, strict=True))
-        if isinstance(samples, Vine):
-            facts |= branch_facts(samples)
-        return self._row(path, report, facts, {**samples.seconds, **clock.seconds, **report.seconds})
+        seconds = {**samples.seconds, **clock.seconds, **report.seconds}
+        return self._row(path, report, {**facts, **samples.facts}, seconds)
 
-    def _sample(self) -> SinglePath | GamePath | Vine:
-        theta = self.theta.cpu()
-        if isinstance(self.sampler, VineSampler):
-            return self.sampler.sample(self._policy, theta, self.statistics, self.value)
-        return self.sampler.sample(self._policy, theta, self.statistics)
+    def _learn(self, samples: Experience, clock: Stopwatch) -> tuple[UpdateReport, dict[str, float]]:
+        """Everything between two samplings: advantages, the update, the value function, the statistics.
 
-    def _learn(self, samples: SinglePath | GamePath | Vine, clock: Stopwatch) -> tuple[UpdateReport, dict[str, float]]:
-        """Everything between two samplings: advantages, the TRPO update, the value function, the statistics."""
-        config, path = self.config, _path_of(samples)
-        values, next_values = torch.zeros_like(path.rewards), torch.zeros_like(path.rewards)
-        if self.value:
-            values, next_values = values_along(path, self.statistics, self.value, config.chunk_size)
-        lam = config.lam if self.value else 1.0
-        advantages = gae(path.rewards, values, next_values, path.terminated, path.truncated, config.gamma, lam)
-        returns = advantages + values
-        worth = [returns, samples.rollout_set.q_values] if isinstance(samples, Vine) else [returns]
-        if not all(each.square().sum().isfinite() for each in worth):
-            return _refused("the returns are too large to compute with")
-        objective = self._objective(samples, advantages)
-        facts = {
-            "explained_variance": explained_variance(values, returns) if self.value else math.nan,
-            "entropy": -path.log_q.mean().item(),  # a sample estimate, of the policy that was followed
-        }
-        clock.lap("advantages")
-        report = self._update(objective, by_environment(returns))
+        Raises Refused for samples that must not be learned from.
+        """
+        if samples.flaw:
+            raise Refused(samples.flaw)
+        config, path = self.config, samples.trunk
+        with clock.timing("advantages"):
+            values, next_values = torch.zeros_like(path.rewards), torch.zeros_like(path.rewards)
+            if self.value:
+                values, next_values = values_along(path, self.statistics, self.value, config.chunk_size)
+            lam = config.lam if self.value else 1.0
+            advantages = gae(path.rewards, values, next_values, path.terminated, path.truncated, config.gamma, lam)
+            returns = advantages + values
+            if not returns.square().sum().isfinite():
+                raise Refused("the returns are too large to compute with")
+            problem = samples.problem(self._policy, advantages, config.chunk_size).to(config.device)
+            facts = {
+                "explained_variance": explained_variance(values, returns) if self.value else math.nan,
+                "entropy": -path.log_q.mean().item(),  # a sample estimate, of the policy that was followed
+            }
+        report = self._improve(problem, by_environment(returns))
         if config.normalise_obs:
             self.statistics = path.statistics_after(self.statistics)
         return report, facts
 
-    def _objective(self, samples: SinglePath | GamePath | Vine, advantages: Tensor) -> Objective:
-        """What to maximise: the advantages along a path, or the Q-values of the branches, [T, E] or [N, K]."""
-        if isinstance(samples, Vine):
-            assert isinstance(self.sampler, VineSampler)
-            objective = vine_objective(samples, self.sampler.surrogate)
-        else:
-            objective = path_objective(samples, standardised(advantages))
-        return objective.to(self.config.device)
-
-    def _update(self, objective: Objective, returns: Tensor) -> UpdateReport:
+    def _improve(self, problem: Problem, returns: Tensor) -> UpdateReport:
         """Policy and value function side by side: neither needs the other's result. Value seconds join the report's."""
-        if self.value is None:
-            return self._update_policy(objective)
-        fitting = self._second_thread.submit(self._fit_value, self.value, objective.states, returns)
-        if self.config.threads == 1:
-            wait([fitting])
-        report = self._update_policy(objective)
-        return replace(report, seconds={**report.seconds, "value": fitting.result()})
-
-    def _update_policy(self, objective: Objective) -> UpdateReport:
-        config = self.config
-        self.theta, report = trpo_update(
-            self._policy,
-            self.theta,
-            objective.samples,
-            surrogate=objective.surrogate,
-            states=objective.states,
-            delta=config.delta,
-            damping=config.damping,
-            cg_iterations=config.cg_iterations,
-            fisher_stride=config.fisher_stride,
-            shrink=config.shrink,
-            max_backtracks=config.max_backtracks,
-            chunk_size=config.chunk_size,
-        )
-        return report
+        fitting = None
+        if self.value:
+            fitting = self._second_thread.submit(self._fit_value, self.value, problem.states, returns)
+            if self.config.threads == 1:
+                wait([fitting])
+        self.theta, report = self._update(problem, self.theta)
+        return replace(report, seconds={**report.seconds, "value": fitting.result()}) if fitting else report
 
     def _fit_value(self, value: ValueFunction, states: Samples, returns: Tensor) -> float:
         """Fit V, and tell how many seconds it took."""
         clock, config = Stopwatch(), self.config
         torch.set_num_threads(self._threads_of_a_fit)  # counts for the thread that calls it
-        value.fit(
-            states, returns, config.value_steps, config.value_damping, config.value_stride, chunk_size=config.chunk_size
-        )
-        clock.lap("value")
+        steps, damping, stride = config.value_steps, config.value_damping, config.value_stride
+        with clock.timing("value"):
+            value.fit(states, returns, steps, damping, stride, chunk_size=config.chunk_size)
         return clock.seconds["value"]
 
     def close(self) -> None:
@@ -164,7 +141,7 @@ class Trainer:
 
     def _row(
         self,
-        path: SinglePath | GamePath,
+        path: PathRecord,
         report: UpdateReport,
         facts: Mapping[str, float],
         seconds: Mapping[str, float],
@@ -236,25 +213,24 @@ def _load_all_of_torch() -> None:
     torch.autograd.grad(2 * x, x, torch.ones(1))
 
 
-def _refused(reason: str) -> tuple[UpdateReport, dict[str, float]]:
-    return UpdateReport(math.nan, reason=reason), dict.fromkeys(_LEARNING_FACTS, math.nan)
-
-
-def sampler_for(config: TrainConfig, generator: torch.Generator) -> PathSampler | GameSampler | VineSampler:
+def sampler_for(config: TrainConfig, generator: torch.Generator) -> EnvironmentGroups:
     """What collects the samples of a run."""
     if config.sampling == "vine":
         return VineSampler(config, generator)
     return GameSampler(config, generator) if config.task in envs.GAMES else PathSampler(config, generator)
 
 
-def _path_of(samples: SinglePath | GamePath | Vine) -> SinglePath | GamePath:
-    return samples.trunk if isinstance(samples, Vine) else samples
-
-
-def standardised(advantages: Tensor) -> Tensor:
-    """Advantages with mean 0 and standard deviation 1: the update's direction does not depend on their scale."""
-    mean = advantages.mean()
-    return (advantages - mean) / unit_of(advantages.std(), mean)
+def update_for(config: TrainConfig) -> Update:
+    """What turns a problem and a theta into a better theta."""
+    region = TrustRegion(
+        delta=config.delta,
+        damping=config.damping,
+        cg_iterations=config.cg_iterations,
+        shrink=config.shrink,
+        max_backtracks=config.max_backtracks,
+        fisher_stride=config.fisher_stride,
+    )
+    return partial(trpo_update, region=region)
 
 
 def _mean(values: list[float] | list[int]) -> float:

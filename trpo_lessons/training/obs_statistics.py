@@ -10,7 +10,7 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from trpo_lessons.single_path import RunningMoments
+from trpo_lessons.envs.obs_statistics import RunningMoments
 from trpo_lessons.training.policy_for import is_picture, observation_shape
 
 

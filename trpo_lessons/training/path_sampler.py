@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from trpo_lessons import envs
-from trpo_lessons.policies import Policy
-from trpo_lessons.single_path import PathRecord, RunningMoments, SinglePath, sample_single_path
+from trpo_lessons.single_path import Actor, PathRecord, SinglePath, sample_single_path
 from trpo_lessons.training.config import TrainConfig
-from trpo_lessons.training.groups import EnvironmentGroups, Group
+from trpo_lessons.training.groups import EnvironmentGroups, Group, Value
 
 
 class PathSampler(EnvironmentGroups):
@@ -27,12 +26,12 @@ class PathSampler(EnvironmentGroups):
         super().__init__(config, generator, min(config.threads, config.num_envs) if parallel else 1)
         self._rows = config.rows
 
-    def sample(self, policy: Policy, theta: Tensor, statistics: RunningMoments) -> SinglePath:
+    def sample(self, pi_old: Actor, value: Value | None = None) -> SinglePath:  # noqa: ARG002
         """Follow the policy for `config.rows` steps in every environment, from where they are."""
 
         def follow(group: Group) -> SinglePath:
             env = self.taking_turns(group.env)
-            path = sample_single_path(env, policy, theta, statistics, group.raw_obs, self._rows, group.generator)
+            path = sample_single_path(env, pi_old, group.raw_obs, self._rows, group.generator)
             group.raw_obs = path.next_obs
             return path
 

@@ -19,9 +19,9 @@ from trpo_lessons import envs
 from trpo_lessons.envs.adapter import MakeOne
 from trpo_lessons.envs.atari import WorkerError
 from trpo_lessons.envs.foreign import EnvironmentFault
+from trpo_lessons.envs.obs_statistics import RunningMoments
 from trpo_lessons.envs.spaces import scaling_in_words
 from trpo_lessons.policies import Policy
-from trpo_lessons.single_path import RunningMoments
 from trpo_lessons.training import device as devices
 from trpo_lessons.training.acting import Spaces, act
 from trpo_lessons.training.config import SettingError, TrainConfig

@@ -10,8 +10,8 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
+from trpo_lessons.envs.obs_statistics import RunningMoments
 from trpo_lessons.mdp import as_float64
-from trpo_lessons.single_path import RunningMoments
 from trpo_lessons.teaching.checks import Check
 from trpo_lessons.teaching.checks.hunting import HuntCheck
 from trpo_lessons.teaching.column_hunt import HUNT

@@ -16,16 +16,19 @@ from matplotlib.figure import FigureBase
 from torch import Tensor
 
 from trpo_lessons import envs
-from trpo_lessons.advantages import ValueFunction, gae
+from trpo_lessons.advantages import gae
 from trpo_lessons.doctor import Finding
 from trpo_lessons.envs.cartpole import MAX_POSITION
+from trpo_lessons.envs.obs_statistics import RunningMoments
 from trpo_lessons.mdp import TabularMDP, as_float64, evaluate_policy
 from trpo_lessons.policies import CategoricalHead, Policy, mlp_policy
-from trpo_lessons.single_path import RunningMoments, by_environment, sample_single_path, values_along
+from trpo_lessons.problem import Problem
+from trpo_lessons.single_path import Actor, by_environment, sample_single_path
 from trpo_lessons.surrogate import Batch, surrogate_gradient
 from trpo_lessons.teaching.explorers import Explorer, Slider, Stops
 from trpo_lessons.teaching.pictures import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION, LivePicture
-from trpo_lessons.trpo import trpo_update
+from trpo_lessons.trpo import TrustRegion, trpo_update
+from trpo_lessons.value_function import ValueFunction, values_along
 
 Floats = npt.NDArray[np.float64]
 
@@ -162,7 +165,7 @@ def learn(update: Update, seed: int = 0) -> Iterator[Snapshot]:
     raw_obs = torch.as_tensor(env.reset(seed=seed)[0])
     record: list[float] = []
     for _ in range(ITERATIONS):
-        path = sample_single_path(env, POLICY, theta, statistics, raw_obs, ROWS, generator)
+        path = sample_single_path(env, Actor(POLICY, theta, statistics), raw_obs, ROWS, generator)
         values, next_values = values_along(path, statistics, value)
         advantages = gae(path.rewards, values, next_values, path.terminated, path.truncated, gamma=0.99, lam=0.95)
         batch = path.batch((advantages - advantages.mean()) / advantages.std())
@@ -272,7 +275,7 @@ def record_of(step_size: float | None, seed: int) -> tuple[float, ...]:
         return theta + step_size * surrogate_gradient(policy, theta, batch)
 
     def trust_region(policy: Policy, theta: Tensor, batch: Batch) -> Tensor:
-        return trpo_update(policy, theta, batch, delta=0.02)[0]
+        return trpo_update(Problem(policy, batch), theta, TrustRegion(delta=0.02))[0]
 
     *_, last = learn(trust_region if step_size is None else vanilla, seed)
     return last.steps_per_fall

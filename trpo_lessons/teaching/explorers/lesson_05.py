@@ -19,7 +19,7 @@ from trpo_lessons.teaching.explorers import Explorer, Stops
 from trpo_lessons.teaching.explorers.lesson_01 import text
 from trpo_lessons.teaching.hopper_batch import hopper_batch
 from trpo_lessons.teaching.pictures import BLACK, BLUE, GREY, VERMILION
-from trpo_lessons.trpo import natural_direction
+from trpo_lessons.trpo import TrustRegion, natural_direction
 
 Floats = npt.NDArray[np.float64]
 FARTHEST, POINTS = 1.25, 26  # of the full step
@@ -46,7 +46,7 @@ def direction(damping: float) -> tuple[Tensor, float, float]:
     """x [1542], ten iterations of conjugate gradient; x^T (A + damping I) x; and g^T x, on the Hopper batch."""
     policy, theta, batch = hopper_batch()
     gradient = surrogate_gradient(policy, theta, batch)
-    found = natural_direction(fisher_vector_product(policy, theta, batch), gradient, damping)
+    found = natural_direction(fisher_vector_product(policy, theta, batch), gradient, TrustRegion(damping=damping))
     return found.x, found.curvature, torch.dot(gradient, found.x).item()
 
 

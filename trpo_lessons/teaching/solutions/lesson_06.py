@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from trpo_lessons.single_path import RunningMoments
+from trpo_lessons.envs.obs_statistics import RunningMoments
 
 
 def returns(rewards: Tensor, next_values: Tensor, terminated: Tensor, truncated: Tensor, gamma: float) -> Tensor:
