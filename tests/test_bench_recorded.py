@@ -181,7 +181,7 @@ def test_recorded_scores_are_means_of_recorded_episodes(of_whom: str, task: str)
 def test_readme_shows_the_recorded_scores() -> None:
     readme = (ZOO.parents[1] / "README.md").read_text()
     for task, environment in TASKS.items():
-        columns = [", ".join(f"{x:.0f}" for x in compare.scores(ZOO / whose, task)) for whose in WHOSE]
+        columns = [", ".join(f"{x:.1f}" for x in compare.scores(ZOO / whose, task)) for whose in WHOSE]
         assert f"| {environment} | {' | '.join(columns)} |" in readme
 
 

@@ -63,7 +63,7 @@ def test_both_schemes_had_the_same_seeds_and_a_budget_that_counts_every_step(tas
 def test_readme_shows_the_recorded_vines() -> None:
     readme = (FOLDERS["vine"].parents[2] / "README.md").read_text()
     for task in TASKS:
-        assert ", ".join(f"{score:.0f}" for score in recorded_scores(task)["vine"]) in readme
+        assert ", ".join(f"{score:.1f}" for score in recorded_scores(task)["vine"]) in readme
 
 
 def test_a_race_is_to_half_of_what_single_paths_earn() -> None:
@@ -72,12 +72,18 @@ def test_a_race_is_to_half_of_what_single_paths_earn() -> None:
     found = race({"single path": single, "vine": vine})
     assert found.level == 50
     assert found.steps == {"single path": (2e5, 2e5), "vine": (5e5, 4e5)}
-    assert found.times == (2.0, 2.5)
-    assert race_line("hopper", found) == "hopper: 50 after 200k, 200k steps; vine 500k, 400k: 2.0 to 2.5 times as many"
-    late = race({"single path": single, "vine": [vine[0], invented([2e5], [3.0])]})
-    assert race_line("hopper", late).endswith("vine 500k, never: 2.5 times as many or more")
-    never = race({"single path": single, "vine": [invented([2e5], [3.0])]})
-    assert race_line("hopper", never).endswith("vine never")
+    assert found.times == 2.25
+    assert race_line("hopper", found) == "hopper: 50 after 200k, 200k steps; vine 500k, 400k: 2.2 times as many"
+
+
+def test_one_of_three_seeds_that_never_comes_leaves_a_median_and_two_leave_none() -> None:
+    came, late = invented([1e5, 2e5], [10.0, 100.0]), invented([2e5, 6e5], [3.0, 100.0])
+    never = invented([2e5], [0.0])
+    some = race({"single path": [came, never, came], "vine": [late, late, never]})
+    assert some.times == 3.0
+    assert race_line("hopper", some).endswith("200k, never, 200k steps; vine 600k, 600k, never: 3.0 times as many")
+    assert race({"single path": [came] * 3, "vine": [late, never, never]}).times == np.inf
+    assert np.isnan(race({"single path": [came, never, never], "vine": [never] * 3}).times)
 
 
 @pytest.mark.parametrize("task", TITLES)
@@ -98,6 +104,9 @@ def test_the_picture_leaves_out_no_estimator() -> None:
         assert len(axes.lines) == 2 * len(recorded(task)["estimators"])
 
 
-def test_hopper_vines_take_two_to_three_times_as_many_steps() -> None:
-    low, high = race(recorded_logs("hopper")).times
-    assert 1.5 < low < high < 3.5, "the lesson says two to three"
+def test_hopper_vines_take_about_twice_as_many_steps() -> None:
+    assert 1.5 < race(recorded_logs("hopper")).times < 2.5, "the lesson says about twice"
+
+
+def test_most_vines_came_later_than_most_single_paths() -> None:
+    assert all(race(recorded_logs(task)).times > 1 for task in TASKS), "the lesson says that single paths are ahead"
