@@ -160,6 +160,15 @@ def _run(job: dict[str, Any], started: int, gate: int) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_size"], job["file_size"]))
     if job["at"] is not None:
         _signal_at(job["at"], job["signal"])
+    # What comes before the command has begun is not the command's to handle: it waits until then.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    begin = cli.commands.main
+
+    def begun(*arguments: Any, **options: Any) -> Any:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        return begin(*arguments, **options)
+
+    cli.commands.main = begun  # type: ignore[method-assign]
     status = 1
     os.write(started, b".")
     os.close(started)
