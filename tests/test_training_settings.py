@@ -42,6 +42,7 @@ ANOTHER: dict[str, tuple[dict[str, Any], Any]] = {
     "rollout_length": (VINE, 4),
     "control_cost": (BASE, 1.0),
     "impact_cost": ({**BASE, "task": "walker"}, 1.0),
+    "env_kwargs": ({**BASE, "task": "gym:CartPole-v1"}, {"sutton_barto_reward": True}),
     "height": (PONG, 30),
     "width": (PONG, 24),
     "actions": (PONG, "minimal"),
