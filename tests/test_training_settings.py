@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv as Pole
 from torch import Tensor
 
 from trpo_lessons import training
@@ -43,6 +45,7 @@ ANOTHER: dict[str, tuple[dict[str, Any], Any]] = {
     "control_cost": (BASE, 1.0),
     "impact_cost": ({**BASE, "task": "walker"}, 1.0),
     "env_kwargs": ({**BASE, "task": "gym:CartPole-v1"}, {"sutton_barto_reward": True}),
+    "env": ({**BASE, "task": "own:pole", "env": Pole}, partial(Pole, sutton_barto_reward=True)),
     "height": (PONG, 30),
     "width": (PONG, 24),
     "actions": (PONG, "minimal"),
