@@ -24,7 +24,7 @@ from trpo_lessons.bench.robot_ceiling import RobotCeiling
 from trpo_lessons.bench.speed import Round, Speed
 from trpo_lessons.envs import GAMES
 from trpo_lessons.envs.mujoco import ROBOTS
-from trpo_lessons.training.loop import PHASES, Trainer
+from trpo_lessons.training.running.loop import PHASES, Trainer
 
 TINY = {"num_envs": 5, "steps_per_iteration": 100}
 ROUNDS = (

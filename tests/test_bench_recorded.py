@@ -19,7 +19,7 @@ from trpo_lessons import cli, training
 from trpo_lessons.bench import compare, record
 from trpo_lessons.bench.sb3_peer import TASKS
 from trpo_lessons.envs.atari.scores import human_normalised
-from trpo_lessons.training.run_folder import RunError
+from trpo_lessons.training.running.run_folder import RunError
 
 ZOO = Path(compare.ZOO)
 WHOSE = ["class_preset", "sb3_contrib"]

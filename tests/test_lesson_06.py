@@ -29,7 +29,7 @@ from trpo_lessons.teaching.hunts import HEALTHY
 from trpo_lessons.teaching.solutions import lesson_04, lesson_05
 from trpo_lessons.teaching.solutions import lesson_06 as solutions
 from trpo_lessons.training import preset
-from trpo_lessons.training.loop import Trainer
+from trpo_lessons.training.running.loop import Trainer
 from trpo_lessons.trpo import TrustRegion, trpo_update
 from trpo_lessons.value_function import ValueFunction, values_along
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from trpo_lessons.envs.obs_statistics import RunningMoments
 from trpo_lessons.single_path import Actor, SinglePath, sample_single_path
 from trpo_lessons.training import TrainConfig, preset
-from trpo_lessons.training.path_sampler import PathSampler, side_by_side
-from trpo_lessons.training.policy_for import policy_for
+from trpo_lessons.training.sampling.path_sampler import PathSampler, side_by_side
+from trpo_lessons.training.settings.policy_for import policy_for
 
 COLUMNS = ("raw_obs", "obs", "actions", "log_q", "rewards", "terminated", "truncated", "final_obs", "next_obs")
 

@@ -18,11 +18,11 @@ from trpo_lessons import training
 from trpo_lessons.distributions import Distribution
 from trpo_lessons.problem import Problem
 from trpo_lessons.surrogate import Batch, sampled_surrogate
-from trpo_lessons.training.config import TrainConfig
-from trpo_lessons.training.groups import Experience
-from trpo_lessons.training.loop import Trainer
-from trpo_lessons.training.obs_statistics import FrameMoments
-from trpo_lessons.training.run_folder import RunFolder
+from trpo_lessons.training.running.loop import Trainer
+from trpo_lessons.training.running.run_folder import RunFolder
+from trpo_lessons.training.sampling.groups import Experience
+from trpo_lessons.training.settings.config import TrainConfig
+from trpo_lessons.training.settings.obs_statistics import FrameMoments
 from trpo_lessons.trpo import trpo_update
 
 PATHS: dict[str, dict[str, Any]] = {

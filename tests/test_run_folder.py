@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from trpo_lessons import cli, training
-from trpo_lessons.training.run_folder import RunFolder
+from trpo_lessons.training.running.run_folder import RunFolder
 
 SETTINGS: dict[str, Any] = {
     "iterations": 2,
@@ -194,7 +194,7 @@ def test_of_runs_that_begin_in_one_folder_exactly_one_wins_and_it_is_whole(exist
 
 def test_where_there_are_no_locks_only_one_can_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two have looked and found the folder empty; the second is refused, whether the first is through or not."""
-    monkeypatch.setattr("trpo_lessons.training.run_folder._lock", lambda *_: None)
+    monkeypatch.setattr("trpo_lessons.training.running.run_folder._lock", lambda *_: None)
     config = training.preset("cartpole", "smoke", **SETTINGS)
     (tmp_path / ".config.json.partial").touch()
     with pytest.raises(training.RunError, match="is not empty"), RunFolder.taken(tmp_path, config):

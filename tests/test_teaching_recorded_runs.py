@@ -22,7 +22,7 @@ from trpo_lessons.teaching.recorded_runs import (
     recorded_logs,
     recorded_scores,
 )
-from trpo_lessons.training.run_folder import RunFolder
+from trpo_lessons.training.running.run_folder import RunFolder
 from trpo_lessons.viewing.learning_curve import Log
 
 

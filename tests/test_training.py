@@ -21,9 +21,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from trpo_lessons import envs, training
 from trpo_lessons.envs.cartpole import CartPole
-from trpo_lessons.training.config import TrainConfig
-from trpo_lessons.training.loop import Trainer
-from trpo_lessons.training.run_folder import RunFolder
+from trpo_lessons.training.running.loop import Trainer
+from trpo_lessons.training.running.run_folder import RunFolder
+from trpo_lessons.training.settings.config import TrainConfig
 
 TINY: dict[str, Any] = {
     "iterations": 3,

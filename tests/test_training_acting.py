@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from trpo_lessons import envs, training
-from trpo_lessons.training.evaluation import PURPOSE
-from trpo_lessons.training.run_folder import RunFolder
+from trpo_lessons.training.running.evaluation import PURPOSE
+from trpo_lessons.training.running.run_folder import RunFolder
 
 TASKS = ("cartpole", "hopper", "pong", "gym:CartPole-v1", "gym:toy_envs:Odd-v0", "gym:toy_envs:OddForces-v0")
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from trpo_lessons import envs, training
-from trpo_lessons.training.config import TrainConfig
+from trpo_lessons.training.settings.config import TrainConfig
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import torch
 
 from trpo_lessons import training
 from trpo_lessons.envs.atari.settings import MAX_EPISODE_STEPS
-from trpo_lessons.training import evaluation
-from trpo_lessons.training.threads import torch_threads
+from trpo_lessons.training.running import evaluation
+from trpo_lessons.training.sampling.threads import torch_threads
 
 
 @pytest.fixture(scope="module")

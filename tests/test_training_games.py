@@ -24,12 +24,12 @@ from trpo_lessons.policies import Policy
 from trpo_lessons.problem import Problem
 from trpo_lessons.single_path import Actor
 from trpo_lessons.surrogate import Batch, surrogate_gradient, surrogate_value
-from trpo_lessons.training import loop
-from trpo_lessons.training.game_path import GameBatch, GamePath
-from trpo_lessons.training.game_sampler import GameSampler
-from trpo_lessons.training.loop import Trainer
-from trpo_lessons.training.obs_statistics import FrameMoments
-from trpo_lessons.training.policy_for import policy_for
+from trpo_lessons.training.running import loop
+from trpo_lessons.training.running.loop import Trainer
+from trpo_lessons.training.sampling.game_path import GameBatch, GamePath
+from trpo_lessons.training.sampling.game_sampler import GameSampler
+from trpo_lessons.training.settings.obs_statistics import FrameMoments
+from trpo_lessons.training.settings.policy_for import policy_for
 from trpo_lessons.trpo import TrustRegion, trpo_update
 from trpo_lessons.value_function import ValueFunction, values_along
 

@@ -17,7 +17,7 @@ import torch
 from gymnasium import spaces
 
 from trpo_lessons import training
-from trpo_lessons.training.run_folder import RunFolder
+from trpo_lessons.training.running.run_folder import RunFolder
 from trpo_lessons.viewing.own_process import in_own_process
 
 

@@ -12,7 +12,7 @@ COUNT_PAGES = """
 import resource
 import torch
 from trpo_lessons.policies import CategoricalHead, convolutional_policy
-from trpo_lessons.training.memory import keep_freed_memory
+from trpo_lessons.training.sampling.memory import keep_freed_memory
 
 torch.set_num_threads(1)
 assert keep_freed_memory()

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from trpo_lessons.envs.obs_statistics import RunningMoments
 from trpo_lessons.training import SettingError, TrainConfig, preset
-from trpo_lessons.training.loop import Trainer
-from trpo_lessons.training.obs_statistics import FrameMoments, restored, statistics_for
+from trpo_lessons.training.running.loop import Trainer
+from trpo_lessons.training.settings.obs_statistics import FrameMoments, restored, statistics_for
 
 NOTHING_SEEN = FrameMoments.empty((5, 6))
 

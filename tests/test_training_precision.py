@@ -11,7 +11,7 @@ from trpo_lessons.kl import fisher_vector_product, mean_kl
 from trpo_lessons.policies import FactoredHead, convolutional_policy
 from trpo_lessons.problem import Problem
 from trpo_lessons.surrogate import Batch, surrogate_gradient
-from trpo_lessons.training import device as devices
+from trpo_lessons.training.running import device as devices
 from trpo_lessons.trpo import TrustRegion, natural_direction, trpo_update
 
 POLICY = convolutional_policy((4, 52, 40), FactoredHead((3, 3, 2)))  # the paper's

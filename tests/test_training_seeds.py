@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trpo_lessons import training
-from trpo_lessons.training.loop import sampler_for
+from trpo_lessons.training.running.loop import sampler_for
 
 KINDS = {
     "robot": {"task": "hopper"},

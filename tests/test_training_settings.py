@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trpo_lessons import training
 from trpo_lessons.training import TrainConfig
-from trpo_lessons.training.loop import Trainer
+from trpo_lessons.training.running.loop import Trainer
 
 BASE: dict[str, Any] = {
     "task": "hopper",

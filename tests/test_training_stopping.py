@@ -17,9 +17,9 @@ import pytest
 import torch
 
 from trpo_lessons import cli, training
-from trpo_lessons.training import stopping
-from trpo_lessons.training.loop import Trainer
-from trpo_lessons.training.run_folder import RunFolder
+from trpo_lessons.training.running import stopping
+from trpo_lessons.training.running.loop import Trainer
+from trpo_lessons.training.running.run_folder import RunFolder
 
 CONFIG = training.preset("cartpole", "smoke", iterations=4)
 
@@ -116,7 +116,7 @@ def test_a_second_interrupt_is_raised_at_once_when_the_first_has_waited_long(mon
 
 def test_nothing_is_imported_once_threads_have_begun() -> None:
     code = (
-        "import sys; from trpo_lessons import training; from trpo_lessons.training.loop import Trainer\n"
+        "import sys; from trpo_lessons import training; from trpo_lessons.training.running.loop import Trainer\n"
         "trainer = Trainer(training.preset('hopper', 'smoke')); before = set(sys.modules)\n"
         "trainer.iterate(); trainer.iterate(); trainer.close(); print(sorted(set(sys.modules) - before))"
     )

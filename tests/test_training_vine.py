@@ -18,10 +18,10 @@ from trpo_lessons.envs.cartpole import CartPole
 from trpo_lessons.policies import CategoricalHead, mlp_policy
 from trpo_lessons.problem import Problem
 from trpo_lessons.rollout_set import RolloutSet, all_actions_surrogate, self_normalised_surrogate
-from trpo_lessons.training.config import TrainConfig
-from trpo_lessons.training.loop import Trainer
-from trpo_lessons.training.run_folder import RunFolder
-from trpo_lessons.training.vine_sampler import VineSampler
+from trpo_lessons.training.running.loop import Trainer
+from trpo_lessons.training.running.run_folder import RunFolder
+from trpo_lessons.training.sampling.vine_sampler import VineSampler
+from trpo_lessons.training.settings.config import TrainConfig
 from trpo_lessons.trpo import trpo_update
 from trpo_lessons.vine import Vine, scaled_differences
 

@@ -19,9 +19,9 @@ from PIL import Image, ImageSequence
 from processes import Outcome, command
 
 from trpo_lessons import envs, training
-from trpo_lessons.training.acting import choose_actions
-from trpo_lessons.training.evaluation import PURPOSE
-from trpo_lessons.training.run_folder import RunFolder
+from trpo_lessons.training.running.acting import choose_actions
+from trpo_lessons.training.running.evaluation import PURPOSE
+from trpo_lessons.training.running.run_folder import RunFolder
 from trpo_lessons.viewing import opengl, watching
 from trpo_lessons.viewing.animation import CAPTION_HEIGHT
 from trpo_lessons.viewing.learning_curve import learning_curve, logged

@@ -15,7 +15,7 @@ from processes import Outcome, command
 
 import trpo_lessons
 from trpo_lessons import training
-from trpo_lessons.training.run_folder import RunFolder
+from trpo_lessons.training.running.run_folder import RunFolder
 
 PAGE = Path(trpo_lessons.__file__).parent / "YOUR_OWN.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)

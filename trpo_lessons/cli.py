@@ -282,7 +282,7 @@ def bench(task: str, seconds: float, num_envs: int | None, threads: int | None, 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
     """The settings that `--set NAME=VALUE` options give. Raises UsageError for what cannot be one."""
-    from trpo_lessons.training.config import OWN_OPTIONS
+    from trpo_lessons.training.settings.config import OWN_OPTIONS
 
     settings: dict[str, Any] = {}
     for pair in pairs:
@@ -328,7 +328,7 @@ def _device(name: str) -> str:
 
 
 def _end_of_training(run: Run) -> int:
-    from trpo_lessons.training.run_folder import RunFolder
+    from trpo_lessons.training.running.run_folder import RunFolder
 
     folder = shlex.quote(str(run.folder))
     if run.interrupted:

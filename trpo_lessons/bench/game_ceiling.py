@@ -12,8 +12,8 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from trpo_lessons import envs
-from trpo_lessons.training.game_path import GamePath
-from trpo_lessons.training.loop import Trainer
+from trpo_lessons.training.running.loop import Trainer
+from trpo_lessons.training.sampling.game_path import GamePath
 
 BURST = 50  # steps in a row
 

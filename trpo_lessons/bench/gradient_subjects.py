@@ -25,11 +25,11 @@ from trpo_lessons.envs import RestorableVectorEnv, restorable
 from trpo_lessons.envs.obs_statistics import RunningMoments
 from trpo_lessons.policies import Policy
 from trpo_lessons.single_path import Actor, SinglePath, sample_single_path
-from trpo_lessons.training.config import TrainConfig
-from trpo_lessons.training.loop import Trainer
-from trpo_lessons.training.obs_statistics import restored
-from trpo_lessons.training.policy_for import policy_for
-from trpo_lessons.training.presets import preset
+from trpo_lessons.training.running.loop import Trainer
+from trpo_lessons.training.settings.config import TrainConfig
+from trpo_lessons.training.settings.obs_statistics import restored
+from trpo_lessons.training.settings.policy_for import policy_for
+from trpo_lessons.training.settings.presets import preset
 from trpo_lessons.value_function import ValueFunction
 
 FOLDER = Path(__file__).parents[1] / "zoo" / "gradient_variance"

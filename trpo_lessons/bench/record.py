@@ -20,8 +20,8 @@ from typing import Any
 
 from trpo_lessons import training
 from trpo_lessons.training import TrainConfig
-from trpo_lessons.training.config import OWN_OPTIONS
-from trpo_lessons.training.run_folder import RunError, RunFolder, json_text
+from trpo_lessons.training.running.run_folder import RunError, RunFolder, json_text
+from trpo_lessons.training.settings.config import OWN_OPTIONS
 
 KEPT = ("config.json", "progress.csv", "checkpoint.safetensors")
 EPISODES = 20

@@ -18,7 +18,7 @@ from trpo_lessons.envs.mujoco import ROBOTS, MujocoVectorEnv, load_model
 from trpo_lessons.envs.simulator import mujoco, rollout
 from trpo_lessons.single_path import for_environment, sample_single_path
 from trpo_lessons.training import TrainConfig
-from trpo_lessons.training.loop import Trainer
+from trpo_lessons.training.running.loop import Trainer
 
 CEILING_COPIES = 256  # enough to keep every thread busy
 BURST = 20  # control steps in a row: long after, robots whose episode would have ended lie on the ground

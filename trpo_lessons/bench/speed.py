@@ -27,10 +27,10 @@ from trpo_lessons.kl import fisher_vector_product
 from trpo_lessons.policies import Policy
 from trpo_lessons.surrogate import Samples, surrogate_gradient
 from trpo_lessons.training import TrainConfig, preset
-from trpo_lessons.training.game_path import GamePath
-from trpo_lessons.training.loop import PHASES, Trainer
-from trpo_lessons.training.run_folder import RunFolder
-from trpo_lessons.training.vine_sampler import VineSampler
+from trpo_lessons.training.running.loop import PHASES, Trainer
+from trpo_lessons.training.running.run_folder import RunFolder
+from trpo_lessons.training.sampling.game_path import GamePath
+from trpo_lessons.training.sampling.vine_sampler import VineSampler
 
 WARM_UP = 20  # iterations, if there is time: robots that fall at once are not what training is about
 MIN_ROUNDS = 3
@@ -80,7 +80,7 @@ class Speed:
 
     @property
     def overlapping(self) -> bool:
-        """Whether another thread fits the value function during the update (see `training.loop`)."""
+        """Whether another thread fits the value function during the update (see `training.running.loop`)."""
         return bool(self.config.value_hidden) and self.config.threads > 1
 
     @property

@@ -10,7 +10,7 @@ import numpy as np
 
 from trpo_lessons.bench.speed import Round, Speed
 from trpo_lessons.envs import GAMES
-from trpo_lessons.training.run_folder import environment_facts
+from trpo_lessons.training.running.run_folder import environment_facts
 
 RATIOS: dict[str, Callable[[Round], float]] = {
     "environment_of_ceiling": lambda r: r.environment / r.ceiling,

@@ -18,8 +18,8 @@ from trpo_lessons.advantages import gae, standardised
 from trpo_lessons.policies import GaussianHead, Policy, mlp_policy
 from trpo_lessons.single_path import SinglePath
 from trpo_lessons.surrogate import Batch
-from trpo_lessons.training.loop import Trainer
-from trpo_lessons.training.presets import preset
+from trpo_lessons.training.running.loop import Trainer
+from trpo_lessons.training.settings.presets import preset
 from trpo_lessons.value_function import values_along
 
 RECORDED = Path(__file__).parents[1] / "zoo" / "hopper_batch.safetensors"

@@ -27,8 +27,8 @@ from trpo_lessons.surrogate import Batch, surrogate_gradient, surrogate_value
 from trpo_lessons.teaching.explorers.lesson_06 import DRAWINGS, draw_report
 from trpo_lessons.teaching.pictures import BLACK, BLUE, GREY, ORANGE, SKY, LivePicture
 from trpo_lessons.training import Run, TrainConfig
-from trpo_lessons.training.acting import Spaces
-from trpo_lessons.training.policy_for import policy_for
+from trpo_lessons.training.running.acting import Spaces
+from trpo_lessons.training.settings.policy_for import policy_for
 from trpo_lessons.value_function import ValueFunction, explained_variance, values_along
 from trpo_lessons.viewing.drawing import RobotDrawing
 

@@ -12,7 +12,7 @@ from matplotlib.ticker import EngFormatter
 
 from trpo_lessons.bench.compare import ZOO, scores
 from trpo_lessons.bench.gradient_variance import recorded
-from trpo_lessons.training.run_folder import RunFolder
+from trpo_lessons.training.running.run_folder import RunFolder
 from trpo_lessons.viewing.learning_curve import Log, logged
 from trpo_lessons.viewing.style import BLACK, BLUE, ORANGE
 

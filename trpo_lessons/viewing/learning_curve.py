@@ -12,7 +12,7 @@ from matplotlib.ticker import EngFormatter
 from numpy.typing import NDArray
 
 from trpo_lessons.training import RunError, TrainConfig
-from trpo_lessons.training.run_folder import RunFolder
+from trpo_lessons.training.running.run_folder import RunFolder
 from trpo_lessons.viewing.style import BLUE, GREEN, GREY, VERMILION, new_figure, style
 
 COLUMNS = ("total_steps", "mean_return", "mean_kl", "accepted", "explained_variance")

@@ -21,8 +21,8 @@ from trpo_lessons.envs.atari.settings import FRAME_SKIP, Controls
 from trpo_lessons.envs.cartpole import CartPoleVectorEnv
 from trpo_lessons.envs.mujoco import MujocoVectorEnv
 from trpo_lessons.training import Run, TrainConfig
-from trpo_lessons.training.acting import choose_actions, distribution_for
-from trpo_lessons.training.evaluation import PURPOSE, action_generator
+from trpo_lessons.training.running.acting import choose_actions, distribution_for
+from trpo_lessons.training.running.evaluation import PURPOSE, action_generator
 from trpo_lessons.viewing import HEIGHT, WIDTH
 from trpo_lessons.viewing.drawing import CartPoleDrawing, RobotDrawing
 from trpo_lessons.viewing.game_drawing import JOYSTICK, Choices, GameDrawing

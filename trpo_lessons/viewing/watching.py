@@ -15,7 +15,7 @@ from trpo_lessons.envs import GAMES, TASKS, UnknownTask, check_task
 from trpo_lessons.envs.foreign import EnvironmentFault
 from trpo_lessons.envs.mujoco import ROBOTS
 from trpo_lessons.training import Run, RunError, load_run
-from trpo_lessons.training.run_folder import RunFolder
+from trpo_lessons.training.running.run_folder import RunFolder
 from trpo_lessons.viewing import opengl
 from trpo_lessons.viewing.animation import Frame, gif
 from trpo_lessons.viewing.learning_curve import learning_curve, logged

@@ -26,9 +26,9 @@ from trpo_lessons.teaching.explorers import Choice, Explorer, Slider, Stops
 from trpo_lessons.teaching.explorers.lesson_01 import text
 from trpo_lessons.teaching.pictures import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILION, LivePicture
 from trpo_lessons.training import Run, TrainConfig
-from trpo_lessons.training.acting import Spaces
-from trpo_lessons.training.loop import Trainer
-from trpo_lessons.training.threads import torch_threads
+from trpo_lessons.training.running.acting import Spaces
+from trpo_lessons.training.running.loop import Trainer
+from trpo_lessons.training.sampling.threads import torch_threads
 
 Floats = npt.NDArray[np.float64]
 

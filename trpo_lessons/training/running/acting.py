@@ -16,7 +16,7 @@ from trpo_lessons.envs.adapter import GymnasiumVectorEnv, flat_observations, inn
 from trpo_lessons.single_path import for_environment
 
 if TYPE_CHECKING:
-    from trpo_lessons.training.run import Run
+    from trpo_lessons.training.running.run import Run
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from trpo_lessons import envs
-from trpo_lessons.training.acting import choose_actions
-from trpo_lessons.training.run import Run
-from trpo_lessons.training.run_folder import RunError
-from trpo_lessons.training.stopping import check, postponed_interrupts
-from trpo_lessons.training.threads import torch_threads
+from trpo_lessons.training.running.acting import choose_actions
+from trpo_lessons.training.running.run import Run
+from trpo_lessons.training.running.run_folder import RunError
+from trpo_lessons.training.running.stopping import check, postponed_interrupts
+from trpo_lessons.training.sampling.threads import torch_threads
 
 PURPOSE = "evaluation"  # seeds that training does not have; games have some thirty starts, so these are the same
 ENDLESS = 50_000  # steps; more than an episode has where the environment sets any limit

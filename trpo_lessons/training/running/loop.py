@@ -23,15 +23,15 @@ from trpo_lessons.advantages import gae
 from trpo_lessons.problem import Problem, Refused
 from trpo_lessons.single_path import Actor, PathRecord, by_environment
 from trpo_lessons.surrogate import Samples
-from trpo_lessons.training.config import TrainConfig
-from trpo_lessons.training.game_sampler import GameSampler
-from trpo_lessons.training.groups import EnvironmentGroups, Experience
-from trpo_lessons.training.obs_statistics import restored, statistics_for
-from trpo_lessons.training.path_sampler import PathSampler
-from trpo_lessons.training.policy_for import check_memory, observation_shape, policy_for
-from trpo_lessons.training.stopping import AttentivePolicy
-from trpo_lessons.training.threads import torch_threads
-from trpo_lessons.training.vine_sampler import VineSampler
+from trpo_lessons.training.running.stopping import AttentivePolicy
+from trpo_lessons.training.sampling.game_sampler import GameSampler
+from trpo_lessons.training.sampling.groups import EnvironmentGroups, Experience
+from trpo_lessons.training.sampling.path_sampler import PathSampler
+from trpo_lessons.training.sampling.threads import torch_threads
+from trpo_lessons.training.sampling.vine_sampler import VineSampler
+from trpo_lessons.training.settings.config import TrainConfig
+from trpo_lessons.training.settings.obs_statistics import restored, statistics_for
+from trpo_lessons.training.settings.policy_for import check_memory, observation_shape, policy_for
 from trpo_lessons.trpo import Stopwatch, TrustRegion, UpdateReport, trpo_update
 from trpo_lessons.value_function import ValueFunction, explained_variance, values_along
 

@@ -22,15 +22,15 @@ from trpo_lessons.envs.foreign import EnvironmentFault
 from trpo_lessons.envs.obs_statistics import RunningMoments
 from trpo_lessons.envs.spaces import scaling_in_words
 from trpo_lessons.policies import Policy
-from trpo_lessons.training import device as devices
-from trpo_lessons.training.acting import Spaces, act
-from trpo_lessons.training.config import SettingError, TrainConfig
-from trpo_lessons.training.loop import Trainer
-from trpo_lessons.training.obs_statistics import restored, statistics_for
-from trpo_lessons.training.policy_for import policy_for
-from trpo_lessons.training.reporting import Reporter
-from trpo_lessons.training.run_folder import RunError, RunFolder, environment_facts
-from trpo_lessons.training.stopping import Deadline, check, postponed_interrupts
+from trpo_lessons.training.running import device as devices
+from trpo_lessons.training.running.acting import Spaces, act
+from trpo_lessons.training.running.loop import Trainer
+from trpo_lessons.training.running.reporting import Reporter
+from trpo_lessons.training.running.run_folder import RunError, RunFolder, environment_facts
+from trpo_lessons.training.running.stopping import Deadline, check, postponed_interrupts
+from trpo_lessons.training.settings.config import SettingError, TrainConfig
+from trpo_lessons.training.settings.obs_statistics import restored, statistics_for
+from trpo_lessons.training.settings.policy_for import policy_for
 
 RUNS = Path("runs")  # where runs go that are given no place
 Callback = Callable[[Mapping[str, Any]], object]

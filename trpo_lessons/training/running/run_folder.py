@@ -33,8 +33,8 @@ from torch import Tensor
 
 from trpo_lessons.envs import UnknownTask
 from trpo_lessons.envs.finding import PREFIX
-from trpo_lessons.training import device as devices
-from trpo_lessons.training.config import SettingError, TrainConfig
+from trpo_lessons.training.running import device as devices
+from trpo_lessons.training.settings.config import SettingError, TrainConfig
 
 FORMAT = "trpo-lessons run, format 1"
 _PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "ale-py")

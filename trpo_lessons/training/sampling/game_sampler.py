@@ -8,11 +8,11 @@ import torch
 
 from trpo_lessons.envs.atari.frames import FrameStacks
 from trpo_lessons.single_path import Actor, follow
-from trpo_lessons.training.config import TrainConfig
-from trpo_lessons.training.game_path import GamePath, GameRecorder
-from trpo_lessons.training.groups import EnvironmentGroups, Group, Value
-from trpo_lessons.training.memory import keep_freed_memory
-from trpo_lessons.training.path_sampler import joined
+from trpo_lessons.training.sampling.game_path import GamePath, GameRecorder
+from trpo_lessons.training.sampling.groups import EnvironmentGroups, Group, Value
+from trpo_lessons.training.sampling.memory import keep_freed_memory
+from trpo_lessons.training.sampling.path_sampler import joined
+from trpo_lessons.training.settings.config import TrainConfig
 
 
 class GameSampler(EnvironmentGroups):

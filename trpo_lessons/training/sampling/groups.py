@@ -27,8 +27,8 @@ from trpo_lessons import envs
 from trpo_lessons.policies import Policy
 from trpo_lessons.problem import Problem
 from trpo_lessons.single_path import Actor, PathRecord
-from trpo_lessons.training.config import TrainConfig
-from trpo_lessons.training.threads import torch_threads
+from trpo_lessons.training.sampling.threads import torch_threads
+from trpo_lessons.training.settings.config import TrainConfig
 
 Result = TypeVar("Result")
 Value = Callable[[Tensor], Tensor]

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from trpo_lessons import envs
 from trpo_lessons.single_path import Actor, PathRecord, SinglePath, sample_single_path
-from trpo_lessons.training.config import TrainConfig
-from trpo_lessons.training.groups import EnvironmentGroups, Group, Value
+from trpo_lessons.training.sampling.groups import EnvironmentGroups, Group, Value
+from trpo_lessons.training.settings.config import TrainConfig
 
 
 class PathSampler(EnvironmentGroups):

@@ -11,8 +11,8 @@ import torch
 from trpo_lessons import envs
 from trpo_lessons.rollout_set import FirstActions, every_action, from_the_policy, uniformly
 from trpo_lessons.single_path import Actor
-from trpo_lessons.training.config import TrainConfig
-from trpo_lessons.training.groups import EnvironmentGroups, Group, Value
+from trpo_lessons.training.sampling.groups import EnvironmentGroups, Group, Value
+from trpo_lessons.training.settings.config import TrainConfig
 from trpo_lessons.vine import Branching, Vine, sample_vine
 
 # Rollouts side by side. Wide enough that a step of the policy is cheap for each of them, and narrow enough that a copy

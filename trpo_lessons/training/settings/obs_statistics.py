@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trpo_lessons.envs.obs_statistics import RunningMoments
-from trpo_lessons.training.policy_for import is_picture, observation_shape
+from trpo_lessons.training.settings.policy_for import is_picture, observation_shape
 
 
 class FrameMoments(RunningMoments):

@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from trpo_lessons.policies import CategoricalHead, FactoredHead, GaussianHead, Head, Policy, layers_for
-from trpo_lessons.training.config import SettingError, TrainConfig
+from trpo_lessons.training.settings.config import SettingError, TrainConfig
 
 
 def policy_for(env: VectorEnv, config: TrainConfig) -> Policy:

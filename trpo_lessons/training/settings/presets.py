@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from trpo_lessons.envs import GAMES, check_task
-from trpo_lessons.training.config import SettingError, TrainConfig
+from trpo_lessons.training.settings.config import SettingError, TrainConfig
 
 _EVERY: dict[str, dict[str, Any]] = {
     "barto-cartpole": {"hidden": ()},  # the paper's linear policy: four weights, a bias and a log standard deviation

@@ -1,0 +1,1 @@
+"""How samples are collected on all cores: paths, games and vines, by groups of environments."""
