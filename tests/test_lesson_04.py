@@ -234,6 +234,36 @@ def in_a_loop(most=10**9, first=0):
     return count
 
 
+def drawing(policy, theta, obs, v):
+    """The product of a part of the states, drawn anew in every call."""
+    return twice()(policy, theta, obs[torch.randint(len(obs), (len(obs),))], v)
+
+
+def softmax_drawn(W, obs, v):
+    probs = (obs @ W).softmax(-1)
+    score = torch.nn.functional.one_hot(probs.multinomial(1)[:, 0], W.shape[1]) - probs
+    return obs.T @ (score * (score * (obs @ v)).sum(-1, keepdim=True)) / len(obs)
+
+
+def restarting(matvec, b, iterations, every=5):
+    """Conjugate gradient that forgets its direction now and then."""
+    x = torch.zeros_like(b)
+    while iterations > 0:
+        x = x + SOLVE.reference(matvec, b - matvec(x) if x.any() else b, min(every, iterations))
+        iterations -= every
+    return x
+
+
+def of_root_and_tolerance(root, factor=0.5):
+    """The count by logarithms, from the square root of the condition number as somebody takes it."""
+
+    def count(smallest, largest, damping, tolerance):
+        condition = root(smallest, largest, damping)
+        return max(0, math.ceil(math.log(factor * tolerance) / math.log((condition - 1) / (condition + 1))))
+
+    return count
+
+
 SOFTMAX, PRODUCT, SOLVE, COUNT = checks.CHECKS
 WRONG_ANSWERS = [
     (SOFTMAX, softmax_by_exp, "With logits around 1000"),
@@ -242,6 +272,12 @@ WRONG_ANSWERS = [
     (SOFTMAX, lambda W, obs, v: SOFTMAX.reference(W.clone().requires_grad_(), obs, v), "hang on no graph"),
     (SOFTMAX, lambda W, obs, v: SOFTMAX.reference(W.requires_grad_(), obs, v).detach(), "hang on no graph"),
     (SOFTMAX, lambda W, obs, v: SOFTMAX.reference(W, obs, v) * len(obs) / 6, "One state should do"),
+    (SOFTMAX, softmax_drawn, "Two calls with the same arguments"),
+    (SOFTMAX, lambda W, obs, v: SOFTMAX.reference(W.float(), obs.float(), v.float()).double(), "a few digits only"),
+    (SOFTMAX, lambda W, obs, v: SOFTMAX.reference(W + v, obs, v), "linear in v"),
+    (SOFTMAX, lambda W, obs, v: SOFTMAX.reference(W, obs, W), "linear in v"),
+    (PRODUCT, drawing, "Two calls with the same arguments"),
+    (PRODUCT, lambda p, t, o, v: twice()(p, t.float(), o.float(), v.float()).double(), "went through float32"),
     (PRODUCT, twice(first_keeps=False), "taken without create_graph=True, which is tempting"),
     (PRODUCT, twice(second_keeps=True), "still hang on their graph"),
     (PRODUCT, twice(mark=True), "leaves a mark on the theta"),
@@ -257,8 +293,22 @@ WRONG_ANSWERS = [
     (SOLVE, solving(start=lambda b: torch.zeros(len(b)).double()), "start from torch.zeros_like(b)"),
     (SOLVE, solving(looks_after=True), "Where b is 0"),
     (SOLVE, solving(count=100, tolerance=1e-26), "You solve to the end"),
+    (SOLVE, lambda A, b, k: solving()(lambda p: A(p.double()).float(), b.float(), k).double(), "a few digits only"),
+    (SOLVE, lambda A, b, k: solving()(lambda p: A(p) + 1e-5 * p, b, k), "a small number added to A"),
+    (SOLVE, lambda A, b, k: solving()(A, b, min(k, 10)), "at a count of its own"),
+    (SOLVE, lambda A, b, k: solving(tolerance=1e-8 * float(b @ b))(A, b, k), "a residual that is small but not 0"),
+    (SOLVE, restarting, "start afresh"),
     (COUNT, in_a_loop(most=100), "Does a loop of yours end at a fixed count"),
     (COUNT, in_a_loop(first=1), "0 iterations should be enough"),
+    (COUNT, lambda *given: max(0, in_a_loop()(*given) - 1), "your loop ends at the last number that is not enough"),
+    (
+        COUNT,
+        of_root_and_tolerance(lambda low, high, c: math.sqrt(high / low + c)),
+        "add the damping to the condition number",
+    ),
+    (COUNT, of_root_and_tolerance(lambda low, high, c: math.sqrt((low + c) / (high + c))), "is upside down"),
+    (COUNT, lambda *given: in_a_loop()(*given) < 10, "yes or no"),
+    (COUNT, lambda *given: in_a_loop()(*given) - 0.5, "a whole number"),
     (COUNT, lambda *given: in_a_loop()(*given) + 1, "One iteration less should not be enough"),
 ]
 
@@ -268,6 +318,50 @@ def test_a_wrong_answer_is_told_what_is_wrong_with_it(check, function, said):
     assert said in line_of(check, function)
 
 
-@pytest.mark.parametrize(("check", "function"), [(PRODUCT, twice()), (SOLVE, solving()), (COUNT, in_a_loop())])
+def krylov(matvec, b, iterations):
+    """The lowest point of the Krylov space, by an orthonormal basis of it: no recurrence at all."""
+    basis, images = [], []
+    w = b
+    for _ in range(iterations):
+        for _ in range(2):
+            for q in basis:
+                w = w - torch.dot(w, q) * q
+        if w.norm() <= 1e-12 * b.norm():
+            break
+        basis.append(w / w.norm())
+        images.append(matvec(basis[-1]))
+        w = images[-1]
+    if not basis:
+        return torch.zeros_like(b)
+    Q = torch.stack(basis, 1)
+    return Q @ torch.linalg.solve(Q.T @ torch.stack(images, 1), Q.T @ b)
+
+
+def reverse_kl(policy, theta, obs, v):
+    old = policy(theta, obs).detach()
+    slope = torch.func.grad(lambda new: policy(new, obs).kl(old).mean())
+    return torch.func.jvp(slope, (theta,), (v,))[1]
+
+
+def by_pairs_of_actions(W, obs, v):
+    probs, pushed = (obs @ W).softmax(-1), obs @ v
+    apart = pushed[:, :, None] - pushed[:, None, :]
+    return torch.einsum("nd,na,nb,nab->da", obs, probs, probs, apart) / len(obs)
+
+
+RIGHT_ANSWERS = [
+    (SOFTMAX, by_pairs_of_actions),
+    (PRODUCT, twice()),
+    (PRODUCT, reverse_kl),
+    (SOLVE, solving()),
+    (SOLVE, krylov),
+    (SOLVE, lambda A, b, k: solving(tolerance=1e-28 * float(b @ b))(A, b, k)),
+    (COUNT, in_a_loop()),
+    (COUNT, lambda *given: torch.tensor(in_a_loop()(*given))),
+    (COUNT, lambda *given: float(in_a_loop()(*given))),
+]
+
+
+@pytest.mark.parametrize(("check", "function"), RIGHT_ANSWERS)
 def test_right_answers_written_another_way_pass(check, function):
     assert line_of(check, function) == "passed"

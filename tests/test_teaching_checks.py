@@ -321,6 +321,13 @@ def test_a_mistake_that_raises_is_known_by_its_error():
     assert line_of(check, otherwise_written) == "not yet. The argument does not ask for gradients."
     assert "ZeroDivisionError: division by zero at line" in line_of(check, lambda x: 1 / 0)
 
+    @check.property("The slope of a square at x is twice x.")
+    def is_twice_x(student, rng):
+        x = torch.tensor(rng.normal())
+        return torch.allclose(student(x), 2 * x)
+
+    assert line_of(check, lambda x: 3 * x) == "not yet. The slope of a square at x is twice x."
+
 
 def test_arguments_are_watched_in_every_call():
     def in_place_for_four(values, weights):

@@ -240,8 +240,8 @@ class Check:
     def _behaves_like(self, student: Function, other: Function) -> bool:
         for draw in range(1, DRAWS + 1):
             arguments = self.inputs(self._rng(100 + draw))
-            theirs = self.behavior(other, *copy_of(arguments))
             try:
+                theirs = self.behavior(other, *copy_of(arguments))
                 mine = self.behavior(_guarded(student), *copy_of(arguments))
             except (_FoundError, NotImplementedError):
                 raise

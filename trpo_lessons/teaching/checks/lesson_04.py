@@ -47,7 +47,43 @@ def linear_softmax(rng: Generator) -> tuple[Tensor, Tensor, Tensor]:
     return normal(rng, 3, 4), normal(rng, 6, 3), normal(rng, 3, 4)
 
 
+def covariance_product(W: Tensor, obs: Tensor, v: Tensor) -> Tensor:
+    """A v [3, 4] with M [N, 4, 4] written out, to compare with."""
+    probs = (obs @ W).softmax(-1)
+    M = torch.diag_embed(probs) - probs[:, :, None] * probs[:, None, :]
+    return torch.einsum("nd,nab,nb->da", obs, M, obs @ v) / len(obs)
+
+
 softmax_fisher_product = Check("softmax_fisher_product", minutes=8, inputs=linear_softmax)
+
+
+@softmax_fisher_product.property(
+    "Two calls with the same arguments give two products. Do you draw actions? M is the mean over all of them, known "
+    "in closed form: nothing here is random."
+)
+def product_by_hand_is_no_estimate(student: SoftmaxProduct, rng: Generator) -> bool:
+    given = linear_softmax(rng)
+    return close(student(*given), student(*given))
+
+
+@softmax_fisher_product.property(
+    "Your product is right to a few digits only. Is something turned into float32 on the way, or is a finite "
+    "difference taken?"
+)
+def product_by_hand_has_all_its_digits(student: SoftmaxProduct, rng: Generator) -> bool:
+    W, obs, v = linear_softmax(rng)
+    exact = covariance_product(W, obs, v)
+    mine = student(W, obs, v)
+    return close(mine, exact) or not close(mine, exact, 1e-4)
+
+
+@softmax_fisher_product.property(
+    "The product should be linear in v: twice the direction, twice the product. v belongs in J v and nowhere else, the "
+    "probabilities come from W."
+)
+def product_by_hand_is_linear(student: SoftmaxProduct, rng: Generator) -> bool:
+    W, obs, v = linear_softmax(rng)
+    return close(student(W, obs, 2 * v), 2 * student(W, obs, v))
 
 
 @softmax_fisher_product.property(
@@ -206,6 +242,15 @@ fisher_product = GraphCheck("fisher_product", minutes=10, inputs=policy_and_dire
 
 
 @fisher_product.property(
+    "Two calls with the same arguments give two products. Do you draw actions? The KL of a distribution is a formula: "
+    "nothing here is random."
+)
+def product_is_no_estimate(student: PolicyProduct, rng: Generator) -> bool:
+    given = policy_and_direction(rng)
+    return close(student(*given), student(*given))
+
+
+@fisher_product.property(
     "You have added a multiple of v: that is damping. Keep it out of A; where it is wanted, one writes "
     "product(v) + damping * v, and sees what it is."
 )
@@ -217,8 +262,9 @@ def adds_no_multiple_of_v(student: PolicyProduct, rng: Generator) -> bool:
 
 
 @fisher_product.property(
-    "Your product is right to a few digits only, as a finite difference is. Differentiate exactly: "
-    "torch.autograd.grad(..., create_graph=True) gives a gradient that can be differentiated again."
+    "Your product is right to a few digits only, as a finite difference is, or what went through float32. "
+    "Differentiate exactly, in the precision of theta: torch.autograd.grad(..., create_graph=True) gives a gradient "
+    "that can be differentiated again."
 )
 def product_is_exact(student: PolicyProduct, rng: Generator) -> bool:
     policy, theta, obs, v = policy_and_direction(rng)
@@ -375,12 +421,27 @@ def system(rng: Generator) -> tuple[MatVec, Tensor, int]:
     return lambda v: A @ v, normal(rng, 6), int(rng.integers(3, 5))
 
 
-def solved_and_solved_early(function: Solver, matvec: MatVec, b: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-    """The solution, and that of a system whose residual is exactly zero after one iteration."""
-    return function(matvec, b.clone(), iterations), function(lambda v: 2 * v, torch.ones(3, dtype=torch.float64), 3)
+def three_solutions(function: Solver, matvec: MatVec, b: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the system; of one whose residual is zero after one iteration; of one whose residual grows in the first."""
+    steep, across = torch.tensor([1.0, 100.0]).double(), torch.tensor([1.0, 0.25]).double()
+    return (
+        function(matvec, b.clone(), iterations),
+        function(lambda v: 2 * v, torch.ones(3, dtype=torch.float64), 3),
+        function(lambda v: steep * v, across, 2),
+    )
 
 
-solve = Check("solve", minutes=15, inputs=system, behavior=solved_and_solved_early)
+solve = Check("solve", minutes=15, inputs=system, behavior=three_solutions)
+
+
+@solve.property(
+    "x is right to a few digits only. Is something turned into float32 on the way, or a small number added to A or to "
+    "what you divide by?"
+)
+def solution_has_all_its_digits(student: Solver, rng: Generator) -> bool:
+    A, b = positive_definite(rng, 6), normal(rng, 6)
+    mine, exact = student(lambda v: A @ v, b, 4), variant(lambda v: A @ v, b, 4)
+    return close(mine, exact, 1e-8) or not close(mine, exact, 1e-4)
 
 
 @solve.property("With as many iterations as A has rows, A x should be b.")
@@ -459,6 +520,16 @@ def one_product_an_iteration(student: Solver, rng: Generator) -> bool:
 
     student(matvec, b, 4)
     return calls <= 5  # one more, for a residual computed at the start, is forgiven
+
+
+@solve.property(
+    "On a system with forty rows, 24 iterations should come as near as 24 products can; on six rows yours do. Does "
+    "your loop end sooner, at a count of its own or at a residual that is small but not 0? Or does it start afresh "
+    "from the residual now and then? `iterations` says how many, and every direction builds on the last."
+)
+def goes_all_the_way_in_many_dimensions(student: Solver, rng: Generator) -> bool:
+    A, b = positive_definite(rng, 40), normal(rng, 40)
+    return close(student(lambda v: A @ v, b, 24), variant(lambda v: A @ v, b, 24), 1e-8)
 
 
 Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -659,6 +730,26 @@ def goes_one_further(matvec: MatVec, b: Tensor, iterations: int) -> Tensor:
 
 
 @solve.mistake(
+    "termination",
+    "You stop as soon as the residual is longer than before; tempting, because it looks as if things got worse. The "
+    "residual may go up on its way: what falls with every iteration is the bowl's height. Go on until it is 0.",
+)
+def stops_where_the_residual_rises(matvec: MatVec, b: Tensor, iterations: int) -> Tensor:
+    x, r, p = torch.zeros_like(b), b.clone(), b.clone()
+    for _ in range(iterations):
+        rr = torch.dot(r, r)
+        if rr == 0:
+            break
+        a_p = matvec(p)
+        alpha = rr / torch.dot(p, a_p)
+        after = r - alpha * a_p
+        if torch.dot(after, after) > rr:
+            break
+        x, p, r = x + alpha * p, after + torch.dot(after, after) / rr * p, after
+    return x
+
+
+@solve.mistake(
     "concept",
     "Your x starts at b; tempting, because r and p do. The residual b - A x is b only where x is 0: what you add up is "
     "the solution, and b on top of it.",
@@ -694,18 +785,19 @@ def spectrum_and_tolerance(rng: Generator) -> tuple[float, float, float, float]:
     return smallest, largest, smallest * float(rng.uniform(0.5, 2)), float(rng.uniform(0.001, 0.05))
 
 
-def in_three_cases(
+def in_four_cases(
     function: Count, smallest: float, largest: float, damping: float, tolerance: float
-) -> tuple[int, int, int]:
-    """As drawn; with eigenvalues close together and a strict tolerance; with damping as large as the eigenvalues."""
+) -> tuple[int, int, int, int]:
+    """As drawn; with eigenvalues close together and a strict tolerance; with large damping; with both."""
     return (
         function(smallest, largest, damping, tolerance),
         function(largest / 3, largest, damping, tolerance**3),
         function(smallest, largest, largest / 2, tolerance**3),
+        function(largest / 3, largest, largest / 2, tolerance**9),
     )
 
 
-enough_iterations = Check("enough_iterations", minutes=8, inputs=spectrum_and_tolerance, behavior=in_three_cases)
+enough_iterations = Check("enough_iterations", minutes=8, inputs=spectrum_and_tolerance, behavior=in_four_cases)
 
 
 def error_bound(k: float, condition: float) -> float:
@@ -716,15 +808,20 @@ def error_bound(k: float, condition: float) -> float:
 
 def is_the_smallest(k: float, smallest: float, largest: float, damping: float, tolerance: float) -> tuple[bool, bool]:
     """Whether k iterations are enough, by the bound, and whether one less would not be."""
+    k = float(k)  # a tensor's powers would be in float32
     condition = (largest + damping) / (smallest + damping)
     enough = error_bound(k, condition) <= tolerance * (1 + 1e-9)
     return enough, k == 0 or error_bound(k - 1, condition) > tolerance * (1 - 1e-9)
 
 
+@enough_iterations.property("Your function answers yes or no (True or False). Asked is how many iterations it takes.")
+def is_a_count(student: Count, rng: Generator) -> bool:
+    return not isinstance(student(*spectrum_and_tolerance(rng)), bool | np.bool_)
+
+
 @enough_iterations.property("A number of iterations is a whole number.")
 def is_whole(student: Count, rng: Generator) -> bool:
-    k = student(*spectrum_and_tolerance(rng))
-    return k == round(k)
+    return float(student(*spectrum_and_tolerance(rng))).is_integer()
 
 
 @enough_iterations.property("After as many iterations as you say, the bound should be at or below the tolerance.")
@@ -825,6 +922,25 @@ def takes_the_approximation(smallest: float, largest: float, damping: float, tol
 
 
 @enough_iterations.mistake(
+    "conditioning",
+    "You add the damping to the condition number; tempting, because the condition number is what the formula holds. "
+    "Damping is added to A, that is, to each eigenvalue: it makes the condition number smaller.",
+)
+def damps_the_condition_number(smallest: float, largest: float, damping: float, tolerance: float) -> int:
+    return math.ceil(iterations_for(2, math.sqrt(largest / smallest + damping), tolerance))
+
+
+@enough_iterations.mistake(
+    "order",
+    "You take the logarithm of a negative number: your condition number is upside down, or the two terms of the rate's "
+    "numerator are; tempting, because one divides by the other either way. The largest eigenvalue goes on top: the "
+    "condition number is at least 1, and the rate lies between 0 and 1.",
+)
+def turns_the_condition_number_over(smallest: float, largest: float, damping: float, tolerance: float) -> int:
+    return math.ceil(iterations_for(2, math.sqrt((smallest + damping) / (largest + damping)), tolerance))
+
+
+@enough_iterations.mistake(
     "order",
     "You take the square roots first and add the damping to them; tempting, because the roots are what the formula "
     "holds. Damping is added to A, that is, to each eigenvalue; the root comes last.",
@@ -845,8 +961,9 @@ def rounds_to_the_nearest(smallest: float, largest: float, damping: float, toler
 
 @enough_iterations.mistake(
     "indexing",
-    "You round down; tempting, because int() does. Then the bound is still a little above the tolerance: a number of "
-    "iterations that is enough is rounded up.",
+    "You are one short: you round down, as int() does, or your loop ends at the last number that is not enough; "
+    "tempting, because either looks like the place where the bound meets the tolerance. There it is still a little "
+    "above: a number of iterations that is enough is rounded up.",
 )
 def rounds_down(smallest: float, largest: float, damping: float, tolerance: float) -> int:
     return math.floor(iterations_for(2, math.sqrt((largest + damping) / (smallest + damping)), tolerance))

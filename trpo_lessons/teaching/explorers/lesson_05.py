@@ -146,5 +146,5 @@ def along_explorer() -> Explorer[Along]:
             Stops("damping", "damping", [0.0, 0.001, 0.01, 0.03, 0.1, 1.0], 0.1),
             Stops("shrink", "shrink factor", [0.5, 0.7, 0.8, 0.9], 0.5),
         ],
-        size=(6.2, 5.6),
+        size=(7.6, 4.6),
     )
