@@ -65,7 +65,10 @@ class TabularMDP:
         table = as_float64(pi)
         if table.shape[-2:] != self.r.shape:
             raise ValueError(f"the policy has shape {tuple(table.shape)}, but this MDP needs {tuple(self.r.shape)}")
-        check_distributions("the policy", table)
+        try:
+            check_distributions("the policy", table)
+        except ValueError as error:
+            raise ValueError(f"{error}{_likely_slip(table.detach())}") from None
         return table
 
 
@@ -96,6 +99,15 @@ def check_distributions(name: str, table: Tensor) -> None:
     if ((total - 1).abs() > 1e-9).any():
         worst = total.flatten()[(total - 1).abs().argmax()]
         raise ValueError(f"{name} has a row that sums to {worst:.12g}, but probabilities must sum to 1")
+
+
+def _likely_slip(table: Tensor) -> str:
+    """What a table [..., S, A] that is not a policy may have been meant as, to be added to the complaint."""
+    if (table < 0).any() and table.isfinite().all():
+        return "; are these logits, of which softmax over the last axis would make probabilities?"
+    if torch.allclose(table.sum(-2), torch.ones_like(table.sum(-2))):
+        return "; its columns do: it was normalized over the states, and pi(a|s) sums to 1 over the actions"
+    return ""
 
 
 def evaluate_policy(mdp: TabularMDP, pi: Array) -> Evaluation:

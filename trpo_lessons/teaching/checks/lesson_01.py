@@ -18,8 +18,9 @@ PolicyFunction = Callable[[TabularMDP, Tensor, Tensor], Tensor]
 
 
 def random_mdp(rng: Generator) -> TabularMDP:
-    """A small MDP with a random discount."""
-    return garnet(4, 3, 2, float(rng.uniform(0.5, 0.9)), int(rng.integers(2**32)))
+    """A small MDP with a random discount, four to six states, and first states of unlike probability."""
+    mdp = garnet(int(rng.integers(4, 7)), 3, 2, float(rng.uniform(0.5, 0.9)), int(rng.integers(2**32)))
+    return TabularMDP(mdp.P, mdp.r, torch.from_numpy(rng.dirichlet(np.ones(mdp.num_states))), mdp.gamma)
 
 
 def mdp_and_two_policies(rng: Generator) -> tuple[TabularMDP, Tensor, Tensor]:
@@ -72,7 +73,8 @@ counterexample = Check("counterexample", minutes=15, inputs=mdp_and_policy, beha
     "step, until one breaks it by more than 1e-9."
 )
 def breaks_the_theorem(student: Callable[[TabularMDP, Tensor], Tensor], rng: Generator) -> bool:
-    return judged(student, *mdp_and_policy(rng)) == "broken"
+    # A direction that is fixed beforehand breaks it on every other problem: four a draw leave no room for luck.
+    return all(judged(student, *mdp_and_policy(rng)) == "broken" for _ in range(4))
 
 
 def first_judged(wanted: str, mdp: TabularMDP, pi_old: Tensor, alpha: float) -> Tensor:
@@ -152,6 +154,38 @@ def surrogate_is_linear(student: PolicyFunction, rng: Generator) -> bool:
     return close(student(mdp, pi_old, (one + other) / 2), mean)
 
 
+@surrogate.property(
+    "For small steps L should change as eta does, by equation 4: a thousandth of the way to another policy yours gains "
+    "another amount. Which visits, which advantages and which actions does each factor belong to?"
+)
+def surrogate_has_the_slope_of_eta(student: PolicyFunction, rng: Generator) -> bool:
+    mdp, pi_old, other = mdp_and_two_policies(rng)
+    gain, truth = ({}, {})
+    for h in (1e-3, 2e-3):
+        near = ib.mixture_policy(pi_old, other, h)
+        gain[h] = float(student(mdp, pi_old, near) - student(mdp, pi_old, pi_old)) / h
+        truth[h] = float(evaluate_policy(mdp, near).eta - evaluate_policy(mdp, pi_old).eta) / h
+    # Eta's slope at 0, without its curvature.
+    return abs(gain[1e-3] - (2 * truth[1e-3] - truth[2e-3])) < 1e-3 * (1 + abs(truth[1e-3]))
+
+
+@surrogate.property(
+    "The old policy may never take an action that the new one takes, and then your value is another one. A ratio "
+    "pi_new / pi_old is tempting because samples need it; here every action is summed over, with pi_new alone."
+)
+def surrogate_allows_new_actions(student: PolicyFunction, rng: Generator) -> bool:
+    mdp, _, pi_new = mdp_and_two_policies(rng)
+    always_first = torch.eye(mdp.num_actions, dtype=torch.float64)[[0] * mdp.num_states]
+    return close(student(mdp, always_first, pi_new), ib.surrogate_objective(mdp, always_first, pi_new))
+
+
+@surrogate.property("With gamma = 0 nothing comes later, and L should be eta(pi_new) exactly.")
+def surrogate_without_a_future_is_eta(student: PolicyFunction, rng: Generator) -> bool:
+    mdp, pi_old, pi_new = mdp_and_two_policies(rng)
+    myopic = TabularMDP(mdp.P, mdp.r, mdp.rho0, 0.0)
+    return close(student(myopic, pi_old, pi_new), evaluate_policy(myopic, pi_new).eta)
+
+
 @surrogate.mistake(
     "concept",
     "You weigh the states with the new policy's visits. That is equation 2, so your value is eta(pi_new) itself; "
@@ -165,9 +199,9 @@ def weighs_with_new_visits(mdp: TabularMDP, pi_old: Tensor, pi_new: Tensor) -> T
 
 @surrogate.mistake(
     "concept",
-    "You average the advantages over the old policy's actions; tempting, because the advantages and the visits are "
-    "the old policy's. But by definition that average is zero in every state, so your L is eta(pi_old) whatever the "
-    "new policy does. The actions are the one thing that L takes from pi_new.",
+    "Your L is eta(pi_old) whatever the new policy does: you average advantages over the actions of their own policy, "
+    "and that is zero in every state. It is tempting to take both from pi_old, or both from pi_new. Advantages are "
+    "pi_old's; the actions are the one thing that L takes from pi_new.",
 )
 def averages_over_old_actions(mdp: TabularMDP, pi_old: Tensor, _pi_new: Tensor) -> Tensor:
     old = evaluate_policy(mdp, pi_old)
@@ -216,12 +250,63 @@ def leaves_out_eta(mdp: TabularMDP, pi_old: Tensor, pi_new: Tensor) -> Tensor:
     return old.rho @ (pi_new * old.A).sum(-1)
 
 
+@surrogate.mistake(
+    "concept",
+    "You weigh the states with rho0, where a walk starts; tempting, because eta is V averaged over rho0. But the new "
+    "actions pay on every visit to a state: the weight is rho.",
+)
+def surrogate_with_first_states(mdp: TabularMDP, pi_old: Tensor, pi_new: Tensor) -> Tensor:
+    old = evaluate_policy(mdp, pi_old)
+    return old.eta + mdp.rho0 @ (pi_new * old.A).sum(-1)
+
+
+@surrogate.mistake(
+    "concept",
+    "Every state counts the same, whether it is visited or not; tempting, because .sum() over the whole table is one "
+    "call. In equation 3 a state's expected advantage is weighed with rho.",
+)
+def surrogate_without_visits(mdp: TabularMDP, pi_old: Tensor, pi_new: Tensor) -> Tensor:
+    old = evaluate_policy(mdp, pi_old)
+    return old.eta + (pi_new * old.A).sum()
+
+
+@surrogate.mistake(
+    "constant",
+    "You take the mean over the actions where their sum belongs; tempting, because an expectation is a mean. But "
+    "pi_new already holds the weights of that mean: probabilities times advantages are added up.",
+)
+def averages_over_the_actions(mdp: TabularMDP, pi_old: Tensor, pi_new: Tensor) -> Tensor:
+    old = evaluate_policy(mdp, pi_old)
+    return old.eta + old.rho @ (pi_new * old.A).mean(-1)
+
+
+@surrogate.mistake(
+    "concept",
+    "You start from eta(pi_new), which L is there to predict; tempting, because L is about the new policy. It starts "
+    "from eta(pi_old), which is known, and adds what the new actions promise.",
+)
+def starts_from_the_new_return(mdp: TabularMDP, pi_old: Tensor, pi_new: Tensor) -> Tensor:
+    old = evaluate_policy(mdp, pi_old)
+    return evaluate_policy(mdp, pi_new).eta + old.rho @ (pi_new * old.A).sum(-1)
+
+
+@surrogate.mistake(
+    "conditioning",
+    "You sum ratios pi_new / pi_old times advantages without the weights pi_old; tempting, because L is written so for "
+    "samples. There the old policy draws the actions, which is the missing factor: pi_old times the ratio is pi_new.",
+)
+def sums_unweighted_ratios(mdp: TabularMDP, pi_old: Tensor, pi_new: Tensor) -> Tensor:
+    old = evaluate_policy(mdp, pi_old)
+    return old.eta + old.rho @ (pi_new / pi_old * old.A).sum(-1)
+
+
 # ---- policy_gradient -------------------------------------------------------------------------------------------------
 
 
 def mdp_and_logits(rng: Generator) -> tuple[TabularMDP, Tensor]:
     """A small MDP and the logits [S, A] of a softmax policy."""
-    return random_mdp(rng), torch.from_numpy(rng.normal(size=(4, 3)))
+    mdp = random_mdp(rng)
+    return mdp, torch.from_numpy(rng.normal(size=(mdp.num_states, mdp.num_actions)))
 
 
 policy_gradient = Check("policy_gradient", minutes=12, inputs=mdp_and_logits)
@@ -231,7 +316,8 @@ policy_gradient = Check("policy_gradient", minutes=12, inputs=mdp_and_logits)
     "In every state the entries should add up to 0: adding a constant to all logits of a state changes nothing."
 )
 def gradient_adds_up_to_zero(student: Callable[[TabularMDP, Tensor], Tensor], rng: Generator) -> bool:
-    return close(student(*mdp_and_logits(rng)).sum(-1), torch.zeros(4, dtype=torch.float64))
+    mdp, logits = mdp_and_logits(rng)
+    return close(student(mdp, logits).sum(-1), torch.zeros(mdp.num_states, dtype=torch.float64))
 
 
 @policy_gradient.property("A tiny step along your gradient should raise eta by its squared length times the step.")
@@ -240,6 +326,79 @@ def gradient_predicts_eta(student: Callable[[TabularMDP, Tensor], Tensor], rng: 
     g, h = student(mdp, logits), 1e-4
     up, down = (evaluate_policy(mdp, (logits + sign * h * g).softmax(-1)).eta for sign in (1, -1))
     return bool(abs((up - down) / (2 * h) - g.square().sum()) < 1e-4 * g.square().sum())
+
+
+@policy_gradient.property(
+    "Logits may be large, and then you return something that is not a number; tempting, because exp(logits) over its "
+    "sum is what softmax means. It overflows near 710: use softmax, which subtracts the largest logit first."
+)
+def gradient_takes_large_logits(student: Callable[[TabularMDP, Tensor], Tensor], rng: Generator) -> bool:
+    mdp, logits = mdp_and_logits(rng)
+    return close(student(mdp, logits + 1000.0), student(mdp, logits))
+
+
+@policy_gradient.property(
+    "Your function switches on requires_grad of the caller's logits; tempting, because backward() then fills .grad. "
+    "Whoever called it did not ask for that: write the derivative down, or differentiate a copy."
+)
+def gradient_leaves_logits_alone(student: Callable[[TabularMDP, Tensor], Tensor], rng: Generator) -> bool:
+    mdp, logits = mdp_and_logits(rng)
+    student(mdp, logits)
+    return not logits.requires_grad and logits.grad is None
+
+
+@policy_gradient.mistake(
+    "concept",
+    "You leave the visits out: every state counts the same; tempting, because pi times A is the gradient of one state. "
+    "What a state contributes to eta is collected once a visit, so it is weighed with rho.",
+)
+def leaves_out_the_visits(mdp: TabularMDP, logits: Tensor) -> Tensor:
+    pi = logits.softmax(-1)
+    return pi * evaluate_policy(mdp, pi).A
+
+
+@policy_gradient.mistake(
+    "constant",
+    "Your visits add up to 1; tempting, because most code samples states that way. Those of equations 2 and 3 add up "
+    "to 1/(1 - gamma), so your gradient is 1 - gamma times the gradient of eta: the right direction, another length.",
+)
+def normalizes_rho(mdp: TabularMDP, logits: Tensor) -> Tensor:
+    pi = logits.softmax(-1)
+    found = evaluate_policy(mdp, pi)
+    return (1 - mdp.gamma) * found.rho[:, None] * pi * found.A
+
+
+@policy_gradient.mistake(
+    "constant",
+    "You take the mean over the states where their sum belongs; tempting, because losses are means. Eta adds up over "
+    "visits, and rho holds their number already.",
+)
+def averages_over_states(mdp: TabularMDP, logits: Tensor) -> Tensor:
+    pi = logits.softmax(-1)
+    found = evaluate_policy(mdp, pi)
+    return found.rho[:, None] * pi * found.A / len(logits)
+
+
+@policy_gradient.mistake(
+    "concept",
+    "You differentiate log pi(a|s) and leave out the weight pi(a|s) that goes with it; tempting, because code has "
+    "grad log pi. There the samples come from pi, which is the factor you lack: pi times grad log pi is grad pi.",
+)
+def differentiates_log_probabilities(mdp: TabularMDP, logits: Tensor) -> Tensor:
+    pi = logits.softmax(-1)
+    found = evaluate_policy(mdp, pi)
+    return found.rho[:, None] * (1 - pi) * found.A
+
+
+@policy_gradient.mistake(
+    "concept",
+    "You compare an action with the plain mean of Q over the actions; tempting, because A is Q less an average. That "
+    "average is the policy's own, V = sum of pi Q: an action that is hardly ever taken hardly counts in it.",
+)
+def compares_with_the_plain_mean(mdp: TabularMDP, logits: Tensor) -> Tensor:
+    pi = logits.softmax(-1)
+    found = evaluate_policy(mdp, pi)
+    return found.rho[:, None] * pi * (found.Q - found.Q.mean(-1, keepdim=True))
 
 
 @policy_gradient.mistake(
@@ -351,6 +510,34 @@ def coupling_agrees_as_often_as_possible(student: Coupling, rng: Generator) -> b
     return close(student(p, q).diagonal(), torch.minimum(p, q))
 
 
+@coupling.property(
+    "Two distributions may be nearly the same, or hold a probability of one in a million million; then your table is "
+    "off. Adding a small number to a divisor is tempting as a guard against 0, and so is rounding. Here nothing is "
+    "divided by 0, for p and q are not equal."
+)
+def coupling_of_neighbors(student: Coupling, rng: Generator) -> bool:
+    p, other = two_distributions(rng)
+    skewed = torch.tensor([1e-12, 1e-6, 0.3, 0.0], dtype=torch.float64)
+    skewed[3] = 1 - skewed.sum()
+    pairs = [(p, (1 - 1e-7) * p + 1e-7 * other), (skewed, other), (p, skewed)]
+    return all(is_maximal(student(p.clone(), q.clone()), p, q, 1e-6) for p, q in pairs)
+
+
+def is_maximal(joint: Tensor, p: Tensor, q: Tensor, rtol: float) -> bool:
+    """Whether `joint` is a maximal coupling, measured by how far p and q are apart."""
+    apart = float((p - q).abs().sum()) / 2
+    rest = joint - torch.diag(joint.diagonal())
+    rows, columns = p - torch.minimum(p, q), q - torch.minimum(p, q)
+    off = torch.stack([rest.sum(1) - rows, rest.sum(0) - columns, joint.diagonal() - torch.minimum(p, q)])
+    return bool(joint.min() >= -1e-15 and off.abs().max() <= rtol * apart + 1e-15)
+
+
+@coupling.property("There may be two actions only, and the table is then 2 by 2.")
+def coupling_of_coins(student: Coupling, rng: Generator) -> bool:
+    p, q = (torch.from_numpy(rng.dirichlet(np.ones(2))) for _ in range(2))
+    return is_maximal(student(p.clone(), q.clone()), p, q, 1e-9)
+
+
 @coupling.mistake(
     "concept",
     "You draw the two actions independently; tempting, because the marginals are then right. But they differ most "
@@ -403,9 +590,62 @@ def leftovers_not_divided(p: Tensor, q: Tensor) -> Tensor:
     return torch.diag(shared) + torch.outer(p - shared, q - shared)
 
 
+@coupling.mistake(
+    "concept",
+    "You put min(p, q) on the diagonal of the independent table, and leave the rest of it; tempting, because the "
+    "diagonal is what matters. But then rows and columns add up to too much: what lies off the diagonal has to be what "
+    "is left of p and of q.",
+)
+def changes_the_diagonal_only(p: Tensor, q: Tensor) -> Tensor:
+    joint = torch.outer(p, q)
+    return joint - torch.diag(joint.diagonal()) + torch.diag(torch.minimum(p, q))
+
+
+@coupling.mistake(
+    "concept",
+    "Both actions are always the same one, drawn from p; tempting, because they then never differ. But the second one "
+    "has to follow q: the columns must add up to q.",
+)
+def follows_p_twice(p: Tensor, q: Tensor) -> Tensor:  # noqa: ARG001
+    return torch.diag(p)
+
+
+@coupling.mistake(
+    "concept",
+    "You spread what is left evenly over the table; tempting, because the total is then right. What is left of p "
+    "belongs to the actions that p likes better, and what is left of q to those that q does: fill row a and column b "
+    "in proportion to both.",
+)
+def spreads_the_rest_evenly(p: Tensor, q: Tensor) -> Tensor:
+    shared, size = torch.minimum(p, q), len(p)
+    rest = (1 - shared.sum()) / (size * (size - 1))
+    return torch.diag(shared) + rest * (1 - torch.eye(size, dtype=torch.float64))
+
+
+@coupling.mistake(
+    "order",
+    "Your diagonal holds max(p, q), and the rest is taken away elsewhere; tempting, because agreement is to be as "
+    "large as it can be. Both actions are a together only when p and q both have it: at most min(p(a), q(a)) of the "
+    "time.",
+)
+def takes_the_larger(p: Tensor, q: Tensor) -> Tensor:
+    larger = torch.maximum(p, q)
+    return torch.diag(larger) - torch.outer(larger - p, larger - q) / (larger - p).sum()
+
+
 # ---- lower_bound -----------------------------------------------------------------------------------------------------
 
-lower_bound = Check("lower_bound", minutes=12, inputs=mdp_and_two_policies)
+
+def also_with_costs(function: PolicyFunction, mdp: TabularMDP, pi_old: Tensor, pi_new: Tensor) -> tuple[Any, Any]:
+    """The answer, and that for the same problem with every reward turned into a cost.
+
+    One of the two has its largest advantage above zero and the other below: no answer is right by luck.
+    """
+    costs = TabularMDP(mdp.P, -mdp.r, mdp.rho0, mdp.gamma)
+    return function(mdp, pi_old, pi_new), function(costs, pi_old, pi_new)
+
+
+lower_bound = Check("lower_bound", minutes=12, inputs=mdp_and_two_policies, behavior=also_with_costs)
 
 
 @lower_bound.property("When the new policy is the old one there is nothing to pay: the bound should be eta(pi_old).")
@@ -419,6 +659,15 @@ def bound_is_below_eta(student: PolicyFunction, rng: Generator) -> bool:
     mdp, pi_old, other = mdp_and_two_policies(rng)
     mixtures = [ib.mixture_policy(pi_old, other, alpha) for alpha in (1.0, 0.1, 0.01, 0.001)]
     return all(bool(student(mdp, pi_old, pi) <= evaluate_policy(mdp, pi).eta + 1e-9) for pi in mixtures)
+
+
+@lower_bound.property(
+    "With gamma = 0 nothing comes later: there is nothing to pay, and the bound should be eta(pi_new)."
+)
+def bound_without_a_future_is_eta(student: PolicyFunction, rng: Generator) -> bool:
+    mdp, pi_old, pi_new = mdp_and_two_policies(rng)
+    myopic = TabularMDP(mdp.P, mdp.r, mdp.rho0, 0.0)
+    return close(student(myopic, pi_old, pi_new), evaluate_policy(myopic, pi_new).eta)
 
 
 def minus_penalty(mdp: TabularMDP, pi_old: Tensor, pi_new: Tensor, epsilon: Tensor, distance: Tensor) -> Tensor:
@@ -496,6 +745,115 @@ def pays_for_total_variation(mdp: TabularMDP, pi_old: Tensor, pi_new: Tensor) ->
 def divides_by_the_horizon_once(mdp: TabularMDP, pi_old: Tensor, pi_new: Tensor) -> Tensor:
     epsilon = ib.largest_advantage(mdp, pi_old) * (1 - mdp.gamma)
     return minus_penalty(mdp, pi_old, pi_new, epsilon, ib.max_kl(pi_old, pi_new))
+
+
+@lower_bound.mistake(
+    "constant",
+    "You pay 4 epsilon for the KL divergence; tempting, because the paper's later version has that constant. It is a "
+    "bound, but not (9): Pinsker's inequality gives back half of it.",
+)
+def pays_twice(mdp: TabularMDP, pi_old: Tensor, pi_new: Tensor) -> Tensor:
+    return minus_penalty(mdp, pi_old, pi_new, 2 * ib.largest_advantage(mdp, pi_old), ib.max_kl(pi_old, pi_new))
+
+
+@lower_bound.mistake(
+    "concept",
+    "You return the bound with 4 epsilon and the squared total variation; tempting, because it is true and came first. "
+    "Equation 9 goes on from there, by Pinsker's inequality, to the KL divergence.",
+)
+def stops_at_total_variation(mdp: TabularMDP, pi_old: Tensor, pi_new: Tensor) -> Tensor:
+    return ib.total_variation_bound(mdp, pi_old, pi_new)
+
+
+@lower_bound.mistake(
+    "concept",
+    "You average the KL divergence over the old policy's visits; tempting, because samples show it so, and TRPO "
+    "constrains it. It is small where only a rare state changes, and the new policy may make that state a common one: "
+    "the guarantee takes the largest.",
+)
+def averages_kl_over_visits(mdp: TabularMDP, pi_old: Tensor, pi_new: Tensor) -> Tensor:
+    share = (1 - mdp.gamma) * evaluate_policy(mdp, pi_old).rho
+    mean = share @ ib.kl_divergence(pi_old, pi_new)
+    return minus_penalty(mdp, pi_old, pi_new, ib.largest_advantage(mdp, pi_old), mean)
+
+
+@lower_bound.mistake(
+    "constant",
+    "You add the KL divergences of all states; tempting, because .sum() over the whole table is one call. Sum over the "
+    "actions of a state, and of the states take the one with the largest.",
+)
+def sums_kl_over_states(mdp: TabularMDP, pi_old: Tensor, pi_new: Tensor) -> Tensor:
+    total = ib.kl_divergence(pi_old, pi_new).sum()
+    return minus_penalty(mdp, pi_old, pi_new, ib.largest_advantage(mdp, pi_old), total)
+
+
+@lower_bound.mistake(
+    "constant",
+    "You take the mean over the actions where the KL divergence sums over them; tempting, because it is an average of "
+    "log ratios. Its weights are the old probabilities, and they are in it already.",
+)
+def averages_kl_over_actions(mdp: TabularMDP, pi_old: Tensor, pi_new: Tensor) -> Tensor:
+    kl = (pi_old * (pi_old / pi_new).log()).mean(-1).amax()
+    return minus_penalty(mdp, pi_old, pi_new, ib.largest_advantage(mdp, pi_old), kl)
+
+
+@lower_bound.mistake(
+    "sign",
+    "Your log ratio is upside down, log(new/old), and your divergence below zero: you pay nothing, and are paid; "
+    "tempting, because importance ratios are new over old. KL(old || new) averages log(old/new).",
+)
+def turns_the_ratio_around(mdp: TabularMDP, pi_old: Tensor, pi_new: Tensor) -> Tensor:
+    negative = (pi_old * (pi_new / pi_old).log()).sum(-1).amax()
+    return minus_penalty(mdp, pi_old, pi_new, ib.largest_advantage(mdp, pi_old), negative)
+
+
+@lower_bound.mistake(
+    "concept",
+    "Your epsilon is the largest advantage under the new policy; tempting, because the new policy is the one the bound "
+    "is about. It has to be known before the new policy is tried: epsilon belongs to pi_old's advantages.",
+)
+def takes_the_new_policy_s_advantages(mdp: TabularMDP, pi_old: Tensor, pi_new: Tensor) -> Tensor:
+    return minus_penalty(mdp, pi_old, pi_new, ib.largest_advantage(mdp, pi_new), ib.max_kl(pi_old, pi_new))
+
+
+@lower_bound.mistake(
+    "concept",
+    "You leave gamma out of the numerator; tempting, because 1/(1 - gamma) squared seems to hold it all. The first "
+    "step is taken in the same state by both policies: what may go wrong begins one step later, and gamma stands for "
+    "that.",
+)
+def forgets_gamma(mdp: TabularMDP, pi_old: Tensor, pi_new: Tensor) -> Tensor:
+    epsilon = ib.largest_advantage(mdp, pi_old) / mdp.gamma
+    return minus_penalty(mdp, pi_old, pi_new, epsilon, ib.max_kl(pi_old, pi_new))
+
+
+@lower_bound.mistake(
+    "concept",
+    "You subtract the penalty from eta(pi_old); tempting, because that is the return you have. The bound starts from "
+    "L, which adds what the new actions promise; without it no step would ever be worth its price.",
+)
+def leaves_out_the_promise(mdp: TabularMDP, pi_old: Tensor, pi_new: Tensor) -> Tensor:
+    promise = ib.surrogate_objective(mdp, pi_old, pi_new) - evaluate_policy(mdp, pi_old).eta
+    full = minus_penalty(mdp, pi_old, pi_new, ib.largest_advantage(mdp, pi_old), ib.max_kl(pi_old, pi_new))
+    return full - promise
+
+
+@lower_bound.mistake(
+    "concept",
+    "You return eta(pi_new) itself; tempting, because nothing is a tighter bound. But it can be known only after the "
+    "new policy has been run: a bound is made of what is known of the old one.",
+)
+def knows_the_answer(mdp: TabularMDP, pi_old: Tensor, pi_new: Tensor) -> Tensor:  # noqa: ARG001
+    return evaluate_policy(mdp, pi_new).eta
+
+
+@lower_bound.mistake(
+    "sign",
+    "Your epsilon is the largest loss, minus the smallest advantage; tempting, because losses are what we fear. An "
+    "advantage that is far above 0 counts as much: where it is large, going there less often costs the most.",
+)
+def fears_losses_only(mdp: TabularMDP, pi_old: Tensor, pi_new: Tensor) -> Tensor:
+    return minus_penalty(mdp, pi_old, pi_new, -evaluate_policy(mdp, pi_old).A.min(), ib.max_kl(pi_old, pi_new))
 
 
 # In the order of the lesson.
