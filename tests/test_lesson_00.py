@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,11 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
+from trpo_lessons.distributions import Categorical
 from trpo_lessons.doctor import Finding
 from trpo_lessons.envs.cartpole import MAX_ANGLE
 from trpo_lessons.mdp import evaluate_policy, simulate
+from trpo_lessons.teaching.checks import lesson_00 as checks
 from trpo_lessons.teaching.explorers import lesson_00
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
@@ -161,3 +164,155 @@ def test_the_map_links_the_lessons_that_there_are_and_no_others():
 def test_the_map_names_every_lesson_once():
     rows = re.findall(r"^\| (?:\*\*|\[)?(\d\d) ", lesson_00_text(), flags=re.MULTILINE)
     assert rows == [f"{number:02d}" for number in range(11)]
+
+
+# ---- wrong answers, written otherwise than in the catalogue ----------------------------------------------------------
+
+
+def returns_in_whole_numbers(rewards, gamma):
+    returns = np.zeros_like(rewards)
+    future = 0
+    for t in range(len(rewards) - 1, -1, -1):
+        future = returns[t] = rewards[t] + gamma * future
+        future = returns[t]
+    return returns
+
+
+def returns_by_division(rewards, gamma):
+    weights = gamma ** np.arange(len(rewards))
+    return (rewards * weights)[::-1].cumsum()[::-1] / weights
+
+
+def returns_by_difference(rewards, gamma):
+    weights = gamma ** np.arange(len(rewards))
+    past = np.concatenate([[0.0], np.cumsum(rewards * weights)])
+    return (past[-1] - past[:-1]) / np.maximum(weights, 1e-300)
+
+
+def returns_by_powers(rewards, gamma):
+    return np.array([sum(r * gamma ** (k + 1) for k, r in enumerate(rewards[t:])) / gamma for t in range(len(rewards))])
+
+
+def returns_in_place(rewards, gamma):
+    returns = rewards
+    for t in reversed(range(len(rewards) - 1)):
+        returns[t] += gamma * returns[t + 1]
+    return returns
+
+
+def returns_of_a_hundred_steps(rewards, gamma):
+    returns = np.zeros(len(rewards))
+    for t in range(min(100, len(rewards)))[::-1]:
+        returns[t] = rewards[t] + (gamma * returns[t + 1] if t + 1 < len(rewards) else 0.0)
+    return returns
+
+
+def returns_from_the_second_step(rewards, gamma):
+    return np.append(checks.discounted_returns.reference(rewards, gamma)[1:], 0.0)
+
+
+def returns_without_the_end(rewards, gamma):
+    return np.append(checks.discounted_returns.reference(rewards[:-1], gamma), 0.0)
+
+
+def returns_of_two_steps_or_more(rewards, gamma):
+    if len(rewards) == 1:
+        return np.zeros(1)
+    return checks.discounted_returns.reference(rewards, gamma)
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (returns_in_whole_numbers, "zeros_like(rewards) and rewards.copy()"),
+        (returns_by_division, "the digits are gone"),
+        (returns_by_powers, "divides by 0"),
+        (returns_by_difference, "the digits are gone"),
+        (returns_in_place, "changes its arguments in place"),
+        (returns_of_a_hundred_steps, "one of 1200 steps does not"),
+        (returns_from_the_second_step, "the return of the step after it"),
+        (returns_without_the_end, "You leave out the last step"),
+        (returns_of_two_steps_or_more, "may have a single step"),
+        (lambda rewards, gamma: (gamma * rewards)[::-1].cumsum()[::-1], "multiply each reward by gamma once"),
+    ],
+)
+def test_returns_that_are_wrong_are_told_why(answer, told):
+    assert told in checks.discounted_returns.outcome(answer).line
+
+
+def choice_of_the_first_sure_gain(L, kl, C):
+    sure = np.flatnonzero(L - C * kl > 0)
+    return int(sure[0]) if sure.size else 0
+
+
+def choice_among_gains(L, kl, C):
+    return int((np.maximum(L, 0) - C * kl).argmax())
+
+
+def choice_without_tiny_distances(L, kl, C):
+    return int((L - C * np.where(kl < 1e-6, 0.0, kl)).argmax())
+
+
+def choice_of_movers(L, kl, C):
+    return int(((L / np.where(kl > 0, kl, np.inf) - C) * kl).argmax())
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (lambda L, kl, C: 1 + int((L - C * kl).argmax()), "from 1"),
+        (lambda L, kl, C: float((L - C * kl).argmax()), "An index is asked for"),
+        (lambda L, kl, C: (L - C * kl).max(), "the value of the best bound"),
+        (lambda L, kl, C: int((L - C * kl).argmin()), "smallest L - C kl"),
+        (lambda L, kl, C: int((C * kl - L).argmax()), "smallest L - C kl"),
+        (lambda L, kl, C: int((C * kl + L).argmin()), "for costs"),
+        (lambda L, kl, C: int((L - kl).argmax()), "without C"),
+        (lambda L, kl, C: int(kl.argmin()), "the closest candidate"),
+        (lambda L, kl, C: max(range(len(L)), key=lambda i: L[i] if L[i] > C * kl[i] else -9e9), "positive L - C kl"),
+        (choice_of_the_first_sure_gain, "Another candidate has a larger lower bound"),
+        (choice_among_gains, "promises a loss"),
+        (choice_without_tiny_distances, "Distances may be tiny and C huge"),
+        (choice_of_movers, "The old policy may be among the candidates"),
+    ],
+)
+def test_choices_that_are_wrong_are_told_why(answer, told):
+    assert told in checks.best_candidate.outcome(answer).line
+
+
+def taken(table, actions):
+    return table.gather(1, actions[:, None])[:, 0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (lambda z, a: taken(z.exp() / z.exp().sum(1, keepdim=True), a).log(), "Your exponentials overflow"),
+        (lambda z, a: taken(z.softmax(1), a).log(), "take the logarithm of a softmax"),
+        (lambda z, a: taken((z - z.max()) - (z - z.max()).exp().sum(1, keepdim=True).log(), a), "the whole table"),
+        (lambda z, a: taken(z.log_softmax(0), a), "over the states instead of the actions"),
+        (lambda z, a: taken(z, a) - z.exp().sum().log(), "all states together"),
+        (lambda z, a: taken(z - z.exp().mean(1, keepdim=True).log(), a), "mean of the exponentials"),
+        (lambda z, a: taken(z - z.max(1, keepdim=True)[0], a), "stop there"),
+        (lambda z, a: taken(z, a), "the logits of the actions as they are"),
+        (lambda z, a: z.log_softmax(1).amax(1), "most likely action"),
+        (lambda z, a: taken(z.softmax(1), a), "not their logarithms"),
+        (lambda z, a: taken((z.softmax(1) + 1e-8).log(), a), "add up to 1"),
+        (lambda z, a: taken(z.log_softmax(1).clamp(min=-100), a), "800 below the best logit"),
+        (lambda z, a: torch.tensor([math.log(p) for p in taken(z.softmax(1), a).tolist()]), "float32"),
+        (lambda z, a: z.log_softmax(1)[:, a], "array of shape (5, 5)"),
+    ],
+)
+def test_log_probabilities_that_are_wrong_are_told_why(answer, told):
+    assert told in checks.softmax_log_prob.outcome(answer).line
+
+
+def test_other_ways_of_writing_the_right_answers_pass():
+    def returns(rewards, gamma):
+        answer = [0.0]
+        for reward in rewards[::-1].tolist():
+            answer.append(reward + gamma * answer[-1])
+        return np.array(answer[:0:-1])
+
+    assert checks.discounted_returns.outcome(returns).status == "passed"
+    assert checks.best_candidate.outcome(lambda L, kl, C: (C * kl - L).argmin()).status == "passed"
+    assert checks.softmax_log_prob.outcome(lambda z, a: Categorical(z).log_prob(a)).status == "passed"

@@ -176,3 +176,176 @@ def test_a_correct_bound_cannot_be_broken_by_the_reference_counterexample():
         assert ib.printed_theorem_bound(mdp, pi_old, pi_new) > eta + checks.ROUNDING
         for bound in (ib.total_variation_bound, ib.kl_bound, ib.linear_bound):
             assert bound(mdp, pi_old, pi_new) < eta
+
+
+# ---- wrong answers, written otherwise than in the catalog ------------------------------------------------------------
+
+
+def told(check, answer):
+    return check.outcome(answer).line
+
+
+def direction_without_a_search(mdp, pi_old):
+    direction = torch.tensor([[0.2, 0.3, 0.5]], dtype=torch.float64)
+    return ib.mixture_policy(pi_old, direction.expand(mdp.num_states, -1), 0.01)
+
+
+def search_of_one_row(mdp, pi_old):
+    return checks.counterexample.reference(mdp, pi_old)[0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (direction_without_a_search, "Not on every problem"),
+        (search_of_one_row, "array of shape (3,)"),
+        (lambda mdp, pi: ib.mixture_policy(pi, 1.0 - pi, 0.01), "no policy"),
+        (lambda mdp, pi: (pi.log() * 1.01).exp(), "no policy"),
+        (lambda mdp, pi: pi, "You return the old policy"),
+        (lambda mdp, pi: checks.counterexample.reference(mdp, pi).float(), "float32"),
+        (lambda mdp, pi: (pi.log() * (1 + 1e-8)).softmax(-1), "rounding errors"),
+    ],
+)
+def test_counterexamples_that_are_none_are_told_why(answer, words):
+    assert words in told(checks.counterexample, answer)
+
+
+def of(mdp, pi):
+    return evaluate_policy(mdp, pi)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda m, p, q: of(m, p).eta + (of(m, p).rho @ (of(m, p).A * q)).sum(), "passed"),
+        (lambda m, p, q: of(m, p).eta + torch.einsum("s,sa,sa", of(m, p).rho, q - p, of(m, p).Q), "passed"),
+        (lambda m, p, q: of(m, p).eta + of(m, p).rho @ (q * of(m, q).A).sum(-1), "zero in every state"),
+        (lambda m, p, q: of(m, p).eta + of(m, p).rho @ (p * of(m, p).A).sum(-1), "zero in every state"),
+        (lambda m, p, q: of(m, p).eta + m.rho0 @ (q * of(m, p).A).sum(1), "rho0"),
+        (lambda m, p, q: of(m, p).eta + torch.sum(q * of(m, p).A), "Every state counts the same"),
+        (lambda m, p, q: of(m, p).eta + of(m, p).rho @ torch.mean(q * of(m, p).A, 1), "mean over the actions"),
+        (lambda m, p, q: of(m, q).eta + of(m, p).rho @ (q * of(m, p).A).sum(1), "eta(pi_new), which L"),
+        (lambda m, p, q: of(m, p).eta + of(m, p).rho @ (q / p * of(m, p).A).sum(1), "without the weights pi_old"),
+        (lambda m, p, q: of(m, p).eta + of(m, p).rho @ (p * (q / p) * of(m, p).A).sum(1), "never take an action"),
+        (lambda m, p, q: of(m, q).eta, "equation 2"),
+        (lambda m, p, q: of(m, p).eta + of(m, p).rho @ (q * of(m, p).A).sum(1) * m.gamma, "by equation 4"),
+        (lambda m, p, q: of(m, p.T).eta, "stopped with ValueError"),
+    ],
+)
+def test_surrogates_that_are_wrong_are_told_why(answer, words):
+    assert words in told(checks.surrogate, answer)
+
+
+def gradient(m, z, weights=None, pi=None, A=None):
+    pi = z.softmax(1) if pi is None else pi
+    found = of(m, pi)
+    return (found.rho if weights is None else weights)[:, None] * pi * (found.A if A is None else A)
+
+
+def gradient_by_backward(m, z):
+    of(m, z.requires_grad_().softmax(1)).eta.backward()
+    return z.grad.clone()
+
+
+def gradient_by_backward_on_a_copy(m, z):
+    copy = z.clone().requires_grad_()
+    return torch.autograd.grad(of(m, copy.softmax(1)).eta, copy)[0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (gradient_by_backward_on_a_copy, "passed"),
+        (gradient_by_backward, "the caller's logits"),
+        (lambda m, z: gradient(m, z, weights=torch.ones(len(z))), "leave the visits out"),
+        (lambda m, z: gradient(m, z) * (1 - m.gamma), "1 - gamma times the gradient"),
+        (lambda m, z: gradient(m, z) / z.shape[0], "mean over the states"),
+        (lambda m, z: gradient(m, z, weights=m.rho0), "rho0"),
+        (lambda m, z: -gradient(m, z), "downhill"),
+        (lambda m, z: gradient(m, z) * (1 - z.softmax(1)) / z.softmax(1), "differentiate log pi"),
+        (lambda m, z: gradient(m, z, A=of(m, z.softmax(1)).Q), "Q where A belongs"),
+        (lambda m, z: gradient(m, z) / z.softmax(1), "not in the logits"),
+        (lambda m, z: gradient(m, z.exp().div(z.exp().sum(1, keepdim=True)).log()), "which softmax avoids"),
+        (lambda m, z: gradient(m, z, pi=z.softmax(0)), "normalized over the states"),
+        (lambda m, z: gradient(m, z, pi=z), "are these logits"),
+        (lambda m, z: gradient(m, z) * m.gamma, "A tiny step along your gradient"),
+    ],
+)
+def test_policy_gradients_that_are_wrong_are_told_why(answer, words):
+    assert words in told(checks.policy_gradient, answer)
+
+
+def coupled(p, q, guard=0.0):
+    shared = torch.minimum(p, q)
+    return torch.diag(shared) + torch.outer(p - shared, q - shared) / ((p - shared).sum() + guard)
+
+
+def filled_in_order(p, q):
+    """The leftovers as transport from corner to corner: another maximal coupling."""
+    shared = torch.minimum(p, q)
+    rest_p, rest_q = p - shared, q - shared
+    table = torch.diag(shared)
+    for a in range(len(p)):
+        for b in range(len(q)):
+            moved = torch.minimum(rest_p[a], rest_q[b])
+            table[a, b] += moved
+            rest_p[a] -= moved
+            rest_q[b] -= moved
+    return table
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (coupled, "passed"),
+        (filled_in_order, "passed"),
+        (lambda p, q: coupled(p, q, guard=1e-8), "guard against 0"),
+        (lambda p, q: coupled(p.float(), q.float()).double(), "so is rounding"),
+        (lambda p, q: coupled(q, p), "transposed"),
+        (lambda p, q: torch.diag(p), "drawn from p"),
+        (lambda p, q: torch.outer(p, q).fill_diagonal_(0) + torch.diag(torch.minimum(p, q)), "diagonal of the ind"),
+        (lambda p, q: p[:, None] * q, "independently"),
+        (lambda p, q: torch.outer(p, p), "column b of the table should be q(b)"),
+        (lambda p, q: torch.minimum(p[:, None], q[None, :]), "joint distribution: no entry"),
+        (lambda p, q: coupled(p, q)[:3, :3], "array of shape (3, 3)"),
+    ],
+)
+def test_couplings_that_are_wrong_are_told_why(answer, words):
+    assert words in told(checks.coupling, answer)
+
+
+def bound(m, p, q, kl=None, epsilon=None, L=None, factor=2.0):
+    kl = (p * (p / q).log()).sum(1).max() if kl is None else kl
+    epsilon = of(m, p).A.abs().max() if epsilon is None else epsilon
+    L = ib.surrogate_objective(m, p, q) if L is None else L
+    return L - factor * epsilon * m.gamma / (1 - m.gamma) ** 2 * kl
+
+
+def bound_without_gamma(m, p, q):
+    return bound(m, p, q, factor=0.0) - 2 * of(m, p).A.abs().max() / (1 - m.gamma) ** 2 * ib.max_kl(p, q)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (bound, "passed"),
+        (lambda m, p, q: bound(m, p, q, factor=4.0), "pay 4 epsilon"),
+        (lambda m, p, q: bound(m, p, q, kl=(p * (p / q).log()).sum(1).mean()), "average the KL divergence over the st"),
+        (lambda m, p, q: bound(m, p, q, kl=of(m, p).rho @ (p * (p / q).log()).sum(1) * (1 - m.gamma)), "rare state"),
+        (lambda m, p, q: bound(m, p, q, kl=(p * (p / q).log()).sum()), "of all states"),
+        (lambda m, p, q: bound(m, p, q, kl=(p * (p / q).log()).mean(1).max()), "mean over the actions"),
+        (lambda m, p, q: bound(m, p, q, kl=(p * (q / p).log()).sum(1).max()), "upside down"),
+        (lambda m, p, q: bound(m, p, q, kl=(q * (q / p).log()).sum(1).max()), "wrong way round"),
+        (lambda m, p, q: bound(m, p, q, epsilon=of(m, p).A.max()), "without the absolute value"),
+        (lambda m, p, q: bound(m, p, q, epsilon=-of(m, p).A.min()), "largest loss"),
+        (lambda m, p, q: bound(m, p, q, epsilon=of(m, q).A.abs().max()), "under the new policy"),
+        (lambda m, p, q: bound(m, p, q, epsilon=(q * of(m, p).A).sum(1).abs().max()), "Theorem 1 prints"),
+        (lambda m, p, q: bound(m, p, q, L=of(m, p).eta), "from eta(pi_old)"),
+        (bound_without_gamma, "gamma out of the numerator"),
+        (lambda m, p, q: ib.total_variation_bound(m, p, q), "squared total variation; tempting, because it is true"),
+        (lambda m, p, q: of(m, q).eta, "eta(pi_new) itself"),
+        (lambda m, p, q: bound(m, p, q, factor=2.001), "go through the definition again"),
+    ],
+)
+def test_bounds_that_are_wrong_are_told_why(answer, words):
+    assert words in told(checks.lower_bound, answer) or words in told(checks.lower_bound, answer).lower()

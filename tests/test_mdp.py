@@ -260,3 +260,16 @@ def test_rounding_in_a_row_is_tolerated_and_an_error_is_not():
     check_distributions("it", torch.tensor([0.1] * 10, dtype=torch.float64))
     with pytest.raises(ValueError, match="it has a row that sums to"):
         check_distributions("it", torch.tensor([0.5, 0.5 + 1e-8], dtype=torch.float64))
+
+
+def test_a_table_that_is_no_policy_is_told_what_it_may_be():
+    mdp = garnet(4, 3, 2, 0.9, 0)
+    logits = torch.tensor([[1.0, -2.0, 0.5]] * 4, dtype=torch.float64)
+    with pytest.raises(ValueError, match="negative probability, -2; are these logits"):
+        evaluate_policy(mdp, logits)
+    with pytest.raises(ValueError, match="sums to .*; its columns do: it was normalized over the states"):
+        evaluate_policy(mdp, logits.softmax(0))
+    with pytest.raises(ValueError, match="not finite; exp of a logit above 709"):
+        evaluate_policy(mdp, (1000 * logits).exp() / (1000 * logits).exp().sum(-1, keepdim=True))
+    with pytest.raises(ValueError, match=r"must sum to 1$"):
+        evaluate_policy(mdp, 1.1 * logits.softmax(-1))

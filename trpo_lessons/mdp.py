@@ -103,7 +103,9 @@ def check_distributions(name: str, table: Tensor) -> None:
 
 def _likely_slip(table: Tensor) -> str:
     """What a table [..., S, A] that is not a policy may have been meant as, to be added to the complaint."""
-    if (table < 0).any() and table.isfinite().all():
+    if not table.isfinite().all():
+        return "; exp of a logit above 709 is infinite, which softmax avoids"
+    if (table < 0).any():
         return "; are these logits, of which softmax over the last axis would make probabilities?"
     if torch.allclose(table.sum(-2), torch.ones_like(table.sum(-2))):
         return "; its columns do: it was normalized over the states, and pi(a|s) sums to 1 over the actions"
