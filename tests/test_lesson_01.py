@@ -75,7 +75,7 @@ def test_the_picture_of_the_mixture_shows_its_numbers():
 
 
 def test_the_penalty_grows_and_the_sure_step_shrinks_with_the_horizon():
-    found = [explorers.compute_penalty(gamma) for gamma in explorers.GAMMAS]
+    found = [explorers.sure_step(gamma) for gamma in explorers.GAMMAS]
     assert (np.diff([one.price for one in found]) > 0).all()
     assert (np.diff([one.radius for one in found]) < 0).all()
     for one in found:
@@ -91,7 +91,47 @@ def test_no_policy_gains_more_than_the_best_one_named():
     mdp = explorers.lake(0.9)
     best = evaluate_policy(mdp, torch.eye(3, dtype=torch.float64)[[explorers.HASTY, explorers.CAREFUL, 0]]).eta
     eta = evaluate_policy(mdp, explorers.MOSTLY_CAREFUL).eta
-    assert explorers.compute_penalty(0.9).possible == pytest.approx(float(best - eta))
+    assert explorers.sure_step(0.9).possible == pytest.approx(float(best - eta))
+
+
+@pytest.mark.parametrize("gamma", [0.5, 0.9, 0.99])
+def test_promise_penalty_and_truth_along_the_radii(gamma):
+    numbers, mdp, old = explorers.compute_penalty(gamma, 0.001), explorers.lake(gamma), explorers.MOSTLY_CAREFUL
+    assert explorers.RADII[numbers.here] == 0.001
+    found = evaluate_policy(mdp, old)
+    step, _ = ib.best_within_kl(old, found.A, 0.001)
+    assert numbers.sure[numbers.here] == pytest.approx(float(ib.kl_bound(mdp, old, step) - found.eta), rel=1e-6)
+    assert numbers.truth[numbers.here] == pytest.approx(float(evaluate_policy(mdp, step).eta - found.eta), rel=1e-9)
+    assert (numbers.sure <= numbers.truth + 1e-12).all()
+    # The largest sure gain is Algorithm 1's; no radius of the slider has more, the nearest ones nearly as much.
+    best = explorers.sure_step(gamma).promised
+    assert numbers.sure.max() <= best * (1 + 1e-9)
+    assert numbers.sure.max() > 0.8 * best
+    figure = Figure()
+    explorers.draw_penalty(numbers, figure)
+    drawn = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
+    np.testing.assert_array_equal(drawn["penalty"], numbers.price)
+    np.testing.assert_array_equal(drawn["promised by L"], numbers.promised)
+    np.testing.assert_array_equal(drawn["true"], numbers.truth)
+
+
+def test_labels_of_the_corners_say_where_they_are():
+    assert explorers.corner_labels(1) == ("careful", "hasty", "wait")
+    assert explorers.corner_labels(100)[1] == "1 % of the\nway to hasty"
+    figure = Figure()
+    explorers.draw_triangle(explorers.compute_triangle(0.9, 10), figure)
+    written = {text.get_text() for text in figure.axes[0].texts}
+    assert "10 % of the\nway to careful" in written
+    assert "careful" not in written
+
+
+def test_the_mixture_starts_with_the_bounds_that_have_been_explained():
+    start = explorers.mixture_explorer().settings
+    numbers = explorers.compute_mixture(**start)
+    figure = Figure()
+    explorers.draw_mixture(numbers, figure)
+    assert set(explorers.BOUNDS) & {line.get_label() for line in figure.axes[0].lines} == {"(6)", "(8)"}
+    assert "epsilon" not in explorers.facts_of_mixture(numbers)
 
 
 # ---- the triangle ----------------------------------------------------------------------------------------------------
@@ -139,7 +179,8 @@ def test_no_printed_number_is_near_a_rounding_boundary(monkeypatch):
     for gamma, alpha in [(0.9, 0.5), (0.9, 0.05), (0.9, 0.005), *MIXTURES]:
         explorers.facts_of_mixture(explorers.compute_mixture(gamma, alpha))
     for gamma in explorers.GAMMAS:
-        explorers.facts_of_penalty(explorers.compute_penalty(gamma))
+        for radius in explorers.RADII:
+            explorers.facts_of_penalty(explorers.compute_penalty(gamma, radius))
     for gamma, zoom in [(0.2, 1), (0.9, 1), *TRIANGLES]:
         explorers.facts_of_triangle(explorers.compute_triangle(gamma, zoom))
     assert len(seen) > 100

@@ -267,7 +267,7 @@ def test_a_table_that_is_no_policy_is_told_what_it_may_be():
     logits = torch.tensor([[1.0, -2.0, 0.5]] * 4, dtype=torch.float64)
     with pytest.raises(ValueError, match="negative probability, -2; are these logits"):
         evaluate_policy(mdp, logits)
-    with pytest.raises(ValueError, match="sums to .*; its columns do: it was normalized over the states"):
+    with pytest.raises(ValueError, match=r"sums to .*; its columns do: it was normalized over the states"):
         evaluate_policy(mdp, logits.softmax(0))
     with pytest.raises(ValueError, match="not finite; exp of a logit above 709"):
         evaluate_policy(mdp, (1000 * logits).exp() / (1000 * logits).exp().sum(-1, keepdim=True))

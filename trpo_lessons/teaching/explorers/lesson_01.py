@@ -19,7 +19,7 @@ from torch import Tensor
 
 from trpo_lessons import improvement_bound as ib
 from trpo_lessons.mdp import TabularMDP, as_float64, evaluate_policy
-from trpo_lessons.teaching.explorers import Explorer, Stops
+from trpo_lessons.teaching.explorers import Choice, Explorer, Stops
 from trpo_lessons.teaching.pictures import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
 
 Floats = npt.NDArray[np.float64]
@@ -60,6 +60,8 @@ def text(value: float) -> str:
 # How far may the mixture go?
 
 BOUNDS = {"(6)": BLUE, "(8)": SKY, "4 epsilon": PURPLE, "linear": GREEN, "(9), KL": ORANGE}
+OF_MIXTURES, OF_ANY_POLICY = "of mixtures: (6), (8)", "of any policy, too (section 8)"
+SHOWN = {OF_MIXTURES: ("(6)", "(8)"), OF_ANY_POLICY: tuple(BOUNDS)}
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Mixture:
 
     gamma: float
     alpha: float
+    shown: tuple[str, ...]  # names of the bounds that are shown
     alphas: Floats  # [n]
     truth: Floats  # [n]
     surrogate: Floats  # [n]
@@ -78,7 +81,7 @@ class Mixture:
     safe_alpha: float  # up to here equation 6 guarantees that eta does not fall
 
 
-def compute_mixture(gamma: float, alpha: float) -> Mixture:
+def compute_mixture(gamma: float, alpha: float, bounds: str = OF_ANY_POLICY) -> Mixture:
     """Mix always hasty into mostly careful (equation 5)."""
     mdp, old = lake(gamma), MOSTLY_CAREFUL
     alphas = torch.linspace(0, min(1.0, 2 * alpha), 101, dtype=torch.float64)
@@ -86,7 +89,7 @@ def compute_mixture(gamma: float, alpha: float) -> Mixture:
 
     def gains(alphas: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         mixed = ib.mixture_policy(old, ALWAYS_HASTY, alphas)
-        bounds = {
+        sure = {
             "(6)": ib.mixture_bound(mdp, old, ALWAYS_HASTY, alphas),
             "(8)": ib.simple_mixture_bound(mdp, old, ALWAYS_HASTY, alphas),
             "4 epsilon": ib.total_variation_bound(mdp, old, mixed),
@@ -94,27 +97,28 @@ def compute_mixture(gamma: float, alpha: float) -> Mixture:
             "(9), KL": ib.kl_bound(mdp, old, mixed),
         }
         surrogate = ib.surrogate_objective(mdp, old, mixed)
-        return evaluate_policy(mdp, mixed).eta - eta, surrogate - eta, {k: v - eta for k, v in bounds.items()}
+        return evaluate_policy(mdp, mixed).eta - eta, surrogate - eta, {k: v - eta for k, v in sure.items()}
 
-    truth, surrogate, bounds = gains(alphas)
+    truth, surrogate, curves = gains(alphas)
     true_gain, promised_gain, guaranteed = gains(as_float64(alpha))
     slope = float(ib.surrogate_objective(mdp, old, ALWAYS_HASTY) - eta)
     price = 2 * float(ib.largest_expected_advantage(mdp, old, ALWAYS_HASTY)) * gamma
     # Where slope alpha equals the penalty of equation 6; a mixture's alpha ends at 1.
     crossing = slope * (1 - gamma) ** 2 / (price - slope * gamma * (1 - gamma))
     return Mixture(
-        gamma, alpha, alphas.numpy(), truth.numpy(), surrogate.numpy(), {k: v.numpy() for k, v in bounds.items()},
-        float(true_gain), float(promised_gain), {k: float(v) for k, v in guaranteed.items()}, min(1.0, crossing),
+        gamma, alpha, SHOWN[bounds], alphas.numpy(), truth.numpy(), surrogate.numpy(),
+        {k: v.numpy() for k, v in curves.items()}, float(true_gain), float(promised_gain),
+        {k: float(v) for k, v in guaranteed.items()}, min(1.0, crossing),
     )  # fmt: skip
 
 
 def facts_of_mixture(numbers: Mixture) -> str:
-    """The gains at alpha, and how far equation 6 reaches."""
-    guaranteed = "; ".join(f"{name}: {text(gain)}" for name, gain in numbers.guaranteed.items())
+    """The gains at alpha, and whether equation 6 reaches so far."""
+    guaranteed = "; ".join(f"{name}: {text(numbers.guaranteed[name])}" for name in numbers.shown)
     return (
         f"L promises a gain of {text(numbers.promised_gain)}; the true gain is {text(numbers.true_gain)}\n"
         f"guaranteed by {guaranteed}\n"
-        f"(6) guarantees that eta does not fall up to alpha = {numbers.safe_alpha:.2g}"
+        f"is (6) sure that eta does not fall? {'yes' if numbers.alpha <= numbers.safe_alpha else 'no'}"
     )
 
 
@@ -126,7 +130,8 @@ def draw_mixture(numbers: Mixture, figure: FigureBase) -> None:
     axes.plot(numbers.alphas, numbers.surrogate, label="promised by L", color=VERMILION, linestyle="--")
     axes.plot(numbers.alphas, numbers.truth, label="true", color=BLACK, linestyle="-", linewidth=2.5)
     for (name, color), dashes in zip(BOUNDS.items(), ("-", "--", "-.", ":", (0, (5, 1))), strict=True):
-        axes.plot(numbers.alphas, numbers.bounds[name], label=name, color=color, linestyle=dashes, linewidth=1.5)
+        if name in numbers.shown:
+            axes.plot(numbers.alphas, numbers.bounds[name], label=name, color=color, linestyle=dashes, linewidth=1.5)
     top = float(max(numbers.surrogate.max(), numbers.truth.max()))
     bottom = float(min(0.0, numbers.truth.min()))
     axes.set(ylim=(bottom - 0.9 * top, 1.1 * top), xlim=(0, numbers.alphas[-1]))
@@ -137,7 +142,7 @@ def draw_mixture(numbers: Mixture, figure: FigureBase) -> None:
 
 def alt_of_mixture(numbers: Mixture) -> str:
     """What the picture shows."""
-    best = max(numbers.guaranteed.values())
+    best = max(numbers.guaranteed[name] for name in numbers.shown)
     side = "above" if numbers.true_gain > 0 else "below"
     kept = "still guarantees a gain" if best > 0 else "guarantees any gain"
     which = "one of the bounds" if best > 0 else "none of the bounds"
@@ -156,8 +161,11 @@ def mixture_explorer() -> Explorer[Mixture]:
         draw=draw_mixture,
         alt=alt_of_mixture,
         controls=[
-            Stops("alpha", "alpha", [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0], 0.2),
+            Stops(
+                "alpha", "alpha", [0.0005, 0.001, 0.002, 0.003, 0.005, 0.007, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0], 0.2
+            ),
             Stops("gamma", "gamma", [0.2, 0.5, 0.8, 0.9, 0.95], 0.9),
+            Choice("bounds", "bounds", tuple(SHOWN), OF_MIXTURES),
         ],
         size=(7.0, 4.4),
     )
@@ -167,10 +175,11 @@ def mixture_explorer() -> Explorer[Mixture]:
 
 GAMMAS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 USUAL_RADIUS = 0.01  # delta of the paper's experiments
+RADII = tuple(float(f"{digit}e{exponent}") for exponent in range(-8, 0) for digit in (1, 2, 5))
 
 
 @dataclass(frozen=True)
-class Penalty:
+class SureStep:
     """Equation 9's penalty for one discount, and the step it leaves to Algorithm 1."""
 
     gamma: float
@@ -183,12 +192,12 @@ class Penalty:
 
 
 @functools.cache
-def compute_penalty(gamma: float) -> Penalty:
+def sure_step(gamma: float) -> SureStep:
     """One step of Algorithm 1 from mostly careful."""
     mdp, old = lake(gamma), MOSTLY_CAREFUL
     step, eta = ib.guaranteed_step(mdp, old), evaluate_policy(mdp, old).eta
     corners = [torch.stack(rows) for rows in itertools.product(torch.eye(3, dtype=torch.float64), repeat=3)]
-    return Penalty(
+    return SureStep(
         gamma=gamma,
         price=2 * gamma / (1 - gamma) ** 2,
         radius=float(ib.max_kl(old, step)),
@@ -199,52 +208,91 @@ def compute_penalty(gamma: float) -> Penalty:
     )
 
 
+@dataclass(frozen=True)
+class Penalty:
+    """What the best policy within each KL radius promises, what the penalty takes, and what is true, for one discount.
+
+    Gains over the old policy's eta, [n], one for each of RADII.
+    """
+
+    gamma: float
+    here: int  # index of the radius that is looked at
+    promised: Floats
+    price: Floats  # C times the radius
+    truth: Floats
+
+    @property
+    def sure(self) -> Floats:
+        """Gains that (9) guarantees."""
+        return self.promised - self.price
+
+
+def compute_penalty(gamma: float, radius: float) -> Penalty:
+    """The best step from mostly careful within every radius, in every state by itself."""
+    promised, price, truth = _along_the_radii(gamma)
+    return Penalty(gamma, RADII.index(radius), promised, price, truth)
+
+
+@functools.cache
+def _along_the_radii(gamma: float) -> tuple[Floats, Floats, Floats]:
+    mdp, old = lake(gamma), MOSTLY_CAREFUL
+    found = evaluate_policy(mdp, old)
+    steps = torch.stack([ib.best_within_kl(old, found.A, radius)[0] for radius in RADII])
+    C = float(ib.penalty_coefficient(ib.largest_advantage(mdp, old), gamma))
+    promised = ib.surrogate_objective(mdp, old, steps) - found.eta
+    return promised.numpy(), C * np.array(RADII), (evaluate_policy(mdp, steps).eta - found.eta).numpy()
+
+
 def facts_of_penalty(numbers: Penalty) -> str:
-    """The penalty and the step, in numbers."""
+    """The penalty, and what the best step within the radius promises, costs and brings."""
+    sure = numbers.sure[numbers.here]
+    verdict = f"a gain of {text(sure)} is sure" if sure > 0 else "no gain is sure"
     return (
-        f"horizon 1 / (1 - gamma) = {1 / (1 - numbers.gamma):.3g}, penalty C = {text(numbers.price)} epsilon\n"
-        f"the best guaranteed step has KL = {text(numbers.radius)} and moves {text(100 * numbers.moved)} % of the "
-        f"probability\n"
-        f"it is sure to gain {text(numbers.promised)}, gains {text(numbers.true_gain)}, "
-        f"and {text(numbers.possible)} could be gained in all"
+        f"horizon 1 / (1 - gamma) = {1 / (1 - numbers.gamma):.3g}, penalty C = "
+        f"{text(2 * numbers.gamma / (1 - numbers.gamma) ** 2)} epsilon\n"
+        f"the best step within a KL of {RADII[numbers.here]:g}: L promises a gain of "
+        f"{text(numbers.promised[numbers.here])}, the penalty is {text(numbers.price[numbers.here])}\n"
+        f"{verdict}; the true gain is {text(numbers.truth[numbers.here])}"
     )
 
 
 def draw_penalty(numbers: Penalty, figure: FigureBase) -> None:
-    """Penalty and step size against the horizon, both logarithmic, with the chosen discount marked."""
-    left, right = figure.subplots(1, 2)
-    all_of_them = [compute_penalty(gamma) for gamma in GAMMAS]
-    horizons = [1 / (1 - one.gamma) for one in all_of_them]
-    here = 1 / (1 - numbers.gamma)
-    left.loglog(horizons, [one.price for one in all_of_them], color=VERMILION, linestyle="-")
-    left.plot(here, numbers.price, "o", color=BLACK, markersize=8)
-    left.set(title="penalty C / epsilon", xlabel="horizon 1 / (1 - gamma)")
-    right.loglog(horizons, [one.radius for one in all_of_them], color=BLUE, linestyle="-")
-    right.axhline(USUAL_RADIUS, color=GREY, linestyle="--")
-    right.text(max(horizons), 1.5 * USUAL_RADIUS, "TRPO's usual delta", ha="right", va="bottom", fontsize=9)
-    right.plot(here, numbers.radius, "o", color=BLACK, markersize=8)
-    right.set(title="KL of the sure step", xlabel="horizon 1 / (1 - gamma)")
+    """Promise, penalty, what is left of the promise, and truth, against the radius, both axes logarithmic."""
+    axes: Axes = figure.subplots()
+    sure = np.where(numbers.sure > 0, numbers.sure, np.nan)
+    axes.loglog(RADII, numbers.price, label="penalty", color=PURPLE, linestyle="-.")
+    axes.loglog(RADII, numbers.promised, label="promised by L", color=VERMILION, linestyle="--")
+    axes.loglog(RADII, numbers.truth, label="true", color=BLACK, linestyle="-", linewidth=2.5)
+    axes.loglog(RADII, sure, label="sure", color=BLUE, linestyle="-")
+    axes.axvline(RADII[numbers.here], color=GREY, linewidth=1, linestyle=":")
+    axes.plot(RADII[numbers.here], numbers.promised[numbers.here], "o", color=VERMILION, markersize=7)
+    axes.plot(RADII[numbers.here], numbers.price[numbers.here], "s", color=PURPLE, markersize=7)
+    axes.set(xlim=(RADII[0], RADII[-1]), ylim=(3e-5, 300), xlabel="KL radius of the step", ylabel="gain, penalty")
+    axes.axvline(USUAL_RADIUS, color=GREY, linewidth=1, linestyle="--")
+    axes.text(USUAL_RADIUS / 1.15, 5e-5, "TRPO's usual delta", rotation=90, ha="right", va="bottom", fontsize=8)
+    figure.legend(loc="outside lower center", ncols=4, fontsize=9)
 
 
 def alt_of_penalty(numbers: Penalty) -> str:
     """What the picture shows."""
+    sure = np.array(RADII)[numbers.sure > 0]
+    reach = f"up to a radius of {sure[-1]:.2g}, and above it nothing is" if sure.size else "nowhere"
     return (
-        f"Two lines against the horizon on logarithmic axes: the penalty rises as its square, the guaranteed step "
-        f"falls. At gamma = {numbers.gamma:g} the penalty is {text(numbers.price)} epsilon and the step's KL "
-        f"{text(numbers.radius)}."
+        f"Against the KL radius, on logarithmic axes: the promise rises slowly, the penalty twice as steeply. "
+        f"A gain is sure where the promise is larger: {reach}."
     )
 
 
 def penalty_explorer() -> Explorer[Penalty]:
-    """Gamma against the penalty, and against the step that the penalty leaves."""
+    """The KL radius against promise and penalty, for every gamma."""
     return Explorer(
-        "What does looking further ahead cost?",
+        "Which step is worth its penalty?",
         compute=compute_penalty,
         facts=facts_of_penalty,
         draw=draw_penalty,
         alt=alt_of_penalty,
-        controls=[Stops("gamma", "gamma", GAMMAS, 0.9)],
-        size=(7.6, 3.4),
+        controls=[Stops("radius", "KL radius", RADII, 0.01), Stops("gamma", "gamma", GAMMAS, 0.9)],
+        size=(7.0, 4.0),
     )
 
 
@@ -308,10 +356,11 @@ def facts_of_triangle(numbers: Triangle) -> str:
     peak = numbers.best["surrogate"]
     toward = ACTION_NAMES[int(numbers.weights[peak].argmax())]
     promised, truth = numbers.surrogate[peak], numbers.truth[peak]
-    size = "all policies" if numbers.zoom == 1 else f"a corner is 1/{numbers.zoom} of the way to that action"
+    size = "all policies" if numbers.zoom == 1 else f"a corner is 1/{numbers.zoom} of the way to always that action"
+    corner = toward if numbers.zoom == 1 else f"toward {toward}"
     return (
         f"the triangle: {size}\n"
-        f"L is largest in the corner {toward}: there it promises a gain of {text(promised)}, "
+        f"L is largest in the corner {corner}: there it promises a gain of {text(promised)}, "
         f"the true gain is {text(truth)}\n"
         f"better than the old policy: {numbers.better} % of the triangle; guaranteed to be: {numbers.guaranteed} %\n"
         f"the best guarantee is a gain of {text(numbers.bound.max())}"
@@ -337,17 +386,24 @@ def draw_triangle(numbers: Triangle, figure: FigureBase) -> None:
         axes.plot(*_corner_coordinates(UNDECIDED.numpy()), "o", color="white", markeredgecolor=BLACK, markersize=7)
         best = numbers.best[name]
         axes.plot(x[best], y[best], "*", color=VERMILION, markeredgecolor="white", markersize=13, clip_on=False)
-        for corner, place in zip(ACTION_NAMES, ((0, -0.11), (1, -0.11), (0.5, 0.9)), strict=True):
-            axes.text(*place, corner, ha="center", fontsize=8)
+        for corner, place in zip(corner_labels(numbers.zoom), ((0, -0.04), (1, -0.04), (0.5, 0.99)), strict=True):
+            axes.text(*place, corner, ha="center", va="top", fontsize=8)
         # A title of the axes would be laid out outside the square that equal scales leave, and be cut off.
-        axes.text(0.5, 1.04, title, ha="center", fontsize=12)
-        axes.set(aspect="equal", xlim=(-0.15, 1.15), ylim=(-0.14, 1.15))
+        axes.text(0.5, 1.08, title, ha="center", fontsize=12)
+        axes.set(aspect="equal", xlim=(-0.15, 1.15), ylim=(-0.2, 1.2))
         axes.axis("off")
     ticks = [tick for tick in MaxNLocator(6).tick_values(low, high) if low < tick < high]
     figure.colorbar(
         drawn, ax=[first, second, third, fourth], location="bottom", ticks=ticks, shrink=0.8, aspect=40, label="gain"
     )
     _draw_cut(numbers, fourth, low, high)
+
+
+def corner_labels(zoom: int) -> tuple[str, ...]:
+    """What a walker does in each corner: an action always or, near the old policy, a percentage of the way to that."""
+    if zoom == 1:
+        return ACTION_NAMES
+    return tuple(f"{100 / zoom:.3g} % of the\nway to {name}" for name in ACTION_NAMES)
 
 
 def _corner_coordinates(weights: Floats) -> tuple[Floats, Floats]:
@@ -367,10 +423,15 @@ def _draw_cut(numbers: Triangle, axes: Axes, low: float, high: float) -> None:
     axes.legend(fontsize=8)
 
 
+def _extent(zoom: int) -> str:
+    return "all policies" if zoom == 1 else f"those within {100 / zoom:.3g} percent of the way to a corner"
+
+
 def alt_of_triangle(numbers: Triangle) -> str:
     """What the picture shows."""
     return (
-        f"Three triangles of policies colored by gain, and a cut through them. L is a plane; the true gain is curved; "
+        f"Three triangles of policies colored by gain, {_extent(numbers.zoom)}, and a cut through them. "
+        f"L is a plane; the true gain is curved; "
         f"the bound falls off around the old policy and is above zero in {numbers.guaranteed} percent of the triangle."
     )
 
