@@ -32,6 +32,17 @@ def test_links_into_the_repository_lead_somewhere() -> None:
     assert [link for link in inside if not (ROOT / link).exists()] == []
 
 
+def test_a_lesson_takes_as_long_as_it_says_itself() -> None:
+    told = {
+        name: int(minutes) for name, minutes in re.findall(r"\(notebooks/(.*?\.ipynb)\).*\| (\d+) \|$", README, re.M)
+    }
+    said = {}
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        opening = nbformat.read(path, as_version=4).cells[0].source
+        said[path.name] = int(re.findall(r"\*\*Minutes:\*\* (\d+)", opening)[0])
+    assert told == said
+
+
 @pytest.mark.parametrize(("stored", "told"), [("4", "1 passed"), ("5", "1 failed")])
 def test_the_command_for_a_notebook_of_one_s_own_notices_a_changed_output(
     stored: str, told: str, tmp_path: Path
