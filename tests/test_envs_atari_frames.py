@@ -69,6 +69,16 @@ def test_a_frame_is_stored_once():
     assert stacks[::2].frames.data_ptr() == stacks.frames.data_ptr()
 
 
+def test_a_game_of_more_steps_than_a_byte_can_count_keeps_its_frames():
+    """The stack at step t, written as a sliding window over frames that are all different from the one before."""
+    window = np.lib.stride_tricks.sliding_window_view(np.arange(603) % 251 + 1, 4)  # [600, 4]
+    recorder = FrameRecorder(600, 1, (1, 1))
+    for t, stack in enumerate(window):
+        obs = torch.tensor(stack, dtype=torch.uint8).view(1, 4, 1, 1)
+        recorder.record(obs, torch.tensor([t == 0]))
+    assert recorder.finish(halved).raw().flatten(1).tolist() == window.tolist()
+
+
 def test_what_was_recorded_must_fill_the_room_for_it():
     recorder = FrameRecorder(2, 1, (5, 6))
     obs, started = torch.zeros(1, 4, 5, 6, dtype=torch.uint8), torch.tensor([True])
