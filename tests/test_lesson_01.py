@@ -385,7 +385,17 @@ def bound_without_gamma(m, p, q):
         (bound_without_gamma, "gamma out of the numerator"),
         (lambda m, p, q: ib.total_variation_bound(m, p, q), "squared total variation; tempting, because it is true"),
         (lambda m, p, q: of(m, q).eta, "eta(pi_new) itself"),
-        (lambda m, p, q: bound(m, p, q, factor=2.001), "go through the definition again"),
+        (lambda m, p, q: bound(m, p, q, factor=2.001), "but the factor is not C"),
+        (lambda m, p, q: bound(m, p, q, factor=1.0), "but the factor is not C"),
+        (lambda m, p, q: bound(m, p, q, factor=2 * m.gamma), "but the factor is not C"),
+        (lambda m, p, q: bound(m, p, q, factor=2 / math.log(2)), "but the factor is not C"),
+        (lambda m, p, q: bound(m, p, q, epsilon=of(m, p).A.abs().mean()), "but the factor is not C"),
+        (lambda m, p, q: bound(m, p, q, epsilon=of(m, p).Q.abs().max()), "but the factor is not C"),
+        (lambda m, p, q: bound(m, p, q, kl=ib.max_kl(p, q).sqrt()), "in another proportion"),
+        (lambda m, p, q: bound(m, p, q, kl=ib.kl_divergence(p, q).min()), "in another proportion"),
+        (lambda m, p, q: bound(m, p, q, kl=(p * (p / q).log()).max()), "in another proportion"),
+        (ib.linear_bound, "in another proportion"),
+        (lambda m, p, q: bound(m, p, q, kl=ib.max_kl(p, q) ** 2), "should be a lower bound"),
     ],
 )
 def test_bounds_that_are_wrong_are_told_why(answer, words):

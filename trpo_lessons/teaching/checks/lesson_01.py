@@ -672,6 +672,32 @@ def bound_without_a_future_is_eta(student: PolicyFunction, rng: Generator) -> bo
     return close(student(myopic, pi_old, pi_new), evaluate_policy(myopic, pi_new).eta)
 
 
+def penalties(student: PolicyFunction, mdp: TabularMDP, pi_old: Tensor, news: list[Tensor]) -> Tensor:
+    """What the student takes off L, for each new policy, over the largest KL divergence: should be C, [N]."""
+    taken = [float(ib.surrogate_objective(mdp, pi_old, pi) - student(mdp, pi_old, pi)) for pi in news]
+    return as_float64(taken) / torch.stack([ib.max_kl(pi_old, pi) for pi in news])
+
+
+@lower_bound.property(
+    "What you take off L should grow in proportion to the largest KL divergence over the states: for two new policies, "
+    "yours is in another proportion. Which distance do you take, of which states, and is it squared, or under a root?"
+)
+def penalty_is_proportional_to_kl(student: PolicyFunction, rng: Generator) -> bool:
+    mdp, pi_old, one = mdp_and_two_policies(rng)
+    factors = penalties(student, mdp, pi_old, [one, random_policy(mdp, rng), ib.mixture_policy(pi_old, one, 0.3)])
+    return close(factors, factors[:1].expand(3), 1e-6)
+
+
+@lower_bound.property(
+    "What you take off L is in proportion to the largest KL divergence, as it should be, but the factor is not "
+    "C = 2 epsilon gamma / (1 - gamma)^2 with epsilon the largest |A| of the old policy. Compare each part of it."
+)
+def penalty_has_the_factor_c(student: PolicyFunction, rng: Generator) -> bool:
+    mdp, pi_old, pi_new = mdp_and_two_policies(rng)
+    C = ib.penalty_coefficient(ib.largest_advantage(mdp, pi_old), mdp.gamma)
+    return close(penalties(student, mdp, pi_old, [pi_new]), C, 1e-6)
+
+
 def minus_penalty(mdp: TabularMDP, pi_old: Tensor, pi_new: Tensor, epsilon: Tensor, distance: Tensor) -> Tensor:
     """L less the penalty, with the given epsilon and distance."""
     return ib.surrogate_objective(mdp, pi_old, pi_new) - ib.penalty_coefficient(epsilon, mdp.gamma) * distance

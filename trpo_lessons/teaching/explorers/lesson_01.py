@@ -386,7 +386,9 @@ def draw_triangle(numbers: Triangle, figure: FigureBase) -> None:
         axes.plot(*_corner_coordinates(UNDECIDED.numpy()), "o", color="white", markeredgecolor=BLACK, markersize=7)
         best = numbers.best[name]
         axes.plot(x[best], y[best], "*", color=VERMILION, markeredgecolor="white", markersize=13, clip_on=False)
-        for corner, place in zip(corner_labels(numbers.zoom), ((0, -0.04), (1, -0.04), (0.5, 0.99)), strict=True):
+        left, right, top = corner_labels(numbers.zoom)
+        # A second line would lie over the triangle at the top; the other two have no room beside each other for one.
+        for corner, place in ((left, (0, -0.04)), (right, (1, -0.04)), (top.replace("\n", " "), (0.5, 0.99))):
             axes.text(*place, corner, ha="center", va="top", fontsize=8)
         # A title of the axes would be laid out outside the square that equal scales leave, and be cut off.
         axes.text(0.5, 1.08, title, ha="center", fontsize=12)
