@@ -202,7 +202,7 @@ def bowl_explorer() -> Explorer[Bowl]:
             Stops("damping", "damping", [*DAMPINGS, 10.0, 100.0], 0.0),
             Slider("steps", "steps", 1, 8, 1, 1),
         ],
-        size=(7.6, 4.2),
+        size=(6.6, 4.2),
     )
 
 
