@@ -63,7 +63,7 @@ def contents(folder: Path) -> dict[str, Any]:
     kept = [i for i, name in enumerate(rows[0]) if not name.startswith("seconds_")]
     events = EventAccumulator(str(folder))
     events.Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith("seconds/")]
+    tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith("wall_time/")]
     return {
         "tensors": {name: (str(t.dtype), tuple(t.shape), t.numpy().tobytes()) for name, t in tensors.items()},
         "facts": facts,

@@ -74,6 +74,14 @@ class Fragile(Endless):
         raise ValueError("the wind\ntunnel is gone")
 
 
+class Undefined(Endless):
+    """Episodes of five steps, each worth NaN."""
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        obs, _, _, _, infos = super().step(action)
+        return obs, float("nan"), self.t == 5, False, infos
+
+
 class Unmakeable(Endless):
     def __init__(self) -> None:
         raise KeyError("no such map")
@@ -83,5 +91,6 @@ gymnasium.register("Odd-v0", Odd, max_episode_steps=20)
 gymnasium.register("OddForces-v0", Odd, max_episode_steps=20, kwargs={"forces": True})
 gymnasium.register("Fragile-v0", Fragile)
 gymnasium.register("Unmakeable-v0", Unmakeable)
+gymnasium.register("Undefined-v0", Undefined)
 gymnasium.register("Endless-v0", Endless)
 gymnasium.register("Dot-v0", Dot, max_episode_steps=30)

@@ -1,7 +1,9 @@
 """The `trpo-lessons` command: train, resume, evaluate and watch policies from the shell, and see what a machine can do.
 
 Exit status: 0 done; 1 the doctor found that this machine lacks something that the course needs; 2 something is wrong
-with what was asked for, or with the disk, and one line on standard error says what to do; 130 stopped by Ctrl-C.
+with what was asked for, with the disk, or in somebody else's environment, and one line on standard error says what to
+do; 3 a run has ended, and none of its updates was accepted; 70 a fault of this package, with its traceback; 130 stopped
+by Ctrl-C, SIGTERM or --stop-after. With TRPO_LESSONS_TRACEBACK=1 in the environment a line comes with its traceback.
 """
 
 # Everything slow to import (torch above all) is imported inside the commands, so that --help answers at once.
@@ -14,7 +16,9 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+import traceback
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +31,9 @@ if TYPE_CHECKING:
     from trpo_lessons.viewing.watching import Animation
 
 STOPPED = 130  # 128 + SIGINT, as shells have it
+NOTHING_ACCEPTED = 3
+OUR_FAULT = 70  # EX_SOFTWARE of <sysexits.h>
+MOST_REASONS = 3  # that the end of a run names
 LONGEST_FILM = 60  # s; its pictures take half a gigabyte of memory
 ROBOTS = ("swimmer", "hopper", "walker", "halfcheetah")
 GAMES = ("beam_rider", "breakout", "enduro", "pong", "qbert", "seaquest", "space_invaders")
@@ -47,9 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _discard_output()
         return _fail(f"{error.filename or 'output'}: {error.strerror or error}")
     except Exception as error:
-        if not _is_expected(error):
-            raise
-        return _fail(str(error))
+        if os.environ.get("TRPO_LESSONS_TRACEBACK") or not _is_expected(error):
+            traceback.print_exc()
+        if _is_expected(error):
+            return _fail(str(error))
+        told = "this is a fault of trpo-lessons; a run that had begun goes on with trpo-lessons resume RUN"
+        click.echo(f"trpo-lessons: {told}", err=True)
+        return OUR_FAULT
     return int(status or 0)
 
 
@@ -108,6 +119,16 @@ STOP_AFTER = click.option(
 )
 
 
+def _list_settings(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from trpo_lessons.training.settings.config import described_settings
+
+        formatter = click.HelpFormatter(max_width=100)
+        formatter.write_dl(described_settings())
+        click.echo(formatter.getvalue(), nl=False)
+        ctx.exit()
+
+
 @commands.command()
 @click.argument("task")
 @click.option(
@@ -146,6 +167,14 @@ STOP_AFTER = click.option(
     multiple=True,
     help="Any other setting, as config.json names it (gamma=0.995, hidden=64,64); can be repeated.",
 )
+@click.option(
+    "--list-settings",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_settings,
+    help="List all settings: what each may be, and its default.",
+)
 def train(
     task: str,
     preset: str,
@@ -162,6 +191,10 @@ def train(
     spaces, gym:MODULE:ENV_ID for one that a module registers, here in the current folder or installed. The run
     folder gets config.json, progress.csv, events for TensorBoard, and a checkpoint after every iteration. Ctrl-C
     stops; trpo-lessons resume goes on. Where runs/TASK-seedN is taken, runs/TASK-seedN-2 is used, and so on.
+
+    The bar shows the mean return of the latest 100 episodes, the mean KL (nats) and the length of the step in the
+    policy's parameters, how much of the variance of returns the value function explains, and how many updates were
+    refused.
     """
     from trpo_lessons import training
 
@@ -205,8 +238,9 @@ def resume(run: Path, iterations: int | None, device: str | None, stop_after: fl
 def evaluate(run: Path, episodes: int, seed: int, time_limit: int | None, sampled: bool | None, as_json: bool) -> None:
     """Score the policy in RUN, a run folder.
 
-    Plays whole episodes, and of games whole games: scores are raw, and also given on a scale where a random player has
-    0 and a person 1.
+    Plays whole episodes, and of games whole games, each from a start of its own. In games actions are sampled,
+    elsewhere they are the most likely ones (--sampled, --most-likely). Scores are raw, and those of whole games also
+    given on a scale where a random player has 0 and a person 1.
     """
     from trpo_lessons import training
 
@@ -270,6 +304,7 @@ def bench(task: str, seconds: float, num_envs: int | None, threads: int | None, 
     turns, and what is compared was measured side by side.
     """
     from trpo_lessons.bench import speed, table
+    from trpo_lessons.training.running.run_folder import json_text
 
     given = {"num_envs": num_envs, "threads": threads}
     config = speed.config_for(
@@ -277,7 +312,7 @@ def bench(task: str, seconds: float, num_envs: int | None, threads: int | None, 
     )
     numbers = itertools.count(1)
     result = speed.measure(config, seconds, lambda each: click.echo(table.as_line(next(numbers), each), err=True))
-    click.echo(json.dumps(table.as_facts(result), indent=2) if as_json else table.as_text(result))
+    click.echo(json_text(table.as_facts(result)) if as_json else table.as_text(result))
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
@@ -330,24 +365,44 @@ def _device(name: str) -> str:
 def _end_of_training(run: Run) -> int:
     from trpo_lessons.training.running.run_folder import RunFolder
 
-    folder = shlex.quote(str(run.folder))
+    folder, rows = shlex.quote(str(run.folder)), RunFolder(run.folder).rows()
+    refused = _refusals(rows)
     if run.interrupted:
-        done = f"stopped after iteration {run.iteration} of {run.config.iterations}"
+        done = f"stopped after iteration {run.iteration} of {run.config.iterations}{refused}"
         click.echo(f"trpo-lessons: {done}; go on with: trpo-lessons resume {folder}", err=True)
         return STOPPED
-    row = RunFolder(run.folder).rows()[-1]
-    episodes = f"mean return {float(row['mean_return']):.1f}"
-    if math.isnan(float(row["mean_return"])):
-        episodes = "no episode has ended yet"
-    done = f"{run.iteration} iterations, {row['total_steps']} steps, {episodes}"
-    click.echo(f"{folder}: {done}; score it with: trpo-lessons evaluate {folder}")
-    return 0
+    done = f"{run.iteration} iterations, {rows[-1]['total_steps']} steps, {_return_of(rows)}{refused}"
+    if any(int(row["accepted"]) for row in rows):
+        click.echo(f"{folder}: {done}; score it with: trpo-lessons evaluate {folder}")
+        return 0
+    click.echo(f"trpo-lessons: {folder}: {done}; nothing was learned, the policy is the first one", err=True)
+    return NOTHING_ACCEPTED
+
+
+def _return_of(rows: Sequence[Mapping[str, str]]) -> str:
+    mean_return = float(rows[-1]["mean_return"])
+    if math.isfinite(mean_return):
+        return f"mean return {mean_return:.1f}"
+    return "rewards were not finite" if any(int(row["episodes"]) for row in rows) else "no episode has ended yet"
+
+
+def _refusals(rows: Sequence[Mapping[str, str]]) -> str:
+    """How many updates were refused and why; reasons that differ by their numbers alone are one."""
+    reasons = [row["reason"] for row in rows if not int(row["accepted"])]
+    if not reasons:
+        return ""
+    kinds = Counter(re.sub(r"-?\d[\d.]*(e[+-]?\d+)?|-?\b(nan|inf)\b", "...", reason) for reason in reasons)
+    told = [f"{count} x {kind}" for kind, count in kinds.most_common(MOST_REASONS)]
+    told += [f"{len(kinds) - MOST_REASONS} other reasons"] * (len(kinds) > MOST_REASONS)
+    return f", {len(reasons)} of {len(rows)} updates refused ({'; '.join(told)})"
 
 
 def _evaluation_as_text(run: Run, result: Evaluation) -> str:
-    beginning = f"{run.config.task} after {run.iteration} iterations"
+    actions = "most likely" if result.deterministic else "sampled"
+    beginning = f"{run.config.task} after {run.iteration} iterations, {actions} actions"
     normalised = _human_normalised(run, result)
     end = "" if normalised is None else f", human-normalised score {normalised:.3f}"
+    end += f", {result.cut} cut by the time limit" * (result.cut > 0)
     if len(result.returns) == 1:
         return f"{beginning}, 1 episode: return {result.mean:.1f}, length {result.lengths[0]}{end}"
     return (
@@ -360,10 +415,13 @@ def _evaluation_as_text(run: Run, result: Evaluation) -> str:
 def _human_normalised(run: Run, result: Evaluation) -> float | None:
     from trpo_lessons.envs.atari.scores import RANDOM_AND_HUMAN, human_normalised
 
-    return human_normalised(run.config.task, result.mean) if run.config.task in RANDOM_AND_HUMAN else None
+    whole_games = run.config.task in RANDOM_AND_HUMAN and not result.cut
+    return human_normalised(run.config.task, result.mean) if whole_games else None
 
 
 def _evaluation_as_json(run: Run, result: Evaluation, seed: int) -> str:
+    from trpo_lessons.training.running.run_folder import json_text
+
     facts = {
         "run": str(run.folder),
         "task": run.config.task,
@@ -372,10 +430,12 @@ def _evaluation_as_json(run: Run, result: Evaluation, seed: int) -> str:
         "mean_return": result.mean,
         "standard_error": result.standard_error if len(result.returns) > 1 else None,
         "human_normalised": _human_normalised(run, result),
+        "actions": "most likely" if result.deterministic else "sampled",
+        "cut_by_time_limit": result.cut,
         "returns": result.returns,
         "lengths": result.lengths,
     }
-    return json.dumps(facts, indent=2)
+    return json_text(facts)
 
 
 def _film_as_text(film: Animation) -> str:

@@ -21,10 +21,16 @@ ENDLESS = 50_000  # steps; more than an episode has where the environment sets a
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Returns (undiscounted, raw rewards) and lengths (steps) of whole episodes."""
+    """Returns (undiscounted, raw rewards) and lengths (steps) of whole episodes.
+
+    deterministic  whether actions were the most likely ones; otherwise they were sampled
+    cut            how many episodes went on when the time limit of `evaluate` cut them
+    """
 
     returns: tuple[float, ...]
     lengths: tuple[int, ...]
+    deterministic: bool = True
+    cut: int = 0
 
     @property
     def mean(self) -> float:
@@ -75,7 +81,7 @@ def evaluate(
     if playing.any() and time_limit is None:
         told = f"{playing.sum()} of {episodes} episodes of {run.config.task} have not ended after {ENDLESS} steps"
         raise RunError(f"{told}; give it a time limit (--time-limit STEPS)")
-    return Evaluation(tuple(returns.tolist()), tuple(lengths.tolist()))
+    return Evaluation(tuple(returns.tolist()), tuple(lengths.tolist()), deterministic, int(playing.sum()))
 
 
 def action_generator(seed: int) -> torch.Generator:

@@ -29,20 +29,23 @@ class Reporter:
 
     def __init__(self, folder: Path, config: TrainConfig, iteration: int, total_steps: int, progress: bool) -> None:
         self._events = EventFile(folder, iteration, total_steps)
+        self._refused = 0
+        is_terminal = getattr(sys.stderr, "isatty", lambda: False)  # not every program's standard error is a file
+        # Not told to be shown, so that TQDM_DISABLE and its like are heard.
+        hidden = {} if progress and sys.stderr is not None else {"disable": True}
         self._bar = tqdm(
             total=config.iterations,
             initial=iteration,
-            disable=not progress,
             desc=config.task,
             unit="it",
-            mininterval=0.1 if sys.stderr.isatty() else LOG_INTERVAL,
+            mininterval=0.1 if is_terminal() else LOG_INTERVAL,
+            **hidden,
         )
 
     def report(self, row: Mapping[str, Any]) -> None:
         """Show one row. Raises RunError when the disk refuses."""
-        numbers = {name.replace("seconds_", "seconds/"): x for name, x in row.items() if isinstance(x, int | float)}
-        del numbers["total_steps"]  # it is the axis
-        self._events.write(row["total_steps"], numbers)
+        numbers = {tag_of(name): x for name, x in row.items() if isinstance(x, int | float) and name != "total_steps"}
+        self._events.write(row["total_steps"], numbers)  # total_steps is the axis
         shown = {
             "return": (row["mean_return"], ".1f"),
             "KL": (row["mean_kl"], ".4f"),
@@ -50,7 +53,8 @@ class Reporter:
             "explained variance": (row["explained_variance"], ".2f"),
         }
         words = [f"{name} {number:{digits}}" for name, (number, digits) in shown.items() if math.isfinite(number)]
-        words += ["refused"] * (not row["accepted"])
+        self._refused += not row["accepted"]
+        words += [f"{self._refused} refused"] * (self._refused > 0)
         self._bar.set_postfix_str(", ".join(words), refresh=False)
         self._bar.update()
 
@@ -62,6 +66,21 @@ class Reporter:
     ) -> None:
         self._bar.close()
         self._events.close()
+
+
+_GROUPS = {
+    "return": ("mean_return", "mean_length", "episodes"),
+    "value": ("explained_variance",),
+    "vine": ("branch_steps", "mean_branch_length", "mean_q", "q_spread"),
+    "wall_time": ("iteration",),
+}
+
+
+def tag_of(column: str) -> str:
+    """A column of progress.csv as TensorBoard shows it, which sorts groups by name: return, update, value, time."""
+    if column.startswith("seconds_"):
+        return column.replace("seconds_", "wall_time/seconds_")
+    return f"{next((group for group, columns in _GROUPS.items() if column in columns), 'update')}/{column}"
 
 
 class EventFile:

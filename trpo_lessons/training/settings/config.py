@@ -162,6 +162,18 @@ class TrainConfig:
         return cls(**settings)
 
 
+def described_settings() -> list[tuple[str, str]]:
+    """Every setting with what it may be and its default, in their order."""
+    found = []
+    for setting in dataclasses.fields(TrainConfig):
+        if setting.name in _RULES:
+            default = setting.default
+            found.append(
+                (setting.name, f"{_RULES[setting.name].text}; default {'none' if default is None else default}")
+            )
+    return found
+
+
 @dataclass(frozen=True)
 class _Rule:
     text: str
