@@ -30,6 +30,13 @@ def test_advantages_and_q_values_of_any_size_give_the_same_update(scale: float) 
     assert standardised(scale * values).std().item() == pytest.approx(1)
 
 
+def test_what_a_state_is_worth_leaves_q_differences_what_they_are() -> None:
+    """Else float32, in which they are learned from, would keep little of them."""
+    values = normal(2, 40, 4)
+    worth = 1e8 * normal(3, 40, 1)
+    torch.testing.assert_close(scaled_differences(values + worth), scaled_differences(values), rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("constant", [0.0, 0.1, -1e12])
 def test_a_constant_stays_one_and_is_not_blown_up_to_noise(constant: float) -> None:
     """0.1 is no binary fraction: sums of it differ from one another by rounding."""
