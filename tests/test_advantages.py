@@ -139,6 +139,30 @@ def test_a_termination_bootstraps_nothing(estimate: Any) -> None:
         assert torch.equal(estimate(changed(x, "next_values", t)), estimate(x))
 
 
+@pytest.mark.parametrize("estimate", ESTIMATES.values(), ids=ESTIMATES)
+@pytest.mark.parametrize("anything", [math.nan, math.inf])
+def test_what_does_not_count_may_be_anything(estimate: Any, anything: float) -> None:
+    ended = one_episode(terminated=2)
+    assert torch.equal(estimate(changed(ended, "next_values", 2, by=anything)), estimate(ended))
+    for x in (ended, one_episode(truncated=2)):
+        for name in ("rewards", "values", "next_values"):
+            later = changed(changed(x, name, 3, by=anything), name, 5, by=anything)
+            assert torch.equal(estimate(later)[:3], estimate(x)[:3]), "what follows an episode reached into it"
+    assert not estimate(changed(one_episode(truncated=2), "next_values", 2, by=anything))[:3].isfinite().any()
+
+
+@pytest.mark.parametrize("estimate", ESTIMATES.values(), ids=ESTIMATES)
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.float32])
+def test_rewards_of_any_type_give_the_estimates_of_the_same_numbers_in_float64(estimate: Any, dtype: Any) -> None:
+    x = one_episode(truncated=2)
+    rewards = torch.tensor([[1], [0], [3], [200], [1], [7]])
+    exact = Episodes(**{**vars(x), "rewards": rewards.double()})
+    assert not torch.equal(estimate(exact), estimate(exact).round()), "otherwise nothing would be cut"
+    estimates = estimate(Episodes(**{**vars(x), "rewards": rewards.to(dtype)}))
+    assert estimates.dtype == torch.float64
+    assert torch.equal(estimates, estimate(exact))
+
+
 def test_a_truncation_bootstraps_the_value_of_the_final_observation() -> None:
     x = one_episode(truncated=2)
     more = changed(x, "next_values", 2, by=100.0)
@@ -184,7 +208,7 @@ def test_a_time_limit_makes_no_step_better_or_worse() -> None:
 @pytest.mark.parametrize(
     "mistake",
     [
-        ("next_values * ~terminated", "next_values * ~(terminated | truncated)"),
+        ("torch.where(terminated, 0.0, next_values)", "torch.where(terminated | truncated, 0.0, next_values)"),
         ("torch.where(terminated[t], 0.0, future)", "torch.where(terminated[t] | truncated[t], 0.0, future)"),
     ],
 )

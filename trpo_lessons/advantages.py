@@ -18,16 +18,17 @@ from trpo_lessons.envs.obs_statistics import unit_of
 def discounted_returns(
     rewards: Tensor, next_values: Tensor, terminated: Tensor, truncated: Tensor, gamma: float
 ) -> Tensor:
-    """Discounted sum of rewards from every step to the end of its episode, [T, E].
+    """Discounted sum of rewards from every step to the end of its episode, [T, E], float64.
 
     `next_values` [T, E] is the value of the state that each step led to, before any reset. It is used where an episode
-    is truncated and at the last row; pass zeros for returns without a value function, as in the paper.
+    is truncated and at the last row, never after a termination; pass zeros for returns without a value function, as in
+    the paper.
     """
-    rows = torch.empty_like(rewards)
+    rows = torch.empty_like(rewards, dtype=torch.float64)
     future = next_values[-1]
     for t in reversed(range(len(rewards))):
         future = torch.where(truncated[t], next_values[t], future)
-        future = rewards[t] + gamma * torch.where(terminated[t], 0.0, future)
+        future = rewards[t].double() + gamma * torch.where(terminated[t], 0.0, future)
         rows[t] = future
     return rows
 
@@ -41,18 +42,20 @@ def gae(
     gamma: float,
     lam: float,
 ) -> Tensor:
-    """Generalised advantage estimates, [T, E]: Schulman et al. (2016), equation 16.
+    """Generalised advantage estimates, [T, E], float64: Schulman et al. (2016), equation 16.
 
     A_t = sum_k (gamma lam)^k residual_{t+k}, with residual_t = r_t + gamma V(s_{t+1}) - V(s_t), within one episode.
-    `values` [T, E] is V(s_t); `next_values` [T, E] is V of the state that the step led to, before any reset.
+    `values` [T, E] is V(s_t); `next_values` [T, E] is V of the state that the step led to, before any reset,
+    and may be anything after a termination.
     lam = 1 gives discounted returns minus values (no bias from V), lam = 0 the one-step residual (least variance).
     """
-    residuals = rewards + gamma * next_values * ~terminated - values
-    decay = gamma * lam * (~(terminated | truncated)).to(rewards.dtype)
-    rows = torch.empty_like(rewards)
-    later = torch.zeros_like(rewards[0])
+    # Chosen by torch.where, not multiplied by 0: what does not count may be anything, and NaN times 0 is NaN.
+    residuals = rewards.double() + gamma * torch.where(terminated, 0.0, next_values) - values
+    ended = terminated | truncated
+    rows = torch.empty_like(residuals)
+    later = torch.zeros_like(residuals[0])
     for t in reversed(range(len(rewards))):
-        later = residuals[t] + decay[t] * later
+        later = residuals[t] + torch.where(ended[t], 0.0, gamma * lam * later)
         rows[t] = later
     return rows
 

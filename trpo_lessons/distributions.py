@@ -24,7 +24,10 @@ from torch import Tensor
 
 
 class Distribution(ABC):
-    """A batch of N independent distributions over actions."""
+    """A batch of N independent distributions over actions.
+
+    `parameters` are those of the distributions (logits, or mean and log sigma); the policy's are called theta.
+    """
 
     @property
     @abstractmethod
@@ -33,7 +36,7 @@ class Distribution(ABC):
 
     @abstractmethod
     def noise(self, generator: torch.Generator | None = None) -> Tensor:
-        """The random numbers that one sample of each distribution needs, [N, noise_dim]."""
+        """The random numbers that one sample of each distribution needs, [N, noise_dim]: uniform or standard normal."""
 
     @abstractmethod
     def sample_from(self, noise: Tensor) -> Tensor:
@@ -57,7 +60,7 @@ class Distribution(ABC):
 
     @abstractmethod
     def fisher_metric(self, tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Multiply a direction in parameter space by the Fisher matrix in these parameters, state by state.
+        """Multiply a direction in the space of `parameters` by the Fisher matrix in these parameters, state by state.
 
         This is the Hessian of KL(self || other) in other's parameters, taken at other = self (appendix C of the paper).
         `tangents` has the shapes of `parameters`, and so has the result.

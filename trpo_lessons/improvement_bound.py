@@ -65,7 +65,10 @@ def _log(ratio: Tensor, d: Tensor) -> Tensor:
 
 
 def largest_expected_advantage(mdp: TabularMDP, pi_old: Array, pi: Array) -> Tensor:
-    """Epsilon of equation 7, [...]: the largest over s of |E_{a ~ pi}[A_old(s, a)]|."""
+    """Epsilon of equation 7, [...]: the largest over s of |E_{a ~ pi}[A_old(s, a)]|.
+
+    There `pi` is the policy that is mixed in, pi' of equation 5, and not the mixture.
+    """
     return (mdp.policy(pi) * evaluate_policy(mdp, pi_old).A).sum(-1).abs().amax(-1)
 
 

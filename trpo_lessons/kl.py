@@ -43,7 +43,10 @@ _FORWARD_MODE = Lock()  # torch has one for all threads, and refuses to enter it
 def mean_kl(
     policy: Policy, theta_old: Tensor, theta_new: Tensor, states: Samples, chunk_size: int | None = None
 ) -> float:
-    """Mean of KL(old || new) over the states (equation 13), in nats."""
+    """Mean of KL(old || new) over the states (equation 13), in nats.
+
+    Raises ValueError when there are no states.
+    """
 
     def sum_of_kl(chunk: Samples) -> Tensor:
         return kl_in_each(policy, theta_old, theta_new, chunk).double().sum()
@@ -67,7 +70,7 @@ def kl_in_each(policy: Policy, theta_old: Tensor, theta_new: Tensor, states: Sam
 
 
 def distributions_in(policy: Policy, theta: Tensor, states: Samples, chunk_size: int | None = None) -> Distribution:
-    """What the policy says in each state, without gradient."""
+    """The policy's distributions at theta in all N states, in their order, without gradient."""
     with torch.no_grad():
         return concatenated([policy(theta, chunk.obs) for chunk in chunks(states, chunk_size)])
 
@@ -128,7 +131,7 @@ def empirical_fisher_vector_product(
 
 
 def identity(_outputs: Outputs, tangents: Outputs) -> Outputs:
-    """The metric M = 1."""
+    """The metric M = 1: the empirical Fisher matrix is the mean of J^T J, of which J's rows are the scores."""
     return tangents
 
 

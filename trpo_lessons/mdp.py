@@ -14,6 +14,7 @@ reward of an action, covers both, and no result of the paper changes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -65,16 +66,13 @@ class TabularMDP:
         table = as_float64(pi)
         if table.shape[-2:] != self.r.shape:
             raise ValueError(f"the policy has shape {tuple(table.shape)}, but this MDP needs {tuple(self.r.shape)}")
-        try:
-            check_distributions("the policy", table)
-        except ValueError as error:
-            raise ValueError(f"{error}{_likely_slip(table.detach())}") from None
+        check_distributions("the policy", table, _likely_slip)
         return table
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What `evaluate_policy` finds; the names are the paper's. Leading dimensions are those of the policy."""
+    """What `evaluate_policy` finds, float64; the names are the paper's. Leading dimensions are those of the policy."""
 
     eta: Tensor  # [...]        expected discounted return
     V: Tensor  # [..., S]     value of a state
@@ -88,17 +86,20 @@ def as_float64(values: Array) -> Tensor:
     return torch.as_tensor(values, dtype=torch.float64)
 
 
-def check_distributions(name: str, table: Tensor) -> None:
-    """Raise ValueError unless every row (last axis) of `table` is finite, non-negative and sums to 1."""
+def check_distributions(name: str, table: Tensor, hint: Callable[[Tensor], str] = lambda _: "") -> None:
+    """Raise ValueError unless every row (last axis) of `table` is finite, non-negative and sums to 1.
+
+    `hint(table)` is added to the complaint.
+    """
     rows = table.detach()
     total = rows.sum(-1)
     if not rows.isfinite().all():
-        raise ValueError(f"{name} holds a number that is not finite")
+        raise ValueError(f"{name} holds a number that is not finite{hint(rows)}")
     if (rows < 0).any():
-        raise ValueError(f"{name} holds a negative probability, {rows.min():.3g}")
+        raise ValueError(f"{name} holds a negative probability, {rows.min():.3g}{hint(rows)}")
     if ((total - 1).abs() > 1e-9).any():
         worst = total.flatten()[(total - 1).abs().argmax()]
-        raise ValueError(f"{name} has a row that sums to {worst:.12g}, but probabilities must sum to 1")
+        raise ValueError(f"{name} has a row that sums to {worst:.12g}, but probabilities must sum to 1{hint(rows)}")
 
 
 def _likely_slip(table: Tensor) -> str:
@@ -113,7 +114,7 @@ def _likely_slip(table: Tensor) -> str:
 
 
 def evaluate_policy(mdp: TabularMDP, pi: Array) -> Evaluation:
-    """Solve the MDP for the policy `pi` [..., S, A] (section 2).
+    """Solve the MDP for the policy `pi` [..., S, A] (section 2). Raises ValueError where `pi` is no policy for it.
 
     V = r_pi + gamma P_pi V is the Bellman equation. Transposed it counts visits instead of values:
     rho = rho0 + gamma P_pi^T rho sums P(s_t = s) over t with weights gamma^t.
@@ -178,11 +179,9 @@ def chain(num_states: int, gamma: float, slip: float = 0.1) -> TabularMDP:
     Every step spent at the left end pays 0.1, at the right end 1; all start at the left end, so the small reward is
     near and the large one far.
     """
-    P = np.zeros((num_states, 2, num_states))
-    for s in range(num_states):
-        for a, intended in enumerate((-1, 1)):
-            P[s, a, np.clip(s + intended, 0, num_states - 1)] += 1 - slip
-            P[s, a, np.clip(s - intended, 0, num_states - 1)] += slip
+    landing = np.clip(np.arange(num_states)[:, None] + [-1, 1], 0, num_states - 1)
+    intended = np.eye(num_states)[landing]  # [S, A, S]: where each step leads without a slip
+    P = (1 - slip) * intended + slip * intended[:, ::-1]
     r = np.zeros((num_states, 2))
     r[0], r[-1] = 0.1, 1.0
     return TabularMDP(as_float64(P), as_float64(r), as_float64(np.eye(num_states)[0]), gamma)
@@ -194,16 +193,11 @@ def grid_world(height: int, width: int, gamma: float, slip: float = 0.1) -> Tabu
     With probability `slip` the step goes in a random direction instead. All start in the first state; the last one
     pays 1 and leads back to the first whatever is done there.
     """
-    P = np.zeros((height * width, 4, height * width))
-    moves = ((-1, 0), (0, 1), (1, 0), (0, -1))
-    for s in range(height * width - 1):
-        row, column = divmod(s, width)
-        landing = [np.clip(row + i, 0, height - 1) * width + np.clip(column + j, 0, width - 1) for i, j in moves]
-        for a in range(4):
-            P[s, a, landing[a]] += 1 - slip
-            for target in landing:
-                P[s, a, target] += slip / 4
-    P[-1, :, 0] = 1
+    cells = np.pad(np.arange(height * width).reshape(height, width), 1, mode="edge")  # a wall is the cell before it
+    landing = np.stack((cells[:-2, 1:-1], cells[1:-1, 2:], cells[2:, 1:-1], cells[1:-1, :-2]), -1).reshape(-1, 4)
+    intended = np.eye(height * width)[landing]  # [S, A, S]: where each step leads without a slip
+    P = (1 - slip) * intended + slip * intended.mean(1, keepdims=True)
+    P[-1] = np.eye(height * width)[0]
     r = np.zeros((height * width, 4))
     r[-1] = 1
     return TabularMDP(as_float64(P), as_float64(r), as_float64(np.eye(height * width)[0]), gamma)

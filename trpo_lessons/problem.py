@@ -39,7 +39,7 @@ Fisher = Callable[..., MatrixVectorProduct]
 
 
 class Refused(Exception):  # noqa: N818 (nothing went wrong: it is an answer)
-    """Theta must stay as it is; the message says why. `facts` are fields of a report that were found on the way."""
+    """Theta must stay as it is; the message says why. `facts` are fields of `trpo.UpdateReport` found on the way."""
 
     def __init__(self, reason: str, **facts: Any) -> None:
         super().__init__(reason)
@@ -78,7 +78,8 @@ class Problem:
     policy      whose theta it is
     batch       the samples that the surrogate averages over
     surrogate   (pi, batch) -> terms [N]
-    trunk       the states that KL and Fisher matrix average over; None where they are those of the batch
+    trunk       the states that KL and Fisher matrix average over; None where they are those of the batch. The vine has
+                more states (its trunk, section 5.2) than states with several actions (its batch)
     chunk_size  how many states are processed at once; None for all
     """
 
@@ -98,7 +99,7 @@ class Problem:
         return replace(self, batch=self.batch.to(device), trunk=None if self.trunk is None else self.trunk.to(device))
 
     def value(self, theta: Tensor) -> float:
-        """L(theta)."""
+        """L(theta): the mean of the surrogate's terms, in the units of the batch's advantages or Q-values."""
         return surrogate_value(self.policy, theta, self.batch, self.surrogate, self.chunk_size)
 
     def gradient(self, theta: Tensor) -> Tensor:
@@ -112,10 +113,11 @@ class Problem:
         return fisher(self.policy, theta, self.states[::stride], self.chunk_size)
 
     def start(self, theta: Tensor) -> Start:
-        """What an update has to know at theta_old; one pass where the states are those of the batch.
+        """What an update has to know at theta_old, [num_parameters]; one pass where the states are those of the batch.
 
-        Raises Refused where there is no direction to go.
+        Raises Refused where there is no direction to go: something is not finite, or the gradient is zero.
         """
+        # The pass for the gradient has asked the policy in every state already: keep what it said, chunk by chunk.
         answers = []
 
         def remembering(at: Tensor, obs: Tensor) -> Distribution:

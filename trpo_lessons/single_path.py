@@ -1,6 +1,11 @@
 """Single-path sampling: follow the policy and use every state-action pair on the way.
 
 Reading order: after `advantages`. Lesson 06, section 5.1 and the left half of figure 1.
+
+`Actor` is the policy that samples, `sample_single_path` the loop, `SinglePath` what it returns, and its `problem` what
+an update makes of it. `PathRecord` and `PathRecorder` are what paths of every kind have in common: those of games keep
+each frame once, instead of the stacks that a policy sees. Raw observations are the environment's; the policy sees
+normalised ones.
 """
 
 from __future__ import annotations
@@ -30,7 +35,10 @@ from trpo_lessons.surrogate import Batch, Samples, States
 
 @dataclass(frozen=True)
 class Actor:
-    """pi_old: a policy at one theta that sees raw observations through frozen statistics."""
+    """pi_old: a policy at one theta that sees raw observations through frozen statistics.
+
+    Frozen, so that theta_old is the same policy while samples are drawn and when the update begins on them.
+    """
 
     policy: Policy
     theta: Tensor
@@ -169,7 +177,10 @@ def sample_single_path(
 def follow(
     env: VectorEnv, pi_old: Actor, raw_obs: Tensor, num_steps: int, generator: torch.Generator, recorder: PathRecorder
 ) -> Tensor:
-    """As `sample_single_path`, but what becomes of it is up to `recorder`; the raw observations to go on from."""
+    """As `sample_single_path`, but what becomes of it is up to `recorder`.
+
+    Returns the raw observations to go on from, [E, obs_dim].
+    """
     for _ in range(num_steps):
         start = time.perf_counter()
         with torch.no_grad():

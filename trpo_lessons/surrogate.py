@@ -42,14 +42,17 @@ class Samples(Rows, Protocol):
 
 RowsT = TypeVar("RowsT", bound=Rows)
 Answer = Callable[[Tensor, Tensor], Any]
-"""theta [num_parameters], obs [N, *obs_shape] -> what the surrogate asks about: a policy, and its distributions."""
+"""theta [num_parameters], obs [N, *obs_shape] -> what a surrogate is computed from: a `Policy`, most often."""
 Surrogate = Callable[[Any, Any], Tensor]
 """An answer in the states of a batch, the batch -> terms [N]."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What is known about N samples: fields of length N, sliced side by side."""
+    """What is known about N samples: fields of length N, sliced side by side.
+
+    Raises ValueError when the lengths differ.
+    """
 
     def __post_init__(self) -> None:
         lengths = {field.name: len(getattr(self, field.name)) for field in fields(self)}
@@ -70,6 +73,8 @@ class Columns:
 @dataclass(frozen=True)
 class States(Columns):
     """States alone, which is all that KL and Fisher matrix ask for: `obs` [N, *obs_shape], already normalised.
+
+    Normalised: by the running mean and deviation of all observations so far (`envs.obs_statistics`), not by the policy.
 
     What else is known about the states, a subclass adds as further tensors with leading axis N.
     """
@@ -96,7 +101,8 @@ class Batch(States):
 
     obs         [N, *obs_shape]  observations, already normalised
     actions     [N] or [N, action_dim]
-    advantages  [N]  estimates of A(s, a), or of Q(s, a): the difference is a constant in theta
+    advantages  [N]  estimates of A(s, a), or of Q(s, a): in expectation over q the difference is a constant in theta,
+                     since the importance ratios of a state average to 1
     log_q       [N]  log probability (density) with which the action was drawn, in nats
     """
 
@@ -129,14 +135,21 @@ def importance_ratios(pi: Distribution, batch: Batch) -> Tensor:
 
 
 def sampled_surrogate(pi: Distribution, batch: Batch) -> Tensor:
-    """The terms of equation 15: importance ratio times advantage, [N]."""
+    """The terms of equation 15: importance ratio times advantage, [N].
+
+    The equation has Q where this has the advantage A = Q - V: see `Batch`.
+    """
     return importance_ratios(pi, batch) * batch.advantages
 
 
 def surrogate_value(
     policy: Answer, theta: Tensor, batch: Any, surrogate: Surrogate = sampled_surrogate, chunk_size: int | None = None
 ) -> float:
-    """The objective: the mean of the surrogate's terms over the batch."""
+    """The objective: the mean of the surrogate's terms over the batch.
+
+    `policy` may be any `Answer`. `chunk_size` bounds how many states are processed at once (None: all); the mean is the
+    same up to rounding. Raises ValueError for an empty batch; so do the two functions below.
+    """
     with torch.no_grad():
         return mean_over(batch, lambda some: surrogate(policy(theta, some.obs), some).double().sum(), chunk_size).item()
 
@@ -151,7 +164,7 @@ def surrogate_gradient(
 def value_and_gradient(
     policy: Answer, theta: Tensor, batch: Any, surrogate: Surrogate = sampled_surrogate, chunk_size: int | None = None
 ) -> tuple[float, Tensor]:
-    """`surrogate_value` and its gradient, from one pass."""
+    """`surrogate_value` and its gradient [num_parameters], from one pass."""
 
     def sums(chunk: Samples) -> Tensor:
         at = theta.detach().requires_grad_()

@@ -30,7 +30,7 @@ from trpo_lessons.line_search import backtracking_line_search
 from trpo_lessons.problem import Candidate, Fisher, Problem, Refused, Start
 
 Objection = Callable[[Candidate, float, float], str]
-"""A candidate, L(theta_old), delta -> why it must not be taken, said of the shortest step; "" when it may."""
+"""An acceptance rule: a candidate, L(theta_old), delta -> why not to take it, at the shortest step; "" to take it."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class TrustRegion:
     """How far an update may go, and how the way there is found.
 
     delta           largest mean KL(old || new), in nats
-    damping         is added to the Fisher matrix's diagonal, in the solve and in the scale alike
+    damping         is added to the Fisher matrix's diagonal, in the solve and in the scale alike: a full step has a
+                    KL below delta by the undamped model
     cg_iterations, residual_tol  of `conjugate_gradient`
     shrink, max_backtracks       of `backtracking_line_search`
     fisher          which Fisher matrix: analytic or empirical, see `kl`
@@ -110,10 +111,11 @@ def trpo_update(
     """One TRPO step from `theta` [num_parameters]: the new theta and a report.
 
     The region is `TrustRegion()` unless another is given, and candidates of the line search are judged by
-    `kl_or_surrogate`.
+    `kl_or_surrogate`. Of an objection's reasons, only the last is reported: that to the shortest step.
 
     The update is refused, with theta unchanged and the reason in the report, when anything is not finite, when there is
-    nothing to improve, or when there is an objection to every candidate.
+    nothing to improve, or when there is an objection to every candidate. An empty batch is a mistake of the caller's:
+    ValueError.
     """
     region, clock, facts = region or TrustRegion(), Stopwatch(), dict[str, Any]()
     try:
@@ -135,8 +137,9 @@ def trpo_update(
 def natural_direction(product: MatrixVectorProduct, gradient: Tensor, region: TrustRegion) -> Solution:
     """Solve (A + damping I) x = `gradient` [num_parameters], given v -> A v (appendix C).
 
-    The solution's curvature is twice the KL, by the quadratic model, of stepping by x itself. Raises Refused when the
-    numbers break down.
+    The solution's curvature, x^T (A + damping I) x, is what the full step is scaled by: without damping it is twice the
+    KL, by the quadratic model, of stepping by x itself. `region` gives damping and limits, not delta. Raises Refused
+    when the numbers break down.
     """
 
     def damped(v: Tensor) -> Tensor:
@@ -158,8 +161,7 @@ def kl_or_surrogate(candidate: Candidate, surrogate_before: float, delta: float)
     if candidate.mean_kl > delta:
         return f"mean KL is still {candidate.mean_kl:.3g} > delta = {delta:.3g} at the shortest step"
     if candidate.surrogate <= surrogate_before:
-        gain = candidate.surrogate - surrogate_before
-        return f"the surrogate does not improve (by {gain:.3g} at the shortest step)"
+        return f"the surrogate does not improve (by {candidate.surrogate - surrogate_before:.3g} at the shortest step)"
     return ""
 
 
@@ -167,6 +169,8 @@ def search(
     problem: Problem, theta: Tensor, full_step: Tensor, start: Start, region: TrustRegion, objection: Objection
 ) -> tuple[Tensor, dict[str, Any]]:
     """The first theta without an objection on the way back from `theta + full_step`, and what a report says of it.
+
+    `full_step` is beta x, [num_parameters].
 
     Raises Refused when there is none.
     """

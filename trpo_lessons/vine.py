@@ -116,7 +116,11 @@ class Vine:
         }
 
     def problem(self, policy: Policy, _advantages: Tensor | None = None, chunk_size: int | None = None) -> Problem:
-        """What an update is to improve: the Q-values of the branches, held back in all states of the trunk."""
+        """What an update is to improve: the Q-values of the branches, held back in all states of the trunk.
+
+        Advantages of the trunk are not used; they are asked for so that paths and vines are used alike. Raises Refused
+        when the Q-values are too large to compute with.
+        """
         found = self.rollout_set
         scaled = RolloutSet(found.obs, found.actions, scaled_differences(found.q_values).float(), found.log_q)
         return Problem(policy, scaled, self.surrogate, self.trunk.states, chunk_size)
@@ -209,6 +213,7 @@ def roll_out(
     noise          [L, M, noise_dim]  what `Distribution.sample_from` makes of it are the later actions; row 0 is unused
     """
 
+    # Of the E copies of the environment, which rollout each follows, and how many steps of it are done: [E] each.
     def act(raw_obs: np.ndarray, rollout: np.ndarray, age: np.ndarray) -> np.ndarray:
         with torch.no_grad():
             actions = pi_old(torch.from_numpy(raw_obs)).sample_from(noise[age, rollout])
@@ -239,7 +244,7 @@ def branch_noise(
 
 
 def _worth(rollouts: Rollouts, pi_old: Actor, branching: Branching) -> Tensor:
-    """Q-values [M]: what every rollout earned, and what would have come where it was cut."""
+    """Q-values [M]: what every rollout earned, discounted, and what `branching.value` expects where it was cut."""
     if branching.value is None:
         return rollouts.returns
     future = branching.value(pi_old.statistics.normalise(rollouts.last_obs)).double()
