@@ -239,7 +239,7 @@ def test_the_run_folder_is_where_they_go_by_themselves(runs: Runs, tmp_path: Pat
 
 
 def test_a_gymnasium_environment_draws_itself(runs: Runs, tmp_path: Path) -> None:
-    outcome = command("watch", runs(DOT).folder, "--seconds", 1, "--out", tmp_path)
+    outcome = command("watch", runs(DOT).folder, "--seconds", 1, "--trust-module", "toy_envs", "--out", tmp_path)
     assert (outcome.status, outcome.stderr) == (0, "")
     assert outcome.stdout.endswith("animation.gif: drawn by Gymnasium, return 20.0 in 1.0 s (goes on)\n")
     left = []

@@ -111,6 +111,9 @@ class UserPath(click.Path):
         return Path(os.fsdecode(super().convert(value, param, ctx))).expanduser()
 
 
+TRUST_MODULE = click.option(
+    "--trust-module", metavar="NAME", help="The module that a run of gym:NAME:ENV_ID may import; see YOUR_OWN.md."
+)
 STOP_AFTER = click.option(
     "--stop-after",
     type=Duration(),
@@ -209,8 +212,11 @@ def train(
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Another device than the run had; see train --help."
 )
+@TRUST_MODULE
 @STOP_AFTER
-def resume(run: Path, iterations: int | None, device: str | None, stop_after: float | None) -> int:
+def resume(
+    run: Path, iterations: int | None, device: str | None, trust_module: str | None, stop_after: float | None
+) -> int:
     """Go on with RUN as if it had never stopped.
 
     RUN is a run folder; its settings are those that it was started with.
@@ -218,9 +224,11 @@ def resume(run: Path, iterations: int | None, device: str | None, stop_after: fl
     from trpo_lessons import training
 
     chosen = None if device is None else _device(device)
-    for difference in training.differences(run, chosen):
+    for difference in training.differences(run, chosen, trust_module=trust_module):
         click.echo(f"trpo-lessons: {difference}; the result will not be the same to the bit", err=True)
-    went_on, _ = training.resume(run, iterations=iterations, device=chosen, progress=True, stop_after=stop_after)
+    went_on, _ = training.resume(
+        run, trust_module=trust_module, iterations=iterations, device=chosen, progress=True, stop_after=stop_after
+    )
     return _end_of_training(went_on)
 
 
@@ -234,8 +242,17 @@ def resume(run: Path, iterations: int | None, device: str | None, stop_after: fl
     default=None,
     help="Which action the policy takes in every state.  [default: --sampled in games, otherwise --most-likely]",
 )
+@TRUST_MODULE
 @click.option("--json", "as_json", is_flag=True, help="Print every return, as JSON.")
-def evaluate(run: Path, episodes: int, seed: int, time_limit: int | None, sampled: bool | None, as_json: bool) -> None:
+def evaluate(
+    run: Path,
+    episodes: int,
+    seed: int,
+    time_limit: int | None,
+    sampled: bool | None,
+    trust_module: str | None,
+    as_json: bool,
+) -> None:
     """Score the policy in RUN, a run folder.
 
     Plays whole episodes, and of games whole games, each from a start of its own. In games actions are sampled,
@@ -244,7 +261,7 @@ def evaluate(run: Path, episodes: int, seed: int, time_limit: int | None, sample
     """
     from trpo_lessons import training
 
-    loaded = training.load_run(run)
+    loaded = training.load_run(run, trust_module=trust_module)
     deterministic = None if sampled is None else not sampled
     result = training.evaluate(loaded, episodes, seed, deterministic=deterministic, time_limit=time_limit)
     click.echo(_evaluation_as_json(loaded, result, seed) if as_json else _evaluation_as_text(loaded, result))
@@ -262,7 +279,8 @@ def evaluate(run: Path, episodes: int, seed: int, time_limit: int | None, sample
 )
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of the initial states.")
 @click.option("--out", type=UserPath(), help="The folder for both files.  [default: RUN]")
-def watch(run: Path, episodes: int, seconds: float, seed: int, out: Path | None) -> None:
+@TRUST_MODULE
+def watch(run: Path, episodes: int, seconds: float, seed: int, out: Path | None, trust_module: str | None) -> None:
     """Draw the learning curve of RUN and film its policy.
 
     Writes learning_curve.png and animation.gif. Robots are drawn by OpenGL where it works (trpo-lessons doctor tells),
@@ -275,7 +293,7 @@ def watch(run: Path, episodes: int, seconds: float, seed: int, out: Path | None)
     from trpo_lessons import training
     from trpo_lessons.viewing import watching
 
-    loaded = training.load_run(run)
+    loaded = training.load_run(run, trust_module=trust_module)
     click.echo(watching.draw_learning_curve(loaded, out or run))
     film = watching.animate(loaded, out or run, episodes=episodes, seconds=seconds, seed=seed)
     click.echo(f"{film.path}: {_film_as_text(film)}")

@@ -27,12 +27,16 @@ KEPT = ("config.json", "progress.csv", "checkpoint.safetensors")
 EPISODES = 20
 
 
-def record(run_folder: Path, out: Path, episodes: int = EPISODES) -> dict[str, Any]:
+def record(
+    run_folder: Path, out: Path, episodes: int = EPISODES, *, trust_module: str | None = None
+) -> dict[str, Any]:
     """Score the run by `episodes` episodes and keep it in out/TASK-seedN; returns what summary.json says.
+
+    trust_module: as `training.load_run` has it.
 
     Raises RunError when the run is not finished, or when another one is kept there already.
     """
-    run = training.load_run(run_folder)
+    run = training.load_run(run_folder, trust_module=trust_module)
     config = run.config
     if run.iteration < config.iterations:
         raise RunError(f"{run_folder} has done {run.iteration} of {config.iterations} iterations: resume it first")
@@ -107,9 +111,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("run", type=_user_path)
     parser.add_argument("--out", type=_user_path, required=True)
+    parser.add_argument("--trust-module", metavar="NAME", help="The module that the run's task may import.")
     arguments = parser.parse_args()
     try:
-        print(json_text(record(arguments.run, arguments.out)))
+        print(json_text(record(arguments.run, arguments.out, trust_module=arguments.trust_module)))
     except (RunError, OSError) as error:
         parser.exit(2, f"{error}\n")
 

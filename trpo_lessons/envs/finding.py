@@ -36,6 +36,19 @@ def find_spec(env_id: str) -> EnvSpec:
         raise ValueError(f"there is no task {PREFIX}{env_id}: {one_line(problem)}{_hint(module, name)}") from problem
 
 
+def module_to_run(task: str) -> str:
+    """The module that `find_spec` would run for a task, as for gym:MODULE:ENV_ID; empty where it would run none.
+
+    A module that this process has imported already does not run again.
+    """
+    module = task.removeprefix(PREFIX).rpartition(":")[0] if task.startswith(PREFIX) else ""
+    return "" if module in sys.modules or not _is_name_of_module(module) else module
+
+
+def _is_name_of_module(module: str) -> bool:
+    return all(part.isidentifier() for part in module.split("."))
+
+
 def _hint(module: str, name: str) -> str:
     if module or "/" in name or not name:
         return ""
@@ -44,7 +57,7 @@ def _hint(module: str, name: str) -> str:
 
 def _import(module: str, env_id: str) -> None:
     """Import a module, in the current folder too, which is searched for this one module and for nothing else."""
-    if not all(part.isidentifier() for part in module.split(".")):
+    if not _is_name_of_module(module):
         raise ValueError(f"there is no task {PREFIX}{env_id}: {module!r} is not the name of a module")
     root = module.partition(".")[0]
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -26,7 +27,7 @@ from trpo_lessons.training.running import device as devices
 from trpo_lessons.training.running.acting import Spaces, act
 from trpo_lessons.training.running.loop import Trainer
 from trpo_lessons.training.running.reporting import Reporter
-from trpo_lessons.training.running.run_folder import RunError, RunFolder, environment_facts
+from trpo_lessons.training.running.run_folder import RunError, RunFolder, environment_facts, trust_option
 from trpo_lessons.training.running.stopping import Deadline, check, postponed_interrupts
 from trpo_lessons.training.settings.config import SettingError, TrainConfig
 from trpo_lessons.training.settings.obs_statistics import restored, statistics_for
@@ -112,6 +113,7 @@ def resume(
     path: Path | str,
     *,
     env: MakeOne | None = None,
+    trust_module: str | None = None,
     iterations: int | None = None,
     device: str | None = None,
     progress: bool = False,
@@ -121,14 +123,15 @@ def resume(
     """Go on with a run as if it had never stopped, optionally to another number of iterations or on another device.
 
     env: what makes the environments of a run that was trained with env=...
+    trust_module: the module that may be run for a task gym:MODULE:ENV_ID; see `load_run`.
 
     Returns the run and its `differences`: with none of them, the result equals that of an uninterrupted run to the bit.
     Raises RunError (one line) when there is nothing usable to go on from.
     """
     folder = RunFolder(Path(path))
-    config, started_in = folder.config()
+    config, started_in = folder.config(trust_module)
     config = _with(env, config)
-    changes = differences(path, device)
+    changes = differences(path, device, trust_module=trust_module)
     asked_for = config.iterations if iterations is None else iterations
     given = dataclasses.replace(config, iterations=asked_for, device=device or config.device)
     changed, config = given != config, given
@@ -147,14 +150,15 @@ def resume(
         return _run_to_the_end(trainer, folder, progress, stop_after, callback), changes
 
 
-def differences(path: Path | str, device: str | None = None) -> list[str]:
+def differences(path: Path | str, device: str | None = None, *, trust_module: str | None = None) -> list[str]:
     """Why a resumed run will not equal an uninterrupted one to the bit, one line each; usually there is no reason.
 
     device: on which it is resumed, if not on its own.
+    trust_module: as `load_run` has it.
 
     Raises RunError (one line) when `path` is no run folder.
     """
-    config, started_in = RunFolder(Path(path)).config()
+    config, started_in = RunFolder(Path(path)).config(trust_module)
     now = environment_facts(config.threads, device or config.device)
     then = {"device": config.device, **started_in}  # runs of earlier versions do not tell
     reasons = [f"{key} was {then.get(key)}, is {now[key]}" for key in now if then.get(key) != now[key]]
@@ -163,13 +167,15 @@ def differences(path: Path | str, device: str | None = None) -> list[str]:
     return reasons
 
 
-def load_run(path: Path | str, *, env: MakeOne | None = None) -> Run:
+def load_run(path: Path | str, *, env: MakeOne | None = None, trust_module: str | None = None) -> Run:
     """The policy of a run's last checkpoint, to be evaluated or watched. Raises RunError (one line).
 
     env: what makes the environments of a run that was trained with env=...
+    trust_module: the module that may be run for a task gym:MODULE:ENV_ID. A folder is data, and can come from anybody:
+        what it names runs only if you name it too, or if your program has imported it already.
     """
     folder = RunFolder(Path(path))
-    config, _ = folder.config()
+    config, _ = folder.config(trust_module)
     config = _with(env, config)
     tensors, facts = folder.load_checkpoint()
     try:
@@ -233,7 +239,9 @@ def _with(env: MakeOne | None, config: TrainConfig) -> TrainConfig:
 
 
 def _command_to_resume(path: Path, config: TrainConfig) -> str:
-    return f"training.resume({str(path)!r}, env=...)" if config.env else f"trpo-lessons resume {path}"
+    if config.env:
+        return f"training.resume({str(path)!r}, env=...)"
+    return " ".join(filter(None, ["trpo-lessons resume", shlex.quote(str(path)), trust_option(config.task)]))
 
 
 def _restore(trainer: Trainer, folder: RunFolder) -> None:

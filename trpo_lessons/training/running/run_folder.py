@@ -20,6 +20,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from trpo_lessons.envs import UnknownTask
-from trpo_lessons.envs.finding import PREFIX
+from trpo_lessons.envs.finding import PREFIX, module_to_run
 from trpo_lessons.training.running import device as devices
 from trpo_lessons.training.settings.config import SettingError, TrainConfig
 
@@ -140,13 +141,20 @@ class RunFolder:
         text = {"format": FORMAT, "settings": config.to_json(), "environment": environment}
         self._replace("config.json", (json.dumps(text, indent=2) + "\n").encode())
 
-    def config(self) -> tuple[TrainConfig, dict[str, Any]]:
-        """The run's settings and the environment it was started in. Raises RunError when there is no usable run."""
+    def config(self, trust_module: str | None = None) -> tuple[TrainConfig, dict[str, Any]]:
+        """The run's settings and the environment it was started in.
+
+        trust_module: a module that may be run for it. A folder can come from anybody, and its task can name a module:
+            that runs only if it is this one, or if this process has imported it already.
+
+        Raises RunError (one line) when there is no usable run, or when it needs a module that is not trusted.
+        """
         path = self.path / "config.json"
         try:
             text = json.loads(path.read_text())
             if text["format"] != FORMAT:
                 raise RunError(f"{path} was written by another version ({text['format']}); this one reads {FORMAT}")
+            self._refuse_unknown_module(text["settings"]["task"], trust_module)
             return TrainConfig.from_json(text["settings"]), text["environment"]
         except (FileNotFoundError, NotADirectoryError):
             raise RunError(f"{self.path} is not a run folder (no config.json); name one that train has made") from None
@@ -156,6 +164,14 @@ class RunFolder:
             # A Gymnasium environment is known where it is registered, whatever the version.
             theirs = isinstance(error, UnknownTask) and text["settings"]["task"].startswith(PREFIX)
             raise RunError(f"{path}: {error}" + ("" if theirs else " (was it written by another version?)")) from error
+
+    def _refuse_unknown_module(self, task: str, trusted: str | None) -> None:
+        module = module_to_run(task)
+        if module and module != trusted:
+            raise RunError(
+                f"{self.path} would run the Python module {module!r}, which its config.json names; if you trust that "
+                f'module, add {trust_option(task)} (trust_module="{module}" in Python)'
+            )
 
     @property
     def has_checkpoint(self) -> bool:
@@ -228,6 +244,12 @@ class RunFolder:
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise cannot_write(self.path / name, error) from error
+
+
+def trust_option(task: str) -> str:
+    """The option of the command that a run of this task needs in a new process; empty for most."""
+    module = task.removeprefix(PREFIX).rpartition(":")[0] if task.startswith(PREFIX) else ""
+    return f"--trust-module {shlex.quote(module)}" if module else ""
 
 
 def _made(path: Path) -> Path:
