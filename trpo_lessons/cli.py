@@ -381,17 +381,18 @@ def _device(name: str) -> str:
 
 
 def _end_of_training(run: Run) -> int:
-    from trpo_lessons.training.running.run_folder import RunFolder
+    from trpo_lessons.training.running.run_folder import RunFolder, trust_option
 
     folder, rows = shlex.quote(str(run.folder)), RunFolder(run.folder).rows()
+    again = " ".join(filter(None, [folder, trust_option(run.config.task)]))
     refused = _refusals(rows)
     if run.interrupted:
         done = f"stopped after iteration {run.iteration} of {run.config.iterations}{refused}"
-        click.echo(f"trpo-lessons: {done}; go on with: trpo-lessons resume {folder}", err=True)
+        click.echo(f"trpo-lessons: {done}; go on with: trpo-lessons resume {again}", err=True)
         return STOPPED
     done = f"{run.iteration} iterations, {rows[-1]['total_steps']} steps, {_return_of(rows)}{refused}"
     if any(int(row["accepted"]) for row in rows):
-        click.echo(f"{folder}: {done}; score it with: trpo-lessons evaluate {folder}")
+        click.echo(f"{folder}: {done}; score it with: trpo-lessons evaluate {again}")
         return 0
     click.echo(f"trpo-lessons: {folder}: {done}; nothing was learned, the policy is the first one", err=True)
     return NOTHING_ACCEPTED

@@ -27,9 +27,7 @@ KEPT = ("config.json", "progress.csv", "checkpoint.safetensors")
 EPISODES = 20
 
 
-def record(
-    run_folder: Path, out: Path, episodes: int = EPISODES, *, trust_module: str | None = None
-) -> dict[str, Any]:
+def record(run_folder: Path, out: Path, episodes: int = EPISODES, *, trust_module: str | None = None) -> dict[str, Any]:
     """Score the run by `episodes` episodes and keep it in out/TASK-seedN; returns what summary.json says.
 
     trust_module: as `training.load_run` has it.

@@ -33,7 +33,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from trpo_lessons.envs import UnknownTask
-from trpo_lessons.envs.finding import PREFIX, module_to_run
+from trpo_lessons.envs.finding import PREFIX, module_to_run, one_line
 from trpo_lessons.training.running import device as devices
 from trpo_lessons.training.settings.config import SettingError, TrainConfig
 
@@ -163,7 +163,9 @@ class RunFolder:
         except (SettingError, UnknownTask) as error:
             # A Gymnasium environment is known where it is registered, whatever the version.
             theirs = isinstance(error, UnknownTask) and text["settings"]["task"].startswith(PREFIX)
-            raise RunError(f"{path}: {error}" + ("" if theirs else " (was it written by another version?)")) from error
+            raise RunError(
+                f"{path}: {one_line(error)}" + ("" if theirs else " (was it written by another version?)")
+            ) from error
 
     def _refuse_unknown_module(self, task: str, trusted: str | None) -> None:
         module = module_to_run(task)
