@@ -278,7 +278,11 @@ def evaluate(
     help="Film so much of each episode, in real time.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of the initial states.")
-@click.option("--out", type=UserPath(), help="The folder for both files.  [default: RUN]")
+@click.option(
+    "--out",
+    type=UserPath(),
+    help="The folder for both files.  [default: RUN, or the current folder where RUN is recorded or read-only]",
+)
 @TRUST_MODULE
 def watch(run: Path, episodes: int, seconds: float, seed: int, out: Path | None, trust_module: str | None) -> None:
     """Draw the learning curve of RUN and film its policy.
@@ -294,8 +298,9 @@ def watch(run: Path, episodes: int, seconds: float, seed: int, out: Path | None,
     from trpo_lessons.viewing import watching
 
     loaded = training.load_run(run, trust_module=trust_module)
-    click.echo(watching.draw_learning_curve(loaded, out or run))
-    film = watching.animate(loaded, out or run, episodes=episodes, seconds=seconds, seed=seed)
+    out = out or watching.pictures_folder(loaded)
+    click.echo(watching.draw_learning_curve(loaded, out))
+    film = watching.animate(loaded, out, episodes=episodes, seconds=seconds, seed=seed)
     click.echo(f"{film.path}: {_film_as_text(film)}")
 
 

@@ -41,7 +41,8 @@ def record(run_folder: Path, out: Path, episodes: int = EPISODES, *, trust_modul
     folder = out / f"{config.task}-seed{config.seed}"
     if folder.exists():
         raise _taken(folder)
-    result, rows = training.evaluate(run, episodes), RunFolder(run_folder).rows()
+    rows = RunFolder(run_folder).rows_of(run.iteration)
+    result = training.evaluate(run, episodes)
     out.mkdir(parents=True, exist_ok=True)
     being_made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=out))
     being_made.chmod(0o755)

@@ -15,7 +15,7 @@ from trpo_lessons.envs import GAMES, TASKS, UnknownTask, check_task
 from trpo_lessons.envs.foreign import EnvironmentFault
 from trpo_lessons.envs.mujoco import ROBOTS
 from trpo_lessons.training import Run, RunError, load_run
-from trpo_lessons.training.running.run_folder import RunFolder
+from trpo_lessons.training.running.run_folder import RunFolder, is_recorded
 from trpo_lessons.viewing import opengl
 from trpo_lessons.viewing.animation import Frame, gif
 from trpo_lessons.viewing.learning_curve import learning_curve, logged
@@ -36,6 +36,18 @@ class Animation:
     episodes: tuple[Episode, ...]
     drawn_by: str
     reason: str = ""
+
+
+def pictures_folder(run: Run) -> Path:
+    """Where `watch` writes by itself: the run's folder, or the current one for a run that must stay as it is.
+
+    That is a recorded run of this package, and a folder that cannot be written. Raises RunError (one line) where the
+    current folder is such a one too.
+    """
+    for folder in (run.folder, Path()):
+        if not is_recorded(folder) and os.access(folder, os.W_OK):
+            return folder
+    raise RunError(f"{run.folder} is not written to, and neither is the current folder; name another with --out")
 
 
 def draw_learning_curve(run: Run, out: Path) -> Path:

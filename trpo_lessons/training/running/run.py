@@ -129,6 +129,8 @@ def resume(
     Raises RunError (one line) when there is nothing usable to go on from.
     """
     folder = RunFolder(Path(path))
+    if folder.is_recorded:
+        raise RunError(f"{path} is a recorded run of this package; copy it to a folder of yours, and resume the copy")
     config, started_in = folder.config(trust_module)
     config = _with(env, config)
     changes = differences(path, device, trust_module=trust_module)
@@ -142,6 +144,8 @@ def resume(
             _restore(trainer, folder)
         if config.iterations < trainer.iteration:
             raise RunError(f"{path} has done {trainer.iteration} iterations already; ask for more than that")
+        if trainer.iteration:
+            folder.rows_of(trainer.iteration)  # before anything is written
         if changes:
             started_in.setdefault("changes", []).append(f"from iteration {trainer.iteration + 1}: {'; '.join(changes)}")
         if changes or changed:
@@ -232,6 +236,8 @@ def _trainer(config: TrainConfig) -> Trainer:
         return Trainer(config)
     except (ValueError, EnvironmentFault) as error:  # an environment that cannot be made, or has spaces of no policy
         raise SettingError(str(error)) from error
+    except MemoryError as error:
+        raise SettingError("these settings need more memory than there is") from error
 
 
 def _with(env: MakeOne | None, config: TrainConfig) -> TrainConfig:

@@ -20,6 +20,7 @@ import json
 import math
 import os
 import platform
+import reprlib
 import shlex
 import zlib
 from collections.abc import Iterator, Mapping
@@ -32,11 +33,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+import trpo_lessons
 from trpo_lessons.envs import UnknownTask
 from trpo_lessons.envs.finding import PREFIX, module_to_run, one_line
 from trpo_lessons.training.running import device as devices
 from trpo_lessons.training.settings.config import SettingError, TrainConfig
 
+_RECORDED = Path(trpo_lessons.__file__).resolve().parent / "zoo"
 FORMAT = "trpo-lessons run, format 1"
 _PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "ale-py")
 
@@ -151,21 +154,25 @@ class RunFolder:
         """
         path = self.path / "config.json"
         try:
-            text = json.loads(path.read_text())
+            text = _object(json.loads(path.read_text(encoding="utf-8-sig")), "the whole")
             if text["format"] != FORMAT:
-                raise RunError(f"{path} was written by another version ({text['format']}); this one reads {FORMAT}")
-            self._refuse_unknown_module(text["settings"]["task"], trust_module)
-            return TrainConfig.from_json(text["settings"]), text["environment"]
+                written = reprlib.repr(text["format"]).strip("'")
+                raise RunError(f"{path} was written by another version ({written}); this one reads {FORMAT}")
+            settings, environment = (_object(text[name], name) for name in ("settings", "environment"))
+            if not isinstance(environment.get("changes", []), list):
+                raise TypeError("the changes of its environment are no list")
+            self._refuse_unknown_module(str(settings["task"]), trust_module)
+            return TrainConfig.from_json(settings), environment
         except (FileNotFoundError, NotADirectoryError):
             raise RunError(f"{self.path} is not a run folder (no config.json); name one that train has made") from None
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, OSError) as error:
-            raise RunError(f"{path} is damaged ({error}); restore it or start a new run") from error
         except (SettingError, UnknownTask) as error:
             # A Gymnasium environment is known where it is registered, whatever the version.
             theirs = isinstance(error, UnknownTask) and text["settings"]["task"].startswith(PREFIX)
             raise RunError(
                 f"{path}: {one_line(error)}" + ("" if theirs else " (was it written by another version?)")
             ) from error
+        except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:  # ValueError: no JSON, or no text
+            raise RunError(f"{path} is damaged ({one_line(error)}); restore it or start a new run") from error
 
     def _refuse_unknown_module(self, task: str, trusted: str | None) -> None:
         module = module_to_run(task)
@@ -174,6 +181,11 @@ class RunFolder:
                 f"{self.path} would run the Python module {module!r}, which its config.json names; if you trust that "
                 f'module, add {trust_option(task)} (trust_module="{module}" in Python)'
             )
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether it is part of this package, which nothing but `bench.record` writes."""
+        return is_recorded(self.path)
 
     @property
     def has_checkpoint(self) -> bool:
@@ -219,16 +231,43 @@ class RunFolder:
             raise cannot_write(path, error) from error
 
     def rows(self) -> list[dict[str, str]]:
-        """The rows of progress.csv, oldest first; empty when there is none yet."""
+        """The rows of progress.csv, oldest first; empty when there is none yet.
+
+        The last one can be half written. Raises RunError (one line) when it is damaged, or changed by another program.
+        """
         path = self.path / "progress.csv"
-        if not path.exists():
-            return []
-        with open(path, newline="") as file:
-            return list(csv.DictReader(file))
+        try:
+            if not path.exists():
+                return []
+            with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets begin with a byte order mark
+                lines = csv.DictReader(file)
+                columns = list(lines.fieldnames or [])
+                if columns and columns[0] != "iteration":
+                    semicolons = columns[0].startswith("iteration;")
+                    raise ValueError("its columns are parted by semicolons" if semicolons else "it has other columns")
+                return list(lines)
+        except (ValueError, csv.Error, OSError) as error:
+            raise RunError(f"{path} is damaged ({one_line(error)}); restore it from a copy") from error
+
+    def rows_of(self, iterations: int) -> list[dict[str, str]]:
+        """The rows of the first `iterations`. Raises RunError (one line) unless all of them are there and whole."""
+        path, rows = self.path / "progress.csv", self.rows()[:iterations]
+        if len(rows) < iterations:
+            what = f"has {len(rows)} of {iterations} rows" if path.exists() else "is missing"
+            raise RunError(f"{path} {what}; restore it from a copy")
+        for number, row in enumerate(rows, 1):
+            if row["iteration"] != str(number) or None in row or None in row.values():
+                raise RunError(f"{path} is damaged (row {number} is not whole); restore it from a copy")
+        return rows
 
     def drop_rows_after(self, iteration: int) -> None:
-        """Keep the first `iteration` rows, those that the checkpoint knows of."""
+        """Keep the first `iteration` rows, those that the checkpoint knows of.
+
+        Raises RunError (one line) unless all of these are there and whole.
+        """
         path = self.path / "progress.csv"
+        if iteration:
+            self.rows_of(iteration)
         try:
             lines = path.read_bytes().splitlines(keepends=True)
         except FileNotFoundError:
@@ -246,6 +285,17 @@ class RunFolder:
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise cannot_write(self.path / name, error) from error
+
+
+def is_recorded(path: Path) -> bool:
+    """Whether a folder lies among the recorded runs of this package."""
+    return _RECORDED in (resolved := path.expanduser().resolve()).parents or resolved == _RECORDED
+
+
+def _object(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{what} must be an object of JSON, not {type(value).__name__}")
+    return value
 
 
 def trust_option(task: str) -> str:

@@ -10,14 +10,19 @@ import dataclasses
 import difflib
 import json
 import math
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from trpo_lessons.envs import GAMES, TASKS, check_task
 from trpo_lessons.envs.adapter import OWN_PREFIX, PREFIX, MakeOne
 
 OWN_OPTIONS = ("sampling", "preset", "seed", "device", "iterations", "steps_per_iteration")  # the others go by --set
+
+LARGEST = 2**31 - 1  # of whole numbers; only seeds go beyond
 
 
 class SettingError(ValueError):
@@ -85,10 +90,17 @@ class TrainConfig:
     chunk_size: int | None = None
 
     def __post_init__(self) -> None:
+        for each in dataclasses.fields(self):
+            if each.name != "env":
+                object.__setattr__(self, each.name, _plain(getattr(self, each.name)))
+        if not isinstance(self.task, str):
+            raise SettingError(f"task must be a name, got {_shown(self.task)}")
         check_task(self.task)
         for name, rule in _RULES.items():
-            if not rule.holds(getattr(self, name)):
-                raise SettingError(f"{name} must be {rule.text}, got {getattr(self, name)!r}")
+            if not rule.holds(value := getattr(self, name)):
+                raise SettingError(f"{name} must be {rule.text}, got {_shown(value)}")
+            if name != "seed" and _is_too_large(value):
+                raise SettingError(f"{name} must be at most {LARGEST}, got {_shown(value)}")
         if self.env is not None and not self.task.startswith(OWN_PREFIX):
             raise SettingError(f"env is for tasks named {OWN_PREFIX}NAME, not for {self.task}")
         if self.env_kwargs is not None and self.task in TASKS:
@@ -174,6 +186,34 @@ def described_settings() -> list[tuple[str, str]]:
     return found
 
 
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and arrays as Python's; a list within a setting stays a list. What is too deep stays as it is."""
+    if isinstance(value, np.ndarray) and value.ndim:
+        return tuple(value.tolist())
+    if isinstance(value, np.generic | np.ndarray):
+        return value.item()
+    try:
+        if isinstance(value, dict):
+            return {name: _plain(each) for name, each in value.items()}
+        return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
+    except RecursionError:
+        return value
+
+
+def _is_too_large(value: Any) -> bool:
+    return any(isinstance(each, int) and each > LARGEST for each in (value if isinstance(value, tuple) else [value]))
+
+
+def _shown(value: Any) -> str:
+    """A value in one short line."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = 60
+    try:
+        return " ".join(short.repr(value).split())
+    except ValueError:  # Python writes no whole number of thousands of digits
+        return "a number of thousands of digits"
+
+
 @dataclass(frozen=True)
 class _Rule:
     text: str
@@ -184,7 +224,10 @@ def _number(low: float, high: float, text: str, *, whole: bool = False) -> _Rule
     def holds(value: object) -> bool:
         kinds = (int,) if whole else (int, float)
         return (
-            isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
+            isinstance(value, kinds)
+            and not isinstance(value, bool)
+            and (isinstance(value, int) or math.isfinite(value))  # not every whole number can become a float
+            and low <= value <= high
         )
 
     return _Rule(text, holds)
@@ -213,12 +256,13 @@ _VARIANTS = (*_OF_ROBOTS, *_OF_GAMES, "env_kwargs", "env")
 def _are_keyword_arguments(value: Any) -> bool:
     try:
         return isinstance(value, dict) and json.loads(json.dumps(value, allow_nan=False)) == value
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return False
 
 
 _TINY = 1e-12
 _RULES = {
+    "preset": _Rule("smoke, class or paper", lambda v: v in ("smoke", "class", "paper")),
     "sampling": _Rule("single-path or vine", lambda v: v in ("single-path", "vine")),
     "device": _Rule("cpu or cuda", lambda v: v in ("cpu", "cuda")),
     "seed": _number(0, 2**63 - 1, "a whole number from 0 to 2**63 - 1", whole=True),
