@@ -183,7 +183,7 @@ def test_what_somebody_elses_step_raises_is_told_as_theirs(capsys: Captured) -> 
     assert "ValueError: the wind tunnel is gone" in line
     assert f"toy_envs.py, line {line_of(toy_envs.Fragile.fail)}" in line
     assert "fail" in line
-    assert line.endswith("go on with: trpo-lessons resume run")
+    assert line.endswith("go on with: trpo-lessons resume run --trust-module toy_envs")
 
 
 def test_an_environment_that_cannot_be_made_is_one_line_and_no_run(capsys: Captured) -> None:
