@@ -138,6 +138,27 @@ def test_a_log_that_is_changed_is_told_by_all_who_need_it(
     assert {each: each.read_bytes() for each in folder.iterdir() if each.is_file()} == before
 
 
+def test_a_row_is_not_added_under_other_columns(folder: Path) -> None:
+    path = folder / "progress.csv"
+    changed = path.read_bytes().replace(b"mean_return", b"score")
+    path.write_bytes(changed)
+    assert "has other columns than this version writes" in refusal(lambda: training.resume(folder, iterations=3))
+    assert path.read_bytes() == changed
+    assert training.load_run(folder).iteration == 2
+
+
+@pytest.mark.parametrize(
+    "change", [(b"total_steps", b"steps"), (b"\n2,128,", b"\n2,many,"), (b"\n2,128,", b"\n2,nan,")]
+)
+def test_words_where_numbers_belong_are_told(change: tuple[bytes, bytes], folder: Path, tmp_path: Path) -> None:
+    path = folder / "progress.csv"
+    text = path.read_bytes()
+    assert change[0] in text
+    path.write_bytes(text.replace(*change))
+    assert "progress.csv is damaged" in refusal(lambda: record.record(folder, tmp_path / "kept", 1))
+    assert not (tmp_path / "kept").exists()
+
+
 # ---- both, damaged by chance ----------------------------------------------------------------------------------------
 
 

@@ -42,6 +42,10 @@ def record(run_folder: Path, out: Path, episodes: int = EPISODES, *, trust_modul
     if folder.exists():
         raise _taken(folder)
     rows = RunFolder(run_folder).rows_of(run.iteration)
+    try:
+        steps, wall_seconds = int(rows[-1]["total_steps"]), sum(seconds_of(row, config.threads) for row in rows)
+    except (KeyError, ValueError) as error:
+        raise RunError(f"{run_folder}/progress.csv is damaged ({error}); restore it from a copy") from error
     result = training.evaluate(run, episodes)
     out.mkdir(parents=True, exist_ok=True)
     being_made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=out))
@@ -57,8 +61,8 @@ def record(run_folder: Path, out: Path, episodes: int = EPISODES, *, trust_modul
         "task": config.task,
         "seed": config.seed,
         "sampling": config.sampling,
-        "total_steps": int(rows[-1]["total_steps"]),
-        "wall_seconds": round(sum(seconds_of(row, config.threads) for row in rows)),
+        "total_steps": steps,
+        "wall_seconds": round(wall_seconds),
         "mean_return": result.mean,
         "standard_error": result.standard_error,
     }

@@ -218,10 +218,12 @@ class RunFolder:
             raise RunError(f"{path} is damaged ({error}); restore it from a copy or start a new run") from error
 
     def append_row(self, row: Mapping[str, Any]) -> None:
-        """Add one iteration to progress.csv. Raises RunError when the disk refuses."""
+        """Add one iteration to progress.csv. Raises RunError when the disk refuses, or when it has other columns."""
         path = self.path / "progress.csv"
         try:
             new = not path.exists()
+            if not new and self._columns() != list(row):
+                raise RunError(f"{path} has other columns than this version writes; go on in a new run")
             with open(path, "a", newline="") as file:
                 writer = csv.DictWriter(file, row.keys(), lineterminator="\n")
                 if new:
@@ -229,6 +231,10 @@ class RunFolder:
                 writer.writerow(row)
         except OSError as error:
             raise cannot_write(path, error) from error
+
+    def _columns(self) -> list[str]:
+        with open(self.path / "progress.csv", newline="", encoding="utf-8-sig", errors="replace") as file:
+            return next(csv.reader(file), [])
 
     def rows(self) -> list[dict[str, str]]:
         """The rows of progress.csv, oldest first; empty when there is none yet.
