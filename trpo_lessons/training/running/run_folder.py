@@ -222,10 +222,11 @@ class RunFolder:
         path = self.path / "progress.csv"
         try:
             new = not path.exists()
-            if not new and self._columns() != list(row):
+            columns = list(row) if new else self._columns()
+            if sorted(columns) != sorted(row):
                 raise RunError(f"{path} has other columns than this version writes; go on in a new run")
             with open(path, "a", newline="") as file:
-                writer = csv.DictWriter(file, row.keys(), lineterminator="\n")
+                writer = csv.DictWriter(file, columns, lineterminator="\n")
                 if new:
                     writer.writeheader()
                 writer.writerow(row)
