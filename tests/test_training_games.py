@@ -307,11 +307,32 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_evaluation_plays_with_the_run_s_own_settings(run: Path) -> None:
+def test_evaluation_plays_with_the_run_s_own_settings_and_samples(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings are what the environment is made with, and the actions are those that it is given."""
+    made, played = [], []
+
+    def make(*arguments: Any, **settings: Any) -> Any:
+        made.append(make_env(*arguments, **settings))
+        step = made[-1].step
+        made[-1].step = lambda actions: played.append(np.array(actions)) or step(actions)
+        return made[-1]
+
+    make_env = envs.make
+    monkeypatch.setattr(envs, "make", make)
     loaded = training.load_run(run)
-    result = training.evaluate(loaded, 2, time_limit=20)
-    assert result.lengths == (20, 20)
-    assert result == training.evaluate(loaded, 2, time_limit=20, deterministic=False)
+    of_seed: dict[Any, Any] = {}
+    for seed, deterministic in ((0, None), (0, False), (1, None), (0, True)):
+        played.clear()
+        result = training.evaluate(loaded, 2, seed, time_limit=20, deterministic=deterministic)
+        assert (result.lengths, result.deterministic) == ((20, 20), deterministic is True)
+        of_seed[seed, deterministic] = np.stack(played)
+        assert made[-1].single_observation_space.shape == (4, 42, 32)
+        assert made[-1].single_action_space.n == 4, "Breakout's minimal actions"
+    assert np.array_equal(of_seed[0, None], of_seed[0, False]), "games are sampled unless told otherwise"
+    assert not np.array_equal(of_seed[0, None], of_seed[0, True])
+    alike = (of_seed[0, None] == of_seed[1, None]).mean()
+    assert alike < 0.6, "forty draws of four actions, each as likely: a quarter, with a standard error of 0.07"
+    assert len(np.unique(of_seed[0, None])) == 4, "a first policy is nearly uniform: forty draws miss none of the four"
 
 
 def test_evaluate_tells_scores_of_whole_games_and_where_they_stand(run: Path) -> None:
