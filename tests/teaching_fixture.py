@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from trpo_lessons.teaching.checks import Check
+from trpo_lessons.teaching.checks import Check, in_order
 from trpo_lessons.teaching.explorers import Choice, Explorer, Slider, Stops
 
 
@@ -85,7 +85,7 @@ def wrong_shape_with_a_message(logits, _index):
     return torch.diag(p) - torch.outer(p, p)
 
 
-CHECKS = (weighted_mean_check, score_check)
+CHECKS = in_order(weighted_mean_check, score_check)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from trpo_lessons.distributions import Categorical
 from trpo_lessons.doctor import Finding
 from trpo_lessons.envs.cartpole import MAX_ANGLE
 from trpo_lessons.mdp import evaluate_policy, simulate
-from trpo_lessons.teaching.checks import lesson_00 as checks
-from trpo_lessons.teaching.explorers import lesson_00
+from trpo_lessons.teaching.lesson_00 import check as checks
+from trpo_lessons.teaching.lesson_00 import explorers as lesson_00
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 

@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 
 from trpo_lessons import improvement_bound as ib
 from trpo_lessons.mdp import evaluate_policy
-from trpo_lessons.teaching.checks import lesson_01 as checks
-from trpo_lessons.teaching.explorers import lesson_01 as explorers
+from trpo_lessons.teaching.lesson_01 import check as checks
+from trpo_lessons.teaching.lesson_01 import explorers
+from trpo_lessons.teaching.lesson_01.counterexample import ROUNDING, judged, mdp_and_policy
 
 MIXTURES = [(gamma, alpha) for gamma in (0.2, 0.5, 0.8, 0.9, 0.95) for alpha in (0.0005, 0.02, 0.2, 1.0)]
 TRIANGLES = [(0.05, 1), (0.5, 1), (0.5, 10), (0.9, 100)]
@@ -195,7 +196,7 @@ def test_numbers_are_printed_in_three_digits():
 
 
 def test_answers_to_the_counterexample_are_told_apart():
-    mdp, pi_old = checks.mdp_and_policy(np.random.default_rng(0))
+    mdp, pi_old = mdp_and_policy(np.random.default_rng(0))
     expected = {
         "steps_too_far": "held",
         "finds_l_too_pessimistic": "too pessimistic",
@@ -205,16 +206,16 @@ def test_answers_to_the_counterexample_are_told_apart():
     }
     assert {m.name for m in checks.counterexample.mistakes} == set(expected)
     for mistake in checks.counterexample.mistakes:
-        assert checks.judged(mistake.function, mdp, pi_old) == expected[mistake.name]
-    assert checks.judged(checks.counterexample.reference, mdp, pi_old) == "broken"
+        assert judged(mistake.function, mdp, pi_old) == expected[mistake.name]
+    assert judged(checks.counterexample.reference, mdp, pi_old) == "broken"
 
 
 def test_a_correct_bound_cannot_be_broken_by_the_reference_counterexample():
     for seed in range(20):
-        mdp, pi_old = checks.mdp_and_policy(np.random.default_rng(seed))
+        mdp, pi_old = mdp_and_policy(np.random.default_rng(seed))
         pi_new = checks.counterexample.reference(mdp, pi_old)
         eta = evaluate_policy(mdp, pi_new).eta
-        assert ib.printed_theorem_bound(mdp, pi_old, pi_new) > eta + checks.ROUNDING
+        assert ib.printed_theorem_bound(mdp, pi_old, pi_new) > eta + ROUNDING
         for bound in (ib.total_variation_bound, ib.kl_bound, ib.linear_bound):
             assert bound(mdp, pi_old, pi_new) < eta
 

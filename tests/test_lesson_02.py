@@ -17,8 +17,9 @@ from torch import Tensor
 from trpo_lessons.distributions import DiagGaussian
 from trpo_lessons.improvement_bound import surrogate_objective
 from trpo_lessons.mdp import evaluate_policy
-from trpo_lessons.teaching.checks import lesson_02 as checks
-from trpo_lessons.teaching.explorers import lesson_02 as lesson
+from trpo_lessons.teaching.lesson_02 import check as checks
+from trpo_lessons.teaching.lesson_02 import explorers as lesson
+from trpo_lessons.teaching.lesson_02.from_stream import ages
 from trpo_lessons.teaching.solutions import lesson_02 as solutions
 
 STEPS = (0.1, 0.5, 2.0, 6.0)
@@ -68,13 +69,13 @@ def by_powers_from_the_start(ratios: Tensor, advantages: Tensor, starts: Tensor,
 
 
 def by_logarithms(ratios: Tensor, advantages: Tensor, starts: Tensor, gamma: float) -> Tensor:
-    discounts = torch.exp(checks.ages(starts) * torch.log(torch.tensor(gamma, dtype=torch.float64)))
+    discounts = torch.exp(ages(starts) * torch.log(torch.tensor(gamma, dtype=torch.float64)))
     return (discounts * ratios * advantages).sum() / starts.sum()
 
 
 def in_the_advantages_type(ratios: Tensor, advantages: Tensor, starts: Tensor, gamma: float) -> Tensor:
     terms = torch.zeros_like(advantages)
-    terms[:] = gamma ** checks.ages(starts) * ratios * advantages
+    terms[:] = gamma ** ages(starts) * ratios * advantages
     return terms.sum() / starts.sum()
 
 

@@ -21,8 +21,9 @@ from trpo_lessons.kl import fisher_matrix, mean_kl
 from trpo_lessons.mdp import evaluate_policy
 from trpo_lessons.policies import Policy
 from trpo_lessons.surrogate import Batch
-from trpo_lessons.teaching.checks import lesson_03 as checks
-from trpo_lessons.teaching.explorers import lesson_03 as lesson
+from trpo_lessons.teaching.lesson_03 import check as checks
+from trpo_lessons.teaching.lesson_03 import explorers as lesson
+from trpo_lessons.teaching.lesson_03.empirical_fisher import small_batch
 from trpo_lessons.teaching.solutions import lesson_03 as solutions
 
 DELTAS = (0.001, 0.01, 0.3)
@@ -110,7 +111,7 @@ def test_what_is_wrong_is_what_a_student_is_told(wrong: Callable[..., Any], exer
 
 def test_a_batch_of_another_policy_tells_the_ratio_from_the_logarithm() -> None:
     """Where pi is q, the ratio and log pi have the same derivative; a check with such batches would let both pass."""
-    policy, theta, batch = checks.small_batch(np.random.default_rng(0))
+    policy, theta, batch = small_batch(np.random.default_rng(0))
     ratios = (policy(theta, batch.obs).log_prob(batch.actions) - batch.log_q).exp()
     assert (ratios - 1).abs().max() > 0.1
 

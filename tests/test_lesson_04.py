@@ -10,10 +10,13 @@ from teaching_contract import line_of
 
 from trpo_lessons.kl import fisher_vector_product
 from trpo_lessons.surrogate import importance_ratios
-from trpo_lessons.teaching.checks import lesson_04 as checks
-from trpo_lessons.teaching.explorers import lesson_04 as explorers
-from trpo_lessons.teaching.explorers.lesson_04 import CG, DESCENT, DIMENSIONS, EVEN, FEW, THREE
+from trpo_lessons.teaching.checks.properties import normal
 from trpo_lessons.teaching.hopper_batch import hopper_batch
+from trpo_lessons.teaching.lesson_04 import check as checks
+from trpo_lessons.teaching.lesson_04 import explorers
+from trpo_lessons.teaching.lesson_04.enough_iterations import error_bound
+from trpo_lessons.teaching.lesson_04.explorers import CG, DESCENT, DIMENSIONS, EVEN, FEW, THREE
+from trpo_lessons.teaching.lesson_04.solve import positive_definite
 
 BOWLS = [(10.0, 30, 0.0, 4), (10.0, 30, 10.0, 4), (30.0, 70, 0.0, 8), (2.0, 45, 0.1, 3), (5.0, 10, 100.0, 2)]
 KINDS = (EVEN, THREE, FEW)
@@ -40,7 +43,7 @@ def test_angles_are_right_also_when_they_are_tiny():
 
 def test_the_share_of_the_gain_is_a_cosine_in_the_ruler_of_a():
     rng = np.random.default_rng(0)
-    A, g, x = checks.positive_definite(rng, 6), checks.normal(rng, 6), checks.normal(rng, 6)
+    A, g, x = positive_definite(rng, 6), normal(rng, 6), normal(rng, 6)
     best = torch.linalg.solve(A, g)
     share = explorers.share_of_best_gain(A, g, x)
     root = torch.linalg.cholesky(A).T  # |root v| is v's length in the ruler of A
@@ -227,7 +230,7 @@ def in_a_loop(most=10**9, first=0):
 
     def count(smallest, largest, damping, tolerance):
         condition, k = (largest + damping) / (smallest + damping), first
-        while k < most and (checks.error_bound(k, condition) > tolerance):
+        while k < most and (error_bound(k, condition) > tolerance):
             k += 1
         return k
 

@@ -17,10 +17,11 @@ from trpo_lessons.distributions import DiagGaussian
 from trpo_lessons.kl import fisher_vector_product, mean_kl
 from trpo_lessons.problem import Problem
 from trpo_lessons.surrogate import surrogate_gradient, surrogate_value
-from trpo_lessons.teaching import bug_hunt
-from trpo_lessons.teaching.checks import lesson_05 as checks
-from trpo_lessons.teaching.explorers import lesson_05 as lesson
 from trpo_lessons.teaching.hopper_batch import hopper_batch
+from trpo_lessons.teaching.lesson_05 import bug_hunt
+from trpo_lessons.teaching.lesson_05 import check as checks
+from trpo_lessons.teaching.lesson_05 import explorers as lesson
+from trpo_lessons.teaching.lesson_05.culprits import ATTACHED, KL_REVERSED, NO_DAMPING, NO_KL, NO_ROOT
 from trpo_lessons.teaching.solutions import lesson_05 as solutions
 from trpo_lessons.trpo import TrustRegion, trpo_update
 
@@ -123,21 +124,21 @@ def test_the_healthy_update_is_the_modules() -> None:
 
 def test_every_bug_leaves_the_trace_that_the_hints_describe() -> None:
     careful, bold = bug_hunt.reports_of(bug_hunt.HEALTHY)
-    other_way = bug_hunt.reports_of(checks.KL_REVERSED)
+    other_way = bug_hunt.reports_of(KL_REVERSED)
     assert other_way[0].kl == pytest.approx(careful.kl, rel=0.01)
     assert other_way[1].kl <= bug_hunt.BOLD < 0.9 * other_way[1].sampled_kl
     assert abs(bold.kl - bold.sampled_kl) < 0.02 * bold.kl, "the healthy one has no such quarrel"
-    short = bug_hunt.reports_of(checks.NO_ROOT)
+    short = bug_hunt.reports_of(NO_ROOT)
     assert short[0].kl == pytest.approx(careful.kl / 2, rel=0.01)
     assert short[1].backtracks == 0 < bold.backtracks
-    undamped = bug_hunt.reports_of(checks.NO_DAMPING)
+    undamped = bug_hunt.reports_of(NO_DAMPING)
     assert undamped[0].cg_residual > 2 * careful.cg_residual
     assert undamped[0].step_norm > 1.3 * careful.step_norm
     assert careful.kl < 0.8 * bug_hunt.CAREFUL < undamped[0].kl
-    blind = bug_hunt.reports_of(checks.NO_KL)
+    blind = bug_hunt.reports_of(NO_KL)
     assert blind[1].kl > 1.5 * bug_hunt.BOLD
     assert blind[1].backtracks == 0
-    attached = bug_hunt.reports_of(checks.ATTACHED)
+    attached = bug_hunt.reports_of(ATTACHED)
     assert all(report.cg_iterations == 1 for report in attached)
     assert all(report.cg_iterations == 10 for kind in bug_hunt.BUGS[:4] for report in bug_hunt.reports_of(kind))
 
@@ -217,7 +218,7 @@ def test_a_wrong_verdict_gets_a_hint_and_never_a_letter() -> None:
     rotated = dict(zip(truth, [*list(truth.values())[1:], truth["A"]], strict=True))
     line = line_of(checks.culprits, lambda: rotated)
     assert "is somewhere else" in line
-    assert "use every name once" in line_of(checks.culprits, lambda: dict.fromkeys("ABCDE", checks.NO_KL))
+    assert "use every name once" in line_of(checks.culprits, lambda: dict.fromkeys("ABCDE", NO_KL))
 
 
 # ---- the notebook's own code

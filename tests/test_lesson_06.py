@@ -21,11 +21,15 @@ from trpo_lessons.policies import CategoricalHead, mlp_policy
 from trpo_lessons.problem import Problem
 from trpo_lessons.single_path import Actor, by_environment, sample_single_path
 from trpo_lessons.surrogate import Batch, surrogate_gradient
-from trpo_lessons.teaching import column_hunt, own_functions, own_swimmer, pictures
-from trpo_lessons.teaching.checks import lesson_06 as checks
-from trpo_lessons.teaching.explorers import lesson_06 as lesson
+from trpo_lessons.teaching import own_functions, pictures
+from trpo_lessons.teaching.checks.hunts import HEALTHY
 from trpo_lessons.teaching.hopper_batch import hopper_batch
-from trpo_lessons.teaching.hunts import HEALTHY
+from trpo_lessons.teaching.lesson_06 import check as checks
+from trpo_lessons.teaching.lesson_06 import column_hunt, own_swimmer
+from trpo_lessons.teaching.lesson_06 import explorers as lesson
+from trpo_lessons.teaching.lesson_06.advantages import Steps
+from trpo_lessons.teaching.lesson_06.advantages import steps as random_steps
+from trpo_lessons.teaching.lesson_06.less_baseline import tries as random_tries
 from trpo_lessons.teaching.solutions import lesson_04, lesson_05
 from trpo_lessons.teaching.solutions import lesson_06 as solutions
 from trpo_lessons.training import preset
@@ -288,7 +292,7 @@ def test_moved_statistics_move_the_policy_as_the_table_says() -> None:
 
 def test_solutions_are_the_modules_functions() -> None:
     for seed in range(5):
-        rewards, values, next_values, over, cut, gamma, lam = checks.steps(np.random.default_rng(seed))
+        rewards, values, next_values, over, cut, gamma, lam = random_steps(np.random.default_rng(seed))
         mine = solutions.advantages(rewards, values, next_values, over, cut, gamma, lam)
         assert torch.allclose(mine, gae(rewards, values, next_values, over, cut, gamma, lam), atol=1e-12)
         columns = [column[:, 0] for column in (rewards, next_values, over, cut)]
@@ -505,7 +509,7 @@ def test_slips_in_the_baseline_are_named(words: str) -> None:
 
 
 def test_states_of_any_integer_type_will_do() -> None:
-    worth, states = checks.tries(np.random.default_rng(0))
+    worth, states = random_tries(np.random.default_rng(0))
     right = solutions.less_baseline(worth, states)
     assert torch.equal(solutions.less_baseline(worth, states.int()), right)
     assert torch.equal(solutions.less_baseline(worth, 10**12 + 7 * states), right)
@@ -524,7 +528,7 @@ def slips_in_advantages() -> dict[str, object]:
         return solutions.advantages(*columns, terminated, truncated, gamma, lam) / gamma
 
     def by_powers(rewards, values, next_values, terminated, truncated, gamma, lam):
-        residuals = checks.Steps(rewards, values, next_values, terminated, truncated, gamma, lam).residuals
+        residuals = Steps(rewards, values, next_values, terminated, truncated, gamma, lam).residuals
         powers = ((gamma * lam) ** torch.arange(len(rewards), dtype=torch.float64))[:, None]
         found = torch.zeros_like(residuals)
         for e in range(rewards.shape[1]):
@@ -541,7 +545,7 @@ def slips_in_advantages() -> dict[str, object]:
         return solutions.advantages(rewards, *others).to(rewards.dtype)
 
     def appends_one_tensor(rewards, values, next_values, terminated, truncated, gamma, lam):
-        x = checks.Steps(rewards, values, next_values, terminated, truncated, gamma, lam)
+        x = Steps(rewards, values, next_values, terminated, truncated, gamma, lam)
         found, later = [], torch.zeros_like(rewards[0])
         for t in reversed(range(len(rewards))):
             later *= gamma * lam * x.going_on[t]

@@ -23,9 +23,11 @@ from trpo_lessons.bench import gradient_variance as gv
 from trpo_lessons.kl import fisher_matrix
 from trpo_lessons.policies import CategoricalHead, linear_policy
 from trpo_lessons.surrogate import Batch, surrogate_gradient
-from trpo_lessons.teaching.checks import lesson_07 as checks
-from trpo_lessons.teaching.explorers import lesson_07 as lesson
-from trpo_lessons.teaching.hopper_vine import Fan, ahead_of_the_mean, draw_fans, draw_vine
+from trpo_lessons.teaching.lesson_07 import check as checks
+from trpo_lessons.teaching.lesson_07 import explorers as lesson
+from trpo_lessons.teaching.lesson_07.hopper_vine import Fan, ahead_of_the_mean, draw_fans, draw_vine
+from trpo_lessons.teaching.lesson_07.self_normalised import rollout_set as random_rollout_set
+from trpo_lessons.teaching.lesson_07.self_normalised import weighted_means
 from trpo_lessons.vine import all_actions_surrogate, self_normalised_surrogate
 
 WORLD, PI, W = lesson.problem()
@@ -572,7 +574,7 @@ def slips_in_equation_17() -> dict[str, Any]:
         return (weights * q_values).sum(1) / weights.sum(1)
 
     def by_ratios(log_pi: Tensor, _old: Tensor, log_q: Tensor, q_values: Tensor) -> Tensor:
-        return checks.weighted_means(log_pi, log_q, q_values)
+        return weighted_means(log_pi, log_q, q_values)
 
     def wrong_alone(log_pi: Tensor, *others: Tensor) -> Tensor:
         found: Tensor = checks.self_normalised.reference(log_pi, *others)
@@ -613,9 +615,9 @@ def test_slips_in_counting_states_are_named() -> None:
 
 def test_solutions_are_what_the_package_does() -> None:
     rng = np.random.default_rng(0)
-    log_pi, log_pi_old, log_q, q_values = checks.rollout_set(rng)
+    log_pi, log_pi_old, log_q, q_values = random_rollout_set(rng)
     terms = checks.self_normalised.reference(log_pi, log_pi_old, log_q, q_values)
-    torch.testing.assert_close(terms, checks.weighted_means(log_pi, log_q, q_values))
+    torch.testing.assert_close(terms, weighted_means(log_pi, log_q, q_values))
     assert checks.affordable_states.reference(1_016_000, 16_000, 4, 100) == 2500, "the paper's hopper"
 
 

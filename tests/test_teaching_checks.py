@@ -21,6 +21,7 @@ from teaching_fixture import CHECKS, ignores_weights, log_softmax_score, score_c
 
 import trpo_lessons.teaching.checks as checks_package
 import trpo_lessons.teaching.solutions as solutions_package
+from trpo_lessons import teaching
 from trpo_lessons.teaching.checks import Check
 from trpo_lessons.teaching.checks.comparing import (
     close,
@@ -37,13 +38,12 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 
 def lesson_modules() -> list[str]:
-    names = [module.name for module in pkgutil.iter_modules(checks_package.__path__)]
+    names = [module.name for module in pkgutil.iter_modules(teaching.__path__)]
     return [name for name in names if name.startswith("lesson_")]
 
 
 def checks_of(lesson: str) -> list[Check]:
-    module = importlib.import_module(f"{checks_package.__name__}.{lesson}")
-    return [value for value in vars(module).values() if isinstance(value, Check)]
+    return list(importlib.import_module(f"{teaching.__name__}.{lesson}.check").CHECKS)
 
 
 ALL_CHECKS = [(lesson, check) for lesson in lesson_modules() for check in checks_of(lesson)]
@@ -62,10 +62,20 @@ def test_every_lesson_keeps_the_contract(lesson, check):
 
 @pytest.mark.parametrize("lesson", lesson_modules())
 def test_a_lesson_has_three_exercises_each_under_its_own_name(lesson):
-    module = importlib.import_module(f"{checks_package.__name__}.{lesson}")
-    names = {name: value.name for name, value in vars(module).items() if isinstance(value, Check)}
+    module = importlib.import_module(f"{teaching.__name__}.{lesson}.check")
+    names = {name: value for name, value in vars(module).items() if isinstance(value, Check)}
     assert len(names) >= 3
-    assert all(name == declared for name, declared in names.items()), names
+    assert names == {check.name: check for check in module.CHECKS}
+
+
+@pytest.mark.parametrize("lesson", lesson_modules())
+def test_an_exercise_has_a_module_of_its_own(lesson):
+    package = importlib.import_module(f"{teaching.__name__}.{lesson}")
+    found = {}
+    for name in {module.name for module in pkgutil.iter_modules(package.__path__)} - {"check"}:
+        module = importlib.import_module(f"{package.__name__}.{name}")
+        found |= {value.name: name for value in vars(module).values() if isinstance(value, Check)}
+    assert found == {check.name: check.name for check in checks_of(lesson)}
 
 
 def test_lessons_never_import_solutions():
@@ -76,7 +86,7 @@ def test_lessons_never_import_solutions():
 
 
 def test_importing_checks_does_not_import_solutions():
-    imports = "; ".join(f"import {checks_package.__name__}.{lesson}" for lesson in lesson_modules()) or "pass"
+    imports = "; ".join(f"import {teaching.__name__}.{lesson}.check" for lesson in lesson_modules()) or "pass"
     script = f"import sys; {imports}; print([name for name in sys.modules if 'teaching.solutions' in name])"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

@@ -18,7 +18,7 @@ import pytest
 from teaching_contract import assert_explorer_keeps_contract, assert_stored_text
 from teaching_fixture import power_explorer
 
-import trpo_lessons.teaching.explorers as explorers_package
+from trpo_lessons import teaching
 from trpo_lessons.teaching import pictures, verdict
 from trpo_lessons.teaching.explorers import Explorer, Slider, Stops
 
@@ -26,13 +26,15 @@ from trpo_lessons.teaching.explorers import Explorer, Slider, Stops
 def explorers_of_lessons():
     """Every function of a lesson's module that builds an explorer without being given anything."""
     found = []
-    for info in pkgutil.iter_modules(explorers_package.__path__):
-        module = importlib.import_module(f"{explorers_package.__name__}.{info.name}")
+    for info in pkgutil.iter_modules(teaching.__path__, f"{teaching.__name__}."):
+        if not info.name.rpartition(".")[2].startswith("lesson_"):
+            continue
+        module = importlib.import_module(f"{info.name}.explorers")
         for name, function in inspect.getmembers(module, inspect.isfunction):
             signature = inspect.signature(function)
             builds = str(signature.return_annotation).startswith("Explorer")
             if builds and not signature.parameters and not name.startswith("_"):
-                found.append(pytest.param(function, id=f"{info.name}.{name}"))
+                found.append(pytest.param(function, id=f"{info.name.rpartition('.')[2]}.{name}"))
     return found
 
 

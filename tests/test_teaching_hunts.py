@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 
 from trpo_lessons.teaching.checks.hunting import HuntCheck
-from trpo_lessons.teaching.checks.lesson_05 import culprits as lesson_check
-from trpo_lessons.teaching.hunts import HEALTHY, Hunt
+from trpo_lessons.teaching.checks.hunts import HEALTHY, Hunt
+from trpo_lessons.teaching.lesson_05.check import culprits as lesson_check
 
 HUNT = Hunt(("too long", "too short", "too late", "too early"), lambda name: f"traces of {name}")
 

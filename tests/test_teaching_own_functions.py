@@ -13,8 +13,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from trpo_lessons.policies import CategoricalHead, mlp_policy
 from trpo_lessons.problem import Problem
 from trpo_lessons.surrogate import Batch
-from trpo_lessons.teaching.checks import lesson_04, lesson_05
-from trpo_lessons.teaching.explorers import lesson_00 as cartpole
+from trpo_lessons.teaching.lesson_00 import explorers as cartpole
+from trpo_lessons.teaching.lesson_04 import check as lesson_04
+from trpo_lessons.teaching.lesson_05 import check as lesson_05
 from trpo_lessons.teaching.own_functions import from_lesson, gather, update_from
 from trpo_lessons.teaching.solutions import lesson_04 as solutions_04
 from trpo_lessons.teaching.solutions import lesson_05 as solutions_05

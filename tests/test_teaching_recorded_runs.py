@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from trpo_lessons.bench.gradient_variance import recorded
-from trpo_lessons.teaching.recorded_runs import (
+from trpo_lessons.teaching.lesson_07.recorded_runs import (
     FOLDERS,
     SEEDS,
     TASKS,

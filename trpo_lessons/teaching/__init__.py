@@ -1,7 +1,9 @@
 """What a lesson is made of: explorers (sliders), checks for exercises, their solutions, and grading.
 
-Imported by notebooks only. A lesson named ``lesson_03`` has up to three modules here: ``explorers.lesson_03``,
-``checks.lesson_03`` and ``solutions.lesson_03``; a notebook imports the first two and never the third.
+Imported by notebooks only. `checks` and `explorers` are the machinery. What belongs to one lesson is in a folder of its
+own: ``lesson_03`` has its ``explorers``, a module for each exercise (inputs, properties and mistakes together), and
+``check``, which gathers the exercises under the name that the notebook uses. Solutions are apart, in
+``solutions.lesson_03``, which no notebook imports.
 """
 
 from __future__ import annotations

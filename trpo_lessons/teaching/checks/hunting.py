@@ -15,7 +15,7 @@ from typing import Any
 from numpy.random import Generator
 
 from trpo_lessons.teaching.checks import Check, Function, Kind
-from trpo_lessons.teaching.hunts import SEED, Hunt
+from trpo_lessons.teaching.checks.hunts import SEED, Hunt
 
 Verdicts = Callable[[], dict[str, str]]
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from trpo_lessons.teaching.bug_hunt import HUNT
-from trpo_lessons.teaching.hunts import SEED
+from trpo_lessons.teaching.checks.hunts import SEED
+from trpo_lessons.teaching.lesson_05.bug_hunt import HUNT
 
 
 def full_step(x: Tensor, product: Callable[[Tensor], Tensor], damping: float, delta: float) -> Tensor:

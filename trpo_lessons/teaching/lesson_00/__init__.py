@@ -1,0 +1,1 @@
+"""Lesson 00, Start here: its explorers, and a module for each exercise."""

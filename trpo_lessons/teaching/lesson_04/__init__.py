@@ -1,0 +1,1 @@
+"""Lesson 04, Conjugate gradient: its explorers, and a module for each exercise."""

@@ -1,0 +1,1 @@
+"""Lesson 06, Single path: its explorers, and a module for each exercise."""
