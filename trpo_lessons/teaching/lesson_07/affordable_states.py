@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
 from numpy.random import Generator
 
 from trpo_lessons.teaching.checks import Check
+from trpo_lessons.teaching.checks.properties import survives
 
 Planner = Callable[[int, int, int, int], int]
 
@@ -22,7 +24,13 @@ def plan(rng: Generator) -> tuple[int, int, int, int]:
     )
 
 
-affordable_states = Check("affordable_states", minutes=4, inputs=plan)
+def over_a_state(planner: Planner, budget: int, trunk_steps: int, num_branches: int, length: int) -> list[int]:
+    """What it plans as the budget grows from this one by the price of one state and a little: seven budgets."""
+    price = num_branches * length
+    return [planner(budget + n * price // 6, trunk_steps, num_branches, length) for n in range(7)]
+
+
+affordable_states = Check("affordable_states", minutes=4, inputs=plan, behavior=over_a_state)
 
 
 @affordable_states.property("A budget that trunk and 7 states use up to the last step should allow exactly 7 states.")
@@ -55,7 +63,8 @@ def paid_one_by_one(student: Planner, rng: Generator) -> bool:
 
 @affordable_states.property(
     "Where little is left behind the trunk the number goes wrong: one step less than a state needs pays for 0 states, "
-    "and `max(1, ...)`, tempting because a vine without branches is none, would overdraw the budget."
+    "and `max(1, ...)`, tempting because a vine without branches is none, would overdraw the budget.",
+    edge=True,
 )
 def none_at_all(student: Planner, rng: Generator) -> bool:
     _, trunk_steps, num_branches, length = plan(rng)
@@ -63,7 +72,34 @@ def none_at_all(student: Planner, rng: Generator) -> bool:
     return [student(trunk_steps + left, trunk_steps, num_branches, length) for left in (1, needed - 1)] == [0, 0]
 
 
-@affordable_states.property("One branch of one step in each state should cost one step a state.")
+@affordable_states.property(
+    "Some numbers of states come out one too small, although the budget pays for them to the last step. Is there a "
+    "quotient of floats, such as 49 * (1 / 49), which is below 1? Whole numbers have a quotient of their own, `//`.",
+    edge=True,
+)
+def any_number_to_the_last_step(student: Planner, rng: Generator) -> bool:
+    _, trunk_steps, *_ = plan(rng)
+    prices = itertools.product(range(1, 9), range(1, 60), (1, 7))
+    return all(student(trunk_steps + n * k * length, trunk_steps, k, length) == n for k, length, n in prices)
+
+
+@affordable_states.property(
+    "Large numbers go wrong: a budget of billions of steps, or many branches of many steps. Is there float32, an "
+    "integer type of fixed size, or a limit? There are states enough, says the text.",
+    edge=True,
+)
+def large_numbers(student: Planner, rng: Generator) -> bool:
+    _, trunk_steps, *_ = plan(rng)
+
+    def exact(num_branches: int, length: int, states: int) -> bool:
+        budget = trunk_steps + states * num_branches * length
+        found = [student(budget - short, trunk_steps, num_branches, length) for short in (1, 0)]
+        return found == [states - 1, states]
+
+    return survives(lambda: exact(64, 10_000, 150_000) and exact(1000, 10**7, 7))
+
+
+@affordable_states.property("One branch of one step in each state should cost one step a state.", edge=True)
 def smallest_branches(student: Planner, rng: Generator) -> bool:
     budget, trunk_steps, *_ = plan(rng)
     return student(budget, trunk_steps, 1, 1) == budget - trunk_steps
@@ -130,6 +166,15 @@ def takes_the_first_step_for_paid(budget: int, trunk_steps: int, num_branches: i
 )
 def rounds_to_the_nearest_state(budget: int, trunk_steps: int, num_branches: int, length: int) -> int:
     return round((budget - trunk_steps) / (num_branches * length))
+
+
+@affordable_states.mistake(
+    "concept",
+    "You count branches, and the question is for how many states; tempting, because the paper counts Q-values, and "
+    "each branch is one. A state has K of them.",
+)
+def counts_branches(budget: int, trunk_steps: int, num_branches: int, length: int) -> int:
+    return (budget - trunk_steps) // (num_branches * length) * num_branches
 
 
 @affordable_states.mistake(

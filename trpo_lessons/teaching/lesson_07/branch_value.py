@@ -10,7 +10,7 @@ from numpy.random import Generator
 
 from trpo_lessons.teaching.checks import Check
 from trpo_lessons.teaching.checks.properties import survives
-from trpo_lessons.teaching.lesson_07.shared import Floats, close
+from trpo_lessons.teaching.lesson_07.shared import Floats, close, nearly_right
 
 Step = Callable[[Floats, int, float], tuple[Floats, float, bool]]
 Actor = Callable[[Floats, float], int]
@@ -38,9 +38,12 @@ def small_world(rng: Generator) -> tuple[Step, Floats, int, Actor, Floats, float
     return step, state, int(rng.integers(3)), policy, rng.random((length, 2)), float(rng.uniform(0.6, 0.9)), value
 
 
-def cut_and_ended(function: BranchFunction, step: Step, state: Floats, *others: Any) -> tuple[float, ...]:
-    """The branch as it is, and one that ends after three steps."""
-    return tuple(function(step, np.array([state[0], fuse]), *others) for fuse in (state[1], 3.0))
+def cut_and_ended(
+    function: BranchFunction, step: Step, state: Floats, _first_action: int, *others: Any
+) -> tuple[float, ...]:
+    """With each first action, the branch as it is, and one that ends after three steps."""
+    starts = [np.array([state[0], fuse]) for fuse in (state[1], 3.0)]
+    return tuple(function(step, start, first, *others) for start in starts for first in range(3))
 
 
 branch_value = Check("branch_value", minutes=12, inputs=small_world, behavior=cut_and_ended)
@@ -64,6 +67,15 @@ def noise_used(student: BranchFunction, rng: Generator) -> tuple[list[float], li
     return numbers, lucks, noise
 
 
+@branch_value.property(
+    "Your number is right in its first digits and not in its last ones. Is something float32 on the way, or is a small "
+    "number added somewhere? Python's floats have 16 digits."
+)
+def all_digits(student: BranchFunction, rng: Generator) -> bool:
+    arguments = small_world(rng)
+    return not nearly_right(student(*arguments), roll(*arguments))
+
+
 @branch_value.property("The world should be stepped once for each row of `noise`, with the second number of that row.")
 def luck_comes_from_the_rows(student: BranchFunction, rng: Generator) -> bool:
     _, lucks, noise = noise_used(student, rng)
@@ -75,8 +87,9 @@ def luck_comes_from_the_rows(student: BranchFunction, rng: Generator) -> bool:
 )
 def numbers_come_from_the_rows(student: BranchFunction, rng: Generator) -> bool:
     numbers, _, noise = noise_used(student, rng)
-    asked = numbers[1:] if len(numbers) == len(noise) else numbers  # asking in vain for the first action does no harm
-    return len(asked) == len(noise) - 1 and close(asked, noise[1:, 0])
+    # Asking in vain, for the first action or for one after the last step, does no harm.
+    asked = [numbers, numbers[1:], numbers[:-1]]
+    return any(len(each) == len(noise) - 1 and close(each, noise[1:, 0]) for each in asked)
 
 
 @branch_value.property(
@@ -92,9 +105,27 @@ def one_step(student: BranchFunction, rng: Generator) -> bool:
 @branch_value.property("With gamma = 0 nothing but the reward of the first action should count.")
 def nothing_but_the_first_reward(student: BranchFunction, rng: Generator) -> bool:
     step, state, first_action, policy, noise, _, value = small_world(rng)
-    return close(
-        student(step, state, first_action, policy, noise, 0.0, value), step(state, first_action, noise[0, 1])[1]
-    )
+    reward = step(state, first_action, noise[0, 1])[1]
+    return survives(lambda: close(student(step, state, first_action, policy, noise, 0.0, value), reward))
+
+
+@branch_value.property(
+    "A constant V of 1 should add gamma to the number of steps taken, where the branch was cut, and one of -1 should "
+    "take as much off."
+)
+def value_is_discounted_to_the_start(student: BranchFunction, rng: Generator) -> bool:
+    step, state, first_action, policy, noise, gamma, _ = small_world(rng)
+    values: tuple[Value, ...] = (lambda _state: -1.0, lambda _state: 0.0, lambda _state: 1.0)
+    worth = [student(step, state, first_action, policy, noise, gamma, value) for value in values]
+    return close(np.diff(worth), gamma ** len(noise))
+
+
+@branch_value.property(
+    "What is easy to test holds, but the value is still another one. Go through the definition again, term by term."
+)
+def the_sum_by_hand(student: BranchFunction, rng: Generator) -> bool:
+    arguments = small_world(rng)
+    return close(student(*arguments), roll(*arguments))
 
 
 @branch_value.property("After a termination nothing should be added any more, neither rewards nor V.")
@@ -106,14 +137,6 @@ def ends_where_the_episode_ends(student: BranchFunction, rng: Generator) -> bool
     return close(found[0], found[1]) and close(
         student(step, state, first_action, policy, noise, gamma, lambda _state: 1000.0), found[1]
     )
-
-
-@branch_value.property("A constant V of 1 should add gamma to the number of steps taken, where the branch was cut.")
-def value_is_discounted_to_the_start(student: BranchFunction, rng: Generator) -> bool:
-    step, state, first_action, policy, noise, gamma, _ = small_world(rng)
-    with_one = student(step, state, first_action, policy, noise, gamma, lambda _state: 1.0)
-    with_none = student(step, state, first_action, policy, noise, gamma, lambda _state: 0.0)
-    return close(with_one - with_none, gamma ** len(noise))
 
 
 @branch_value.property("A reward in the step that ends the episode should count like any other.")
@@ -129,16 +152,9 @@ def the_last_reward_counts(student: BranchFunction, rng: Generator) -> bool:
 
 
 @branch_value.property(
-    "What is easy to test holds, but the value is still another one. Go through the definition again, term by term."
-)
-def the_sum_by_hand(student: BranchFunction, rng: Generator) -> bool:
-    arguments = small_world(rng)
-    return close(student(*arguments), roll(*arguments))
-
-
-@branch_value.property(
     "A branch whose very first step ends the episode goes wrong; tempting, because the first action is often handled "
-    "ahead of the loop. It can make the robot fall like any other: its reward is then all there is."
+    "ahead of the loop. It can make the robot fall like any other: its reward is then all there is.",
+    edge=True,
 )
 def the_first_step_may_end_it(student: BranchFunction, rng: Generator) -> bool:
     step, state, first_action, policy, noise, gamma, value = small_world(rng)
@@ -149,7 +165,8 @@ def the_first_step_may_end_it(student: BranchFunction, rng: Generator) -> bool:
 
 @branch_value.property(
     "An end in the very last row goes wrong; tempting, because the branch is cut there as well. It has ended, and "
-    "what has ended has no value to add."
+    "what has ended has no value to add.",
+    edge=True,
 )
 def the_last_step_may_end_it(student: BranchFunction, rng: Generator) -> bool:
     step, state, first_action, policy, noise, gamma, value = small_world(rng)
@@ -159,18 +176,31 @@ def the_last_step_may_end_it(student: BranchFunction, rng: Generator) -> bool:
 
 
 @branch_value.property(
-    "A branch of 300 steps goes wrong. Is there a loop over a fixed number of steps? It should have as many as `noise` "
-    "has rows."
+    "What is discounted a lot goes wrong. Is it left out because its discount is small? A value of 1e20 behind 60 "
+    "steps with gamma = 0.5 is still worth 87.",
+    edge=True,
+)
+def no_discount_is_too_small(student: BranchFunction, rng: Generator) -> bool:
+    step, state, first_action, policy, *_ = small_world(rng)
+    arguments = (step, state, first_action, policy, rng.random((60, 2)), 0.5, lambda _state: 1e20)
+    return survives(lambda: close(student(*arguments), roll(*arguments)))
+
+
+@branch_value.property(
+    "A branch of 600 steps goes wrong. Is there a loop over a fixed number of steps? It should have as many as `noise` "
+    "has rows.",
+    edge=True,
 )
 def a_long_branch(student: BranchFunction, rng: Generator) -> bool:
     step, state, first_action, policy, _, _, value = small_world(rng)
-    arguments = (step, np.array([state[0], 1e6]), first_action, policy, rng.random((300, 2)), 0.98, value)
+    arguments = (step, np.array([state[0], 1e6]), first_action, policy, rng.random((600, 2)), 0.98, value)
     return survives(lambda: close(student(*arguments), roll(*arguments)))
 
 
 @branch_value.property(
     "A world that answers with numpy's own True and False goes wrong; `is True` is tempting, because it reads like "
-    "English. It asks for one certain object; `if terminated:` asks for the truth."
+    "English. It asks for one certain object; `if terminated:` asks for the truth.",
+    edge=True,
 )
 def truth_of_another_type(student: BranchFunction, rng: Generator) -> bool:
     step, state, first_action, policy, noise, gamma, value = small_world(rng)
@@ -185,7 +215,8 @@ def truth_of_another_type(student: BranchFunction, rng: Generator) -> bool:
 
 @branch_value.property(
     "A world whose rewards are whole numbers, as cart-pole's are, goes wrong; tempting is an array of the rewards' own "
-    "type, which cuts discounted ones to whole numbers. Let the sum be a float from the start."
+    "type, which cuts discounted ones to whole numbers. Let the sum be a float from the start.",
+    edge=True,
 )
 def whole_rewards(student: BranchFunction, rng: Generator) -> bool:
     step, state, first_action, policy, noise, gamma, value = small_world(rng)
@@ -196,6 +227,34 @@ def whole_rewards(student: BranchFunction, rng: Generator) -> bool:
 
     arguments = (whole_step, state, first_action, policy, noise, gamma, value)
     return survives(lambda: close(student(*arguments), roll(*arguments)))
+
+
+@branch_value.property(
+    "With gamma = 1 the value goes wrong. Nothing is discounted then: it is the sum of the rewards, and V at the cut.",
+    edge=True,
+)
+def without_a_discount(student: BranchFunction, rng: Generator) -> bool:
+    step, state, first_action, policy, noise, _, value = small_world(rng)
+    arguments = (step, state, first_action, policy, noise, 1.0, value)
+    return survives(lambda: close(student(*arguments), roll(*arguments)))
+
+
+@branch_value.property(
+    "The world is stepped again after it has said that the episode is over; multiplying by 0 what it answers then is "
+    "tempting, because the sum comes out right. But no one promises that it answers, and steps cost time: stop there.",
+    edge=True,
+)
+def stops_at_the_end(student: BranchFunction, rng: Generator) -> bool:
+    step, state, first_action, policy, noise, gamma, value = small_world(rng)
+    ends: list[bool] = []
+
+    def listed(state: Floats, action: int, luck: float) -> tuple[Floats, float, bool]:
+        then, reward, ended = step(state, action, luck)
+        ends.append(ended)
+        return then, reward, ended
+
+    student(listed, np.array([state[0], 3.0]), first_action, policy, noise, gamma, value)
+    return len(ends) == 3
 
 
 def roll(
@@ -416,3 +475,75 @@ def values_the_last_state_but_one(
         return step(state, action, luck)
 
     return roll(remembering, state, first_action, policy, noise, gamma, lambda _state: value(seen[-1]))
+
+
+@branch_value.mistake(
+    "concept",
+    "You write `first_action or ...`; tempting, because it reads like English. Action 0 counts as false: where it is "
+    "the first action, the policy chooses in its place. Ask for the first step, not for the action.",
+)
+def takes_action_0_for_none(
+    step: Step, state: Floats, first_action: int, policy: Actor, noise: Floats, gamma: float, value: Value
+) -> float:
+    return roll(step, state, first_action or policy(state, noise[0, 0]), policy, noise, gamma, value)
+
+
+@branch_value.mistake(
+    "order",
+    "The policy sees the state in which the branch began, in every step; tempting where the world's answer gets a name "
+    "of its own. The policy has to react to the state that the last step led to.",
+)
+def acts_on_the_beginning(
+    step: Step, start: Floats, first_action: int, policy: Actor, noise: Floats, gamma: float, value: Value
+) -> float:
+    return roll(step, start, first_action, lambda _state, number: policy(start, number), noise, gamma, value)
+
+
+@branch_value.mistake(
+    "order",
+    "Every step begins in the state in which the branch began; tempting where the world's answer gets a name of its "
+    "own. Each step goes on from the state that the one before led to.",
+)
+def steps_from_the_beginning(
+    step: Step, start: Floats, first_action: int, policy: Actor, noise: Floats, gamma: float, value: Value
+) -> float:
+    return roll(
+        lambda _state, action, luck: step(start, action, luck), start, first_action, policy, noise, gamma, value
+    )
+
+
+@branch_value.mistake(
+    "concept",
+    "You add V after every step; tempting, because each step leads to a state of some value. That value is made of the "
+    "rewards that come next, and these you add yourself: V stands for what was cut off, once, at the end.",
+)
+def values_every_step(
+    step: Step, state: Floats, first_action: int, policy: Actor, noise: Floats, gamma: float, value: Value
+) -> float:
+    def with_the_value(state: Floats, action: int, luck: float) -> tuple[Floats, float, bool]:
+        then, reward, ended = step(state, action, luck)
+        return then, reward + (0.0 if ended else gamma * value(then)), ended
+
+    return roll(with_the_value, state, first_action, policy, noise, gamma, value, rest="nothing")
+
+
+@branch_value.mistake(
+    "order",
+    "You fold the rewards up as q = r + gamma * q, from the first to the last; tempting, because that is the order in "
+    "which they came. So the first reward is discounted most. Begin at the end, with V, and go backward.",
+)
+def folds_forward(
+    step: Step, state: Floats, first_action: int, policy: Actor, noise: Floats, gamma: float, value: Value
+) -> float:
+    answers: list[tuple[Floats, float, bool]] = []
+
+    def listed(state: Floats, action: int, luck: float) -> tuple[Floats, float, bool]:
+        answers.append(step(state, action, luck))
+        return answers[-1]
+
+    roll(listed, state, first_action, policy, noise, gamma, value)
+    then, _, ended = answers[-1]
+    q = 0.0 if ended else value(then)
+    for _, reward, _ in answers:
+        q = reward + gamma * q
+    return q

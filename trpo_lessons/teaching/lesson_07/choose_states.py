@@ -9,6 +9,7 @@ import numpy.typing as npt
 from numpy.random import Generator
 
 from trpo_lessons.teaching.checks import Check
+from trpo_lessons.teaching.checks.properties import survives
 from trpo_lessons.teaching.lesson_07.shared import Floats, close
 
 Integers = npt.NDArray[np.int64]
@@ -45,6 +46,15 @@ def each_step_once(student: Chooser, rng: Generator) -> bool:
     return len(np.unique(student(lengths, evenly), axis=0)) == int(lengths.sum())
 
 
+@choose_states.property(
+    "The same number twice should choose the same step twice: it is the number that chooses, and nothing else."
+)
+def equal_numbers_choose_equal_steps(student: Chooser, rng: Generator) -> bool:
+    lengths, uniforms = trajectories_and_numbers(rng)
+    found = np.asarray(student(lengths, np.repeat(uniforms, 2)))
+    return close(found[0::2], found[1::2])
+
+
 @choose_states.property("Row n of the answer should belong to number n: numbers in another order, rows in that order.")
 def rows_belong_to_numbers(student: Chooser, rng: Generator) -> bool:
     lengths, uniforms = trajectories_and_numbers(rng)
@@ -71,23 +81,56 @@ def rows_by_hand(student: Chooser, rng: Generator) -> bool:
     "trunk, 1/16 step 1, and 15/16 the last one."
 )
 def exact_hits(student: Chooser, rng: Generator) -> bool:
-    lengths, hits = rng.permutation([1, 2, 5, 8]), np.arange(16) / 16
+    lengths, hits = rng.permutation([2, 2, 5, 7]), np.arange(16) / 16
     return close(student(lengths, hits), chosen_by_hand(lengths, hits))
 
 
 @choose_states.property(
-    "A trunk of many thousands of steps goes wrong, or a trajectory of a single step. Is there a loop or a number of "
-    "fixed size?"
+    "A trajectory of a single step goes wrong. Its step has number 0, and is as likely as any other.", edge=True
 )
-def long_and_short(student: Chooser, rng: Generator) -> bool:
-    lengths, uniforms = rng.permutation([1, 1, 40_000, 3]), rng.random(60)
+def a_single_step(student: Chooser, rng: Generator) -> bool:
+    lengths, uniforms = rng.permutation([1, 1, 9, 3]), rng.random(60)
     return close(student(lengths, uniforms), chosen_by_hand(lengths, uniforms))
 
 
-@choose_states.property("Lengths of another integer type, such as int32, should choose the same steps.")
+@choose_states.property(
+    "A trunk of many thousands of steps goes wrong. Is there a loop, a table or an integer type of fixed size?",
+    edge=True,
+)
+def many_thousands_of_steps(student: Chooser, rng: Generator) -> bool:
+    lengths, uniforms = rng.permutation([7, 40_000, 3]), rng.random(60)
+    return survives(lambda: close(student(lengths, uniforms), chosen_by_hand(lengths, uniforms)))
+
+
+@choose_states.property(
+    "The largest number below 1 goes wrong: it should choose the last step of the trunk. Adding a little against "
+    "rounding, or working in float32, makes it 1, and there is no step for 1.",
+    edge=True,
+)
+def the_largest_number(student: Chooser, rng: Generator) -> bool:
+    lengths, _ = trajectories_and_numbers(rng)
+    last = [len(lengths) - 1, lengths[-1] - 1]
+    return survives(lambda: close(student(lengths, np.array([0.5, np.nextafter(1, 0)]))[1:], [last]))
+
+
+@choose_states.property(
+    "Lengths of another integer type, such as int16, should choose the same steps. Their sum may be too large for it: "
+    "sum() of Python, and whatever keeps the type of the lengths, then wraps around; `lengths.sum()` does not.",
+    edge=True,
+)
 def lengths_of_another_type(student: Chooser, rng: Generator) -> bool:
-    lengths, uniforms = trajectories_and_numbers(rng)
-    return close(student(lengths.astype(np.int32), uniforms), chosen_by_hand(lengths, uniforms))
+    lengths, uniforms = rng.permutation([7, 20_000, 20_000]), rng.random(60)
+    return survives(lambda: close(student(lengths.astype(np.int16), uniforms), chosen_by_hand(lengths, uniforms)))
+
+
+@choose_states.property(
+    "With no numbers at all there should be no rows, an array of shape (0, 2). An array made of an empty list has lost "
+    "its second axis; reshape(-1, 2) gives it back.",
+    edge=True,
+)
+def no_numbers(student: Chooser, rng: Generator) -> bool:
+    lengths, _ = trajectories_and_numbers(rng)
+    return survives(lambda: np.asarray(student(lengths, np.zeros(0))).shape == (0, 2))
 
 
 def chosen_by_hand(lengths: Integers, uniforms: Floats) -> Integers:
@@ -196,6 +239,27 @@ def first_steps_go_to_the_one_before(lengths: Integers, uniforms: Floats) -> Int
 def counted_from_the_start_of_the_trunk(lengths: Integers, uniforms: Floats) -> Integers:
     which = (uniforms * lengths.sum()).astype(np.int64)
     return np.stack([np.searchsorted(np.cumsum(lengths), which, side="right"), which], axis=1)
+
+
+@choose_states.mistake(
+    "concept",
+    "You keep a step that comes up twice only once; tempting, because a second vine in the same state looks like a "
+    "waste. Here every number has a row of its own, and the same step may come up again; leaving it out would also "
+    "sort what is left.",
+)
+def keeps_every_step_once(lengths: Integers, uniforms: Floats) -> Integers:
+    chosen: Integers = np.unique(choose_states.reference(lengths, uniforms), axis=0)
+    return chosen
+
+
+@choose_states.mistake(
+    "indexing",
+    "You count steps from 1; tempting, because people do. Trajectories and steps are numbered from 0, so that the "
+    "first state of a trunk is (0, 0), and the last step of a trajectory has its length minus one.",
+)
+def counts_steps_from_one(lengths: Integers, uniforms: Floats) -> Integers:
+    chosen: Integers = choose_states.reference(lengths, uniforms) + np.array([0, 1])
+    return chosen
 
 
 @choose_states.mistake(

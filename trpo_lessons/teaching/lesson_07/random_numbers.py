@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 from numpy.random import Generator
 
 from trpo_lessons.teaching.checks import Check
@@ -33,7 +34,7 @@ random_numbers = Check("random_numbers", minutes=8, inputs=sizes_and_source, beh
 
 @random_numbers.property(
     "All numbers should come from `fresh`, as it gave them; a generator of one's own is tempting, but then nobody can "
-    "repeat the vine, and a number that is worked on is no longer uniform."
+    "repeat the vine; and what is worked on may be uniform no longer, or no longer independent of the others."
 )
 def come_from_fresh(student: Dealer, rng: Generator) -> bool:
     fresh, *sizes = sizes_and_source(rng)
@@ -70,8 +71,21 @@ def nothing_else_is_shared(student: Dealer, rng: Generator) -> bool:
 
 
 @random_numbers.property(
+    "Which number goes where depends on the numbers: sorting them, or choosing among them, is tempting where more are "
+    "drawn than used. But the smallest of several is no longer uniform: take them as they come."
+)
+def dealt_blindly(student: Dealer, rng: Generator) -> bool:
+    _, *sizes = sizes_and_source(rng)
+    one, other = (
+        places_of_numbers(student, np.random.default_rng(seed), *sizes) for seed in rng.integers(10**9, size=2)
+    )
+    return np.array_equal(one, other)
+
+
+@random_numbers.property(
     "With a single state, branch or step an axis is lost; `squeeze` is tempting, because it tidies up. The shapes are "
-    "[N, K] and [length, N, K] also where one of these is 1."
+    "[N, K] and [length, N, K] also where one of these is 1.",
+    edge=True,
 )
 def sizes_of_one(student: Dealer, rng: Generator) -> bool:
     fresh, *_ = sizes_and_source(rng)
@@ -83,10 +97,44 @@ def sizes_of_one(student: Dealer, rng: Generator) -> bool:
     return True
 
 
-@random_numbers.property("Hundreds of states go wrong. Is there a number of fixed size?")
-def many_states(student: Dealer, rng: Generator) -> bool:
-    first, later = student(lambda *shape: rng.random(shape), 300, 2, 3)
-    return len(np.unique(first)) == 600 and len(np.unique(later)) == 900
+@random_numbers.property(
+    "With a single state, branch or step other numbers are shared than usual. The rule is the same there: every first "
+    "action its own number, every later step of a state one for its branches.",
+    edge=True,
+)
+def dealt_alike_with_sizes_of_one(student: Dealer, rng: Generator) -> bool:
+    fresh, *_ = sizes_and_source(rng)
+    return all(rightly_shared(*student(fresh, *sizes)) for sizes in ((1, 3, 4), (3, 1, 4), (3, 4, 1), (1, 1, 1)))
+
+
+@random_numbers.property(
+    "Hundreds of states, branches or steps go wrong. Is there a number of fixed size, or a stream that begins again?",
+    edge=True,
+)
+def many_of_each(student: Dealer, rng: Generator) -> bool:
+    fresh, *_ = sizes_and_source(rng)
+    return all(rightly_shared(*student(fresh, *sizes)) for sizes in ((700, 2, 3), (2, 700, 3), (2, 3, 700)))
+
+
+def rightly_shared(first: Floats, later: Floats) -> bool:
+    """Whether the branches of a state have one number in common in each later step, and nothing else is shared."""
+    different = np.unique(np.concatenate([first.ravel(), later[:, :, 0].ravel()]))
+    return bool((later == later[:, :, :1]).all()) and len(different) == first.size + later[:, :, 0].size
+
+
+def places_of_numbers(student: Dealer, source: Generator, *sizes: int) -> npt.NDArray[np.int64]:
+    """The numbers that the vine is dealt, first ones and later ones: each as its place among all that were drawn."""
+    given: list[Floats] = []
+
+    def listed(*shape: int) -> Floats:
+        given.append(source.random(shape))
+        return given[-1]
+
+    first, later = student(listed, *sizes)
+    drawn = np.concatenate([np.ravel(each) for each in given])
+    order = np.argsort(drawn)
+    places: npt.NDArray[np.int64] = order[np.searchsorted(drawn[order], np.concatenate([first.ravel(), later.ravel()]))]
+    return places
 
 
 @random_numbers.mistake(
@@ -132,7 +180,8 @@ def shares_along_the_wrong_axis(fresh: Fresh, num_states: int, num_branches: int
 @random_numbers.mistake(
     "concept",
     "You use one number for all steps of a rollout; tempting, because it is common to the branches, as it should be. "
-    "A policy with the same luck in every step is another policy: steps need fresh numbers.",
+    "A policy with the same luck in every step is another policy: steps need fresh numbers. (One array that is filled "
+    "again and again, and put into a list each time, comes out like that too: put a copy in.)",
 )
 def repeats_over_time(fresh: Fresh, num_states: int, num_branches: int, length: int) -> tuple[Floats, Floats]:
     later = np.tile(fresh(1, num_states, 1), (length, 1, num_branches))

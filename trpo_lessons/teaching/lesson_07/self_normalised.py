@@ -11,7 +11,7 @@ from numpy.random import Generator
 from torch import Tensor
 
 from trpo_lessons.teaching.checks import Check
-from trpo_lessons.teaching.lesson_07.shared import close
+from trpo_lessons.teaching.lesson_07.shared import close, nearly_right
 
 Terms = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
@@ -31,11 +31,21 @@ def terms_and_slope(function: Terms, log_pi: Tensor, *others: Tensor) -> tuple[T
     mixed = (terms * torch.linspace(1, 2, len(terms), dtype=torch.float64)).sum()
     if not mixed.requires_grad:
         return terms.detach(), torch.zeros_like(log_pi)
-    (slope,) = torch.autograd.grad(mixed, at)
+    (slope,) = torch.autograd.grad(mixed, at, allow_unused=True, materialize_grads=True)
     return terms.detach(), slope
 
 
 self_normalised = Check("self_normalised", minutes=8, inputs=rollout_set, behavior=terms_and_slope)
+
+
+@self_normalised.property(
+    "Your terms are right in their first digits and not in their last ones. Is something float32 on the way, or is a "
+    "small number added to the sum of the weights? That sum is never 0: once the largest weight of a state is made 1, "
+    "it is at least 1."
+)
+def all_digits(student: Terms, rng: Generator) -> bool:
+    log_pi, log_pi_old, log_q, q_values = rollout_set(rng)
+    return not nearly_right(student(log_pi, log_pi_old, log_q, q_values), weighted_means(log_pi, log_q, q_values))
 
 
 @self_normalised.property("If all K Q-values of a state are the same, the term of that state should be that value.")
@@ -69,14 +79,6 @@ def has_a_gradient(student: Terms, rng: Generator) -> bool:
 
 
 @self_normalised.property(
-    "The terms are right, and their gradient in log_pi is not. Is a part of the quotient cut off from it?"
-)
-def has_the_right_gradient(student: Terms, rng: Generator) -> bool:
-    arguments = rollout_set(rng)
-    return close(terms_and_slope(student, *arguments)[1], terms_and_slope(self_normalised.reference, *arguments)[1])
-
-
-@self_normalised.property(
     "What is easy to test holds, but the terms are still others. Go through equation 17 again, for a q of its own."
 )
 def equation_17(student: Terms, rng: Generator) -> bool:
@@ -85,7 +87,15 @@ def equation_17(student: Terms, rng: Generator) -> bool:
     return close(found, weighted_means(log_pi, log_q, q_values))
 
 
-@self_normalised.property("With a single branch the term should be its Q-value: a mean of one.")
+@self_normalised.property(
+    "The terms are right, and their gradient in log_pi is not. Is a part of the quotient cut off from it?"
+)
+def has_the_right_gradient(student: Terms, rng: Generator) -> bool:
+    arguments = rollout_set(rng)
+    return close(terms_and_slope(student, *arguments)[1], terms_and_slope(self_normalised.reference, *arguments)[1])
+
+
+@self_normalised.property("With a single branch the term should be its Q-value: a mean of one.", edge=True)
 def a_single_branch(student: Terms, rng: Generator) -> bool:
     log_pi, log_pi_old, log_q, q_values = (each[:, :1] for each in rollout_set(rng))
     return close(student(log_pi, log_pi_old, log_q, q_values), q_values[:, 0])
@@ -94,7 +104,8 @@ def a_single_branch(student: Terms, rng: Generator) -> bool:
 @self_normalised.property(
     "Log probabilities near -800 go wrong; exp(log_pi) / exp(log_q) is tempting, because the formula has a quotient of "
     "probabilities. But exp(-800) is 0 on a computer, and the density of a long action can be that small: subtract the "
-    "logarithms first."
+    "logarithms, as they are, before anything else.",
+    edge=True,
 )
 def small_densities(student: Terms, rng: Generator) -> bool:
     log_pi, log_pi_old, log_q, q_values = rollout_set(rng)
@@ -105,7 +116,8 @@ def small_densities(student: Terms, rng: Generator) -> bool:
 @self_normalised.property(
     "A state whose log ratios are all near -800, or all near 800, goes wrong; exp of them is tempting, and is 0 or "
     "infinite. A factor common to all weights of a state drops out: take the largest log ratio off first. Weights "
-    "that are divided by their sum are a softmax of their logarithms."
+    "that are divided by their sum are a softmax of their logarithms.",
+    edge=True,
 )
 def ratios_of_any_size(student: Terms, rng: Generator) -> bool:
     log_pi, log_pi_old, log_q, q_values = rollout_set(rng)
@@ -116,7 +128,8 @@ def ratios_of_any_size(student: Terms, rng: Generator) -> bool:
 
 @self_normalised.property(
     "An action that the new policy never takes, with log_pi = -inf, goes wrong: its weight is 0, and the others share "
-    "the mean."
+    "the mean.",
+    edge=True,
 )
 def an_action_that_is_gone(student: Terms, rng: Generator) -> bool:
     log_pi, log_pi_old, log_q, q_values = rollout_set(rng)
@@ -124,6 +137,45 @@ def an_action_that_is_gone(student: Terms, rng: Generator) -> bool:
     gone[:, 0] = -math.inf
     found = student(gone, log_pi_old, log_q, q_values)
     return close(found, weighted_means(log_pi[:, 1:], log_q[:, 1:], q_values[:, 1:]))
+
+
+@self_normalised.property(
+    "States whose log ratios are of unlike size, near -800 in one and near 800 in another, go wrong. Take off the "
+    "largest log ratio of each state, and not the largest of all.",
+    edge=True,
+)
+def unlike_states(student: Terms, rng: Generator) -> bool:
+    log_pi, log_pi_old, log_q, q_values = rollout_set(rng)
+    shifts = 800 * torch.linspace(-1, 1, len(log_pi), dtype=torch.float64)[:, None]
+    return close(student(log_pi + shifts, log_pi_old, log_q, q_values), weighted_means(log_pi, log_q, q_values))
+
+
+@self_normalised.property(
+    "Branches of one state whose densities are of unlike size go wrong, although their ratios are ordinary numbers. "
+    "Subtract log_q from log_pi, action by action, before anything else is done to either.",
+    edge=True,
+)
+def unlike_densities(student: Terms, rng: Generator) -> bool:
+    log_pi, log_pi_old, log_q, q_values = rollout_set(rng)
+    shifts = -800 * torch.linspace(0, 1, log_pi.shape[1], dtype=torch.float64)
+    found = student(log_pi + shifts, log_pi_old + shifts, log_q + shifts, q_values)
+    return close(found, weighted_means(log_pi, log_q, q_values))
+
+
+@self_normalised.property(
+    "A Q-value of exactly 0 goes wrong. It is a value like any other, and its weight belongs into the sum.", edge=True
+)
+def a_worth_of_zero(student: Terms, rng: Generator) -> bool:
+    log_pi, log_pi_old, log_q, q_values = rollout_set(rng)
+    q_values[:, 1] = 0.0
+    return close(student(log_pi, log_pi_old, log_q, q_values), weighted_means(log_pi, log_q, q_values))
+
+
+@self_normalised.property("Hundreds of branches go wrong. Is there a number of fixed size?", edge=True)
+def many_branches(student: Terms, rng: Generator) -> bool:
+    log_pi, log_pi_old, log_q, q_values = (each.repeat(1, 200) for each in rollout_set(rng))
+    q_values = q_values + torch.linspace(0, 1, q_values.shape[1], dtype=torch.float64)
+    return close(student(log_pi, log_pi_old, log_q, q_values), weighted_means(log_pi, log_q, q_values))
 
 
 def weighted_means(log_pi: Tensor, log_q: Tensor, q_values: Tensor) -> Tensor:
