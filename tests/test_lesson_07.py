@@ -472,7 +472,37 @@ def slips_in_choosing() -> dict[str, Any]:
         table = [(e, t) for e, length in enumerate(lengths) for t in range(min(length, 1000))]
         return np.array(table)[(uniforms * len(table)).astype(np.int64)]
 
+    def from_floors(floors: Any) -> Any:
+        def chooser(lengths: Any, uniforms: Any) -> Any:
+            which, ends = floors(uniforms, lengths), np.cumsum(lengths)
+            trajectory = np.searchsorted(ends, which, side="right")
+            return np.stack([trajectory, which - (ends - lengths)[trajectory]], axis=1)
+
+        return chooser
+
+    def adds_a_little(uniforms: Any, lengths: Any) -> Any:
+        return (uniforms * lengths.sum() + 1e-9).astype(np.int64)
+
+    def sums_in_their_own_type(uniforms: Any, lengths: Any) -> Any:
+        return (uniforms * np.sum(lengths, dtype=lengths.dtype)).astype(np.int64)
+
+    def ranks(uniforms: Any, lengths: Any) -> Any:
+        return np.argsort(np.argsort(uniforms)) % lengths.sum()
+
+    def leaves_out_single_steps(lengths: Any, uniforms: Any) -> Any:
+        kept = np.flatnonzero(lengths > 1)
+        trajectory, step = checks.choose_states.reference(lengths[kept], uniforms).T
+        return np.stack([kept[trajectory], step], axis=1)
+
+    def a_list(lengths: Any, uniforms: Any) -> Any:
+        return np.array(checks.choose_states.reference(lengths, uniforms).tolist())
+
     return {
+        "there is no step for 1": from_floors(adds_a_little),
+        "wraps around": from_floors(sums_in_their_own_type),
+        "The same number twice": from_floors(ranks),
+        "A trajectory of a single step goes wrong": leaves_out_single_steps,
+        "reshape(-1, 2) gives it back": a_list,
         "Numbers that hit a step exactly go wrong": rounds_up_and_takes_one_off,
         "many thousands of steps": in_a_table_of_a_thousand,
     }
@@ -533,10 +563,34 @@ def slips_in_branches() -> dict[str, Any]:
         found = checks.branch_value.reference(listed, *others)
         return float(np.array([found], dtype=np.array(rewards).dtype)[0])
 
+    def variant(
+        discount: Any = lambda gamma, t: gamma**t, steps_on: bool = False, worth: Any = lambda V: V, small: float = 0.0
+    ) -> Any:
+        def branch(step: Any, state: Any, first: int, policy: Any, noise: Any, gamma: float, value: Any) -> float:
+            total, alive = 0.0, True
+            for t, (number, luck) in enumerate(noise):
+                state, reward, ended = step(state, policy(state, number) if t else first, luck)
+                total += alive * discount(gamma, t) * reward
+                alive = alive and not ended
+                if discount(gamma, t) < small or not (alive or steps_on):
+                    return float(total)
+            return float(total + alive * discount(gamma, len(noise)) * worth(value(state)))
+
+        return branch
+
     return {
+        "With gamma = 0 nothing": variant(discount=lambda gamma, t: math.exp(t * math.log(gamma))),
+        "With gamma = 1 the value": variant(discount=lambda gamma, t: (gamma**t - gamma ** (t + 1)) / (1 - gamma)),
+        "because its discount is small": variant(small=1e-10),
+        "and one of -1": variant(worth=lambda V: max(V, 0)),
+        "not in its last ones": variant(discount=lambda gamma, t: float(np.float32(gamma) ** np.float32(t))),
+        "stepped again after it has said": variant(steps_on=True),
+        "You write `first_action or ...`": lambda step, state, first, policy, noise, *others: variant()(
+            step, state, first or policy(state, noise[0, 0]), policy, noise, *others
+        ),
         "very first step ends the episode": handles_the_first_step_alone,
         "An end in the very last row": looks_for_an_end_before_the_last_row,
-        "A branch of 300 steps": a_hundred_steps,
+        "A branch of 600 steps": a_hundred_steps,
         "asks for one certain object": asks_for_true,
         "whole numbers, as cart-pole's are": in_the_rewards_type,
     }
@@ -562,6 +616,31 @@ def test_slips_in_dealing_numbers_are_named() -> None:
         first, later = right(fresh, *sizes)
         later[:, 100:200] = later[:, :100][:, : later[:, 100:200].shape[1]]
         return first, later
+
+    def in_a_period_of_ten(fresh: Any, num_states: int, num_branches: int, length: int) -> Any:
+        first, later = right(fresh, num_states, num_branches, min(length, 10))
+        return first, later[np.arange(length) % 10]
+
+    def sorts(fresh: Any, *sizes: int) -> Any:
+        first, later = right(fresh, *sizes)
+        return np.sort(first, axis=1), later
+
+    def the_largest_of_three(fresh: Any, *sizes: int) -> Any:
+        return right(lambda *shape: fresh(3, *shape).max(0), *sizes)
+
+    def one_state_shares_nothing(fresh: Any, num_states: int, num_branches: int, length: int) -> Any:
+        first, later = right(fresh, num_states, num_branches, length)
+        return first, fresh(length, num_states, num_branches) if num_states == 1 else later
+
+    def turns_every_second_over(fresh: Any, *sizes: int) -> Any:
+        first, later = right(fresh, *sizes)
+        return first, np.where(np.arange(later.shape[2]) % 2, 1 - later, later)
+
+    assert "a stream that begins again" in checks.random_numbers.outcome(in_a_period_of_ten).line
+    assert "depends on the numbers" in checks.random_numbers.outcome(sorts).line
+    assert "depends on the numbers" in checks.random_numbers.outcome(the_largest_of_three).line
+    assert "The rule is the same there" in checks.random_numbers.outcome(one_state_shares_nothing).line
+    assert "no longer independent" in checks.random_numbers.outcome(turns_every_second_over).line
 
     assert "an axis is lost" in checks.random_numbers.outcome(squeezes).line
     assert "a generator of one's own" in checks.random_numbers.outcome(own_generator).line
@@ -589,7 +668,35 @@ def slips_in_equation_17() -> dict[str, Any]:
         found: Tensor = 0.5 * right(log_pi, *others) + 0.5 * right(log_pi.detach(), *others)
         return found
 
+    def takes_the_largest_of_all_off(log_pi: Tensor, _old: Tensor, log_q: Tensor, q_values: Tensor) -> Tensor:
+        ratios = log_pi - log_q
+        return weighted_means(ratios, ratios.max().expand_as(ratios), q_values)
+
+    def by_two_softmaxes(log_pi: Tensor, _old: Tensor, log_q: Tensor, q_values: Tensor) -> Tensor:
+        return by_probabilities(log_pi.log_softmax(1), _old, log_q.log_softmax(1), q_values)
+
+    def leaves_out_zeros(log_pi: Tensor, _old: Tensor, log_q: Tensor, q_values: Tensor) -> Tensor:
+        weights = torch.where(q_values == 0, -math.inf, log_pi - log_q).softmax(1)
+        return (weights * q_values).sum(1)
+
+    def clips(log_pi: Tensor, _old: Tensor, log_q: Tensor, q_values: Tensor) -> Tensor:
+        return weighted_means((log_pi - log_q).clamp(max=math.log(10)), torch.zeros_like(log_q), q_values)
+
+    def right(*arguments: Tensor) -> Tensor:
+        found: Tensor = checks.self_normalised.reference(*arguments)
+        return found
+
     return {
+        "not the largest of all": takes_the_largest_of_all_off,
+        "action by action": by_two_softmaxes,
+        "A Q-value of exactly 0": leaves_out_zeros,
+        "but the terms are still others": clips,
+        "Hundreds of branches": lambda *arguments: right(*(each[:, :64] for each in arguments)),
+        "not in their last ones": lambda *arguments: right(*(each.float() for each in arguments)).double(),
+        "for a tensor of its caller's": lambda pi, *others: right(pi.requires_grad_(), *others),
+        "their gradient the update does not move": lambda pi, *others: right(
+            pi.clone().detach().requires_grad_(), *others
+        ),
         "Log probabilities near -800": by_probabilities,
         "a softmax of their logarithms": by_ratios,
         "a mean of one": wrong_alone,
@@ -611,6 +718,89 @@ def test_slips_in_counting_states_are_named() -> None:
     assert "round to the nearest" in check.outcome(lambda b, t, k, n: round((b - t) / (k * n))).line
     assert "one step less in each branch" in check.outcome(lambda b, t, k, n: (b - t) // max(1, k * (n - 1))).line
     assert "should cost one step a state" in check.outcome(lambda b, t, k, n: right(b, t, max(k, 2), n)).line
+    assert "a quotient of floats" in check.outcome(lambda b, t, k, n: int((b - t) * (1 / (k * n)))).line
+    assert "Large numbers go wrong" in check.outcome(lambda b, t, k, n: int(np.float32(b - t) / np.float32(k * n))).line
+    assert "Large numbers go wrong" in check.outcome(lambda b, t, k, n: int(np.int32(b - t) // np.int32(k * n))).line
+    assert "Large numbers go wrong" in check.outcome(lambda *sizes: min(right(*sizes), 10_000)).line
+    # Right, or one too many: whoever does that is not told that he rounds to the nearest number.
+    assert "One step less than 7" in check.outcome(lambda b, t, k, n: b // (k * n) - t // (k * n)).line
+
+
+def unusual_answers() -> dict[str, tuple[Any, Any]]:
+    def step_by_step(lengths: Any, uniforms: Any) -> Any:
+        rows = []
+        for u in uniforms.tolist():
+            step, trajectory = int(u * sum(lengths.tolist())), 0
+            while step >= lengths[trajectory]:
+                step, trajectory = step - int(lengths[trajectory]), trajectory + 1
+            rows.append((trajectory, step))
+        return np.array(rows, dtype=np.int32).reshape(-1, 2)
+
+    def in_torch(lengths: Any, uniforms: Any) -> Any:
+        ends = torch.as_tensor(lengths).long().cumsum(0)
+        which = (torch.as_tensor(uniforms) * ends[-1]).long()
+        trajectory = torch.searchsorted(ends, which, right=True)
+        return torch.stack([trajectory, which - torch.nn.functional.pad(ends, (1, 0))[trajectory]], dim=1).numpy()
+
+    def recursive(step: Any, state: Any, first: int, policy: Any, noise: Any, gamma: float, value: Any) -> float:
+        then, reward, ended = step(state, first, noise[0, 1])
+        if ended:
+            return float(reward)
+        if len(noise) == 1:
+            return float(reward + gamma * value(then))
+        return float(reward + gamma * recursive(step, then, policy(then, noise[1, 0]), policy, noise[1:], gamma, value))
+
+    def chooses_one_more(step: Any, state: Any, first: int, policy: Any, noise: Any, gamma: float, value: Any) -> float:
+        rewards, action, ended = [], first, False
+        for t, luck in enumerate(noise[:, 1]):
+            state, reward, ended = step(state, action, luck)
+            rewards.append(float(reward))
+            if ended:
+                break
+            action = policy(state, noise[(t + 1) % len(noise), 0])
+        worth = 0.0 if ended else value(state)
+        return float(np.polynomial.polynomial.polyval(gamma, [*rewards, worth]))
+
+    def one_by_one(fresh: Any, num_states: int, num_branches: int, length: int) -> Any:
+        later = np.zeros((length, num_states, num_branches))
+        for n, t in itertools.product(range(num_states), range(length)):
+            later[t, n] = fresh()
+        return np.array([[fresh(1)[0] for _ in range(num_branches)] for _ in range(num_states)]), later
+
+    def in_one_call(fresh: Any, num_states: int, num_branches: int, length: int) -> Any:
+        first, later = np.split(fresh(num_states * (num_branches + length)), [num_states * num_branches])
+        later = later.reshape(length, num_states, 1)
+        shape = (length, num_states, num_branches)
+        return first.reshape(num_branches, num_states).T, np.broadcast_to(later, shape)
+
+    def state_by_state(log_pi: Tensor, _old: Tensor, log_q: Tensor, q_values: Tensor) -> Tensor:
+        rows = zip(log_pi, log_q, q_values, strict=True)
+        return torch.stack([torch.dot(torch.softmax(pi - q, 0), Q) for pi, q, Q in rows])
+
+    def from_the_first_value(log_pi: Tensor, _old: Tensor, log_q: Tensor, q_values: Tensor) -> Tensor:
+        ratios = log_pi - log_q
+        weights = (ratios - torch.logsumexp(ratios, 1, keepdim=True)).exp()
+        return q_values[:, 0] + torch.einsum("nk,nk->n", weights, q_values - q_values[:, :1])
+
+    def paid_one_by_one(budget: int, trunk_steps: int, num_branches: int, length: int) -> int:
+        states = 0
+        while trunk_steps + (states + 1) * num_branches * length <= budget:
+            states += 1
+        return states
+
+    return {
+        "choose_states": (step_by_step, in_torch),
+        "branch_value": (recursive, chooses_one_more),
+        "random_numbers": (one_by_one, in_one_call),
+        "self_normalised": (state_by_state, from_the_first_value),
+        "affordable_states": (paid_one_by_one, lambda b, t, k, n: len(range(t + k * n, b + 1, k * n))),
+    }
+
+
+@pytest.mark.parametrize("exercise", unusual_answers())
+def test_right_answers_pass_however_they_are_written(exercise: str) -> None:
+    for answer in unusual_answers()[exercise]:
+        assert getattr(checks, exercise).outcome(answer).line == f"{exercise}: passed"
 
 
 def test_solutions_are_what_the_package_does() -> None:

@@ -180,8 +180,8 @@ def shares_along_the_wrong_axis(fresh: Fresh, num_states: int, num_branches: int
 @random_numbers.mistake(
     "concept",
     "You use one number for all steps of a rollout; tempting, because it is common to the branches, as it should be. "
-    "A policy with the same luck in every step is another policy: steps need fresh numbers. (One array that is filled "
-    "again and again, and put into a list each time, comes out like that too: put a copy in.)",
+    "A policy with the same luck in every step is another policy: steps need fresh numbers. One array that is filled "
+    "again and again, and put into a list each time, comes out like that too: put a copy in.",
 )
 def repeats_over_time(fresh: Fresh, num_states: int, num_branches: int, length: int) -> tuple[Floats, Floats]:
     later = np.tile(fresh(1, num_states, 1), (length, 1, num_branches))
