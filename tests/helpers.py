@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -25,6 +25,7 @@ from trpo_lessons.policies import (
     Head,
     Policy,
     convolution,
+    convolutional,
     linear,
     linear_policy,
     mlp_policy,
@@ -56,6 +57,11 @@ def normal(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor
 def doubles(values: object) -> Tensor:
     """A float64 tensor of Python numbers (a detour over float32 would round them)."""
     return torch.tensor(values, dtype=torch.float64)
+
+
+def convolutional_policy(obs_shape: Sequence[int], head: Head, hidden: int = 20) -> Policy:
+    """The paper's Atari policy for images `obs_shape` (channels, height, width)."""
+    return Policy(convolutional(obs_shape, [hidden], head.num_inputs), head)
 
 
 def small_policy(kind: str) -> tuple[Policy, tuple[int, ...]]:

@@ -161,6 +161,20 @@ def test_help_does_not_wait_for_torch() -> None:
         ("train cartpole --preset clas", "Invalid value for '--preset': 'clas' is not one of 'smoke', 'class'"),
         ("train cartpole --preset paper", "the paper preset has no cartpole; it has barto-cartpole, swimmer, hopper"),
         ("train cartpole --set control_cost=1", "cartpole has no control_cost; tasks that have it: swimmer, hopper"),
+        (
+            "train cartpole --method trop",
+            "Invalid value for '--method': 'trop' is not one of 'trpo', 'natural-gradient'",
+        ),
+        ("train cartpole --set method=rwr", "--set method=rwr: use the option --method for it"),
+        ("train cartpole --set penalty=2", "trpo has no penalty; methods that have it: natural-gradient"),
+        (
+            "train cartpole --method natural-gradient --set delta=0.02",
+            "natural-gradient has no delta; methods that have",
+        ),
+        (
+            "train hopper --method empirical-fim --sampling vine",
+            "empirical-fim learns from the actions taken in every state",
+        ),
         ("train cartpole --sampling wine", "Invalid value for '--sampling': 'wine' is not"),
         ("train cartpole --iterations 0", "iterations must be a whole number, at least 1, got 0"),
         ("train cartpole --iterations many", "Invalid value for '--iterations': 'many' is not a valid integer"),

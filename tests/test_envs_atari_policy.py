@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from helpers import convolutional_policy
 
 from trpo_lessons.envs.atari import make_atari
 from trpo_lessons.kl import fisher_vector_product
-from trpo_lessons.policies import FactoredHead, convolutional_policy
+from trpo_lessons.policies import FactoredHead
 from trpo_lessons.surrogate import States
 
 

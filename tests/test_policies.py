@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 import torch
-from helpers import KINDS, normal, seeded, small_policy
+from helpers import KINDS, convolutional_policy, normal, seeded, small_policy
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
@@ -17,7 +17,6 @@ from trpo_lessons.policies import (
     FactoredHead,
     FlatNetwork,
     GaussianHead,
-    convolutional_policy,
     linear_policy,
     mlp,
     mlp_policy,

@@ -21,7 +21,7 @@ from trpo_lessons.surrogate import Batch, sampled_surrogate
 from trpo_lessons.training.running.loop import Trainer
 from trpo_lessons.training.running.run_folder import RunFolder
 from trpo_lessons.training.sampling.groups import Experience
-from trpo_lessons.training.settings.config import TrainConfig
+from trpo_lessons.training.settings.config import SETTINGS_OF, TrainConfig
 from trpo_lessons.training.settings.obs_statistics import FrameMoments
 from trpo_lessons.trpo import trpo_update
 
@@ -34,14 +34,18 @@ PATHS: dict[str, dict[str, Any]] = {
     "vine in chunks": {"task": "hopper", "sampling": "vine", "chunk_size": 20},
     "own environment of Gymnasium": {"task": "gym:Pendulum-v1"},
     "games": {"task": "pong", "num_envs": 2, "steps_per_iteration": 32},
+    "natural gradient": {"task": "cartpole", "method": "natural-gradient"},
+    "empirical Fisher matrix": {"task": "hopper", "method": "empirical-fim"},
     "games in chunks": {"task": "pong", "num_envs": 2, "steps_per_iteration": 32, "chunk_size": 8},
     "games without statistics": {"task": "pong", "num_envs": 2, "steps_per_iteration": 32, "normalise_obs": False},
 }
-SMALL = {"num_envs": 4, "steps_per_iteration": 176, "hidden": (8,), "value_hidden": (8,), "threads": 1, "shrink": 0.5}
+SMALL = {"num_envs": 4, "steps_per_iteration": 176, "hidden": (8,), "value_hidden": (8,), "threads": 1}
 
 
 def config_for(path: str, device: str = "cpu") -> TrainConfig:
-    config = training.preset(**{"name": "smoke", **SMALL, **PATHS[path]})
+    settings = {"name": "smoke", **SMALL, **PATHS[path]}
+    searching = {"shrink": 0.5} if settings.get("method", "trpo") in SETTINGS_OF["shrink"] else {}
+    config = training.preset(**settings, **searching)
     object.__setattr__(config, "device", device)  # not one that people can ask for
     return config
 

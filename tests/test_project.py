@@ -45,6 +45,7 @@ READING_ORDER = [
     ["rollout_set"],
     ["vine"],
     ["value_function"],
+    ["prior_methods"],
     ["training"],
     ["viewing"],
     ["zoo", "doctor", "bench"],

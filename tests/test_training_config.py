@@ -26,13 +26,15 @@ from trpo_lessons.training.settings.config import TrainConfig
         ({"hidden": (64, 0)}, r"hidden must be a sequence of layer widths, each at least 1, got \(64, 0\)"),
         ({"hidden": None}, "hidden must be a sequence of layer widths"),
         ({"device": "tpu"}, "device must be cpu or cuda, got 'tpu'"),
+        ({"method": "trop"}, "method must be trpo, natural-gradient, empirical-fim.*, got 'trop'"),
+        ({"step_budget": 0}, "step_budget must be a whole number, at least 1, or none, got 0"),
         ({"sampling": "vines"}, "sampling must be single-path or vine, got 'vines'"),
         ({"vine_states": 0}, "vine_states must be a whole number, at least 1, got 0"),
         ({"vine_branches": 1}, "vine_branches must be a whole number, at least 2, got 1"),
         ({"rollout_length": 1.5}, "rollout_length must be a whole number, at least 1, got 1.5"),
         ({"steps_per_iteration": 65}, r"steps_per_iteration \(65\) must be a multiple of num_envs \(8\)"),
         ({"gama": 0.9}, "there is no setting 'gama'; did you mean 'gamma'?"),
-        ({"xyzzy": 1}, "there is no setting 'xyzzy'; settings: task, sampling,"),
+        ({"xyzzy": 1}, "there is no setting 'xyzzy'; settings: task, method,"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_refused(settings: dict[str, Any], message: str) -> None:

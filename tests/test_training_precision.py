@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers import normal, seeded
+from helpers import convolutional_policy, normal, seeded
 from torch import Tensor
 
 from trpo_lessons.kl import fisher_vector_product, mean_kl
-from trpo_lessons.policies import FactoredHead, convolutional_policy
+from trpo_lessons.policies import FactoredHead
 from trpo_lessons.problem import Problem
 from trpo_lessons.surrogate import Batch, surrogate_gradient
 from trpo_lessons.training.running import device as devices

@@ -30,13 +30,16 @@ VINE: dict[str, Any] = {**BASE, "sampling": "vine", "num_envs": 2, "vine_states"
 PONG: dict[str, Any] = {**BASE, "task": "pong", "steps_per_iteration": 64, "num_envs": 2, "hidden": (4,)}
 PONG |= {"value_hidden": (), "height": 26, "width": 20}
 SEARCHING: dict[str, Any] = {**BASE, "delta": 5.0}  # the full step is refused, and shrunk
+NATURAL: dict[str, Any] = {**BASE, "method": "natural-gradient"}
 
 # setting -> (base, another value). A run that reads the setting ends elsewhere than the base.
 ANOTHER: dict[str, tuple[dict[str, Any], Any]] = {
     "task": (BASE, "walker"),
+    "method": (BASE, "natural-gradient"),
     "sampling": ({**VINE, "sampling": "single-path"}, "vine"),
     "seed": (BASE, 1),
     "iterations": (BASE, 1),
+    "step_budget": (BASE, 512),
     "steps_per_iteration": (BASE, 256),
     "num_envs": (BASE, 4),
     "vine_states": (VINE, 4),
@@ -68,6 +71,7 @@ ANOTHER: dict[str, tuple[dict[str, Any], Any]] = {
     "fisher_stride": (BASE, 1),
     "shrink": (SEARCHING, 0.4),
     "max_backtracks": (SEARCHING, 0),
+    "penalty": (NATURAL, 2.0),
 }
 # Where and how it is computed, not what: other tests hold that these change rounding at most.
 SAME_RUN = {"preset", "device", "threads", "chunk_size"}
@@ -76,7 +80,7 @@ SAME_RUN = {"preset", "device", "threads", "chunk_size"}
 def end_of(settings: dict[str, Any]) -> list[Tensor]:
     """What a run has learned after its iterations: theta, the value function, the statistics."""
     with closing(Trainer(TrainConfig(**settings))) as trainer:
-        for _ in range(trainer.config.iterations):
+        while not trainer.config.is_complete(trainer.iteration, trainer.total_steps):
             trainer.iterate()
         tensors, _ = trainer.state()
     learned = ("theta", "value.", "statistics.")

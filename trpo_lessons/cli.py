@@ -36,6 +36,7 @@ OUR_FAULT = 70  # EX_SOFTWARE of <sysexits.h>
 MOST_REASONS = 3  # that the end of a run names
 LONGEST_FILM = 60  # s; its pictures take half a gigabyte of memory
 ROBOTS = ("swimmer", "hopper", "walker", "halfcheetah")
+METHODS = ("trpo", "natural-gradient", "empirical-fim")
 GAMES = ("beam_rider", "breakout", "enduro", "pong", "qbert", "seaquest", "space_invaders")
 
 
@@ -135,6 +136,13 @@ def _list_settings(ctx: click.Context, _param: click.Parameter, wanted: bool) ->
 @commands.command()
 @click.argument("task")
 @click.option(
+    "--method",
+    type=click.Choice(METHODS),
+    default="trpo",
+    show_default=True,
+    help="How the policy is updated: TRPO, or one of the methods that the paper compares it with.",
+)
+@click.option(
     "--sampling",
     type=click.Choice(["single-path", "vine"]),
     default="single-path",
@@ -161,7 +169,11 @@ def _list_settings(ctx: click.Context, _param: click.Parameter, wanted: bool) ->
     show_default=True,
     help="Where updates are computed; auto takes a GPU if there is one.",
 )
-@click.option("--out", type=UserPath(), help="A new folder for the run.  [default: runs/TASK-seedN]")
+@click.option(
+    "--out",
+    type=UserPath(),
+    help="A new folder for the run.  [default: runs/TASK-seedN, of another method than trpo runs/TASK-METHOD-seedN]",
+)
 @STOP_AFTER
 @click.option(
     "--set",
@@ -392,7 +404,7 @@ def _end_of_training(run: Run) -> int:
     again = " ".join(filter(None, [folder, trust_option(run.config.task)]))
     refused = _refusals(rows)
     if run.interrupted:
-        done = f"stopped after iteration {run.iteration} of {run.config.iterations}{refused}"
+        done = f"stopped after iteration {run.iteration} of {run.config.expected_iterations}{refused}"
         click.echo(f"trpo-lessons: {done}; go on with: trpo-lessons resume {again}", err=True)
         return STOPPED
     done = f"{run.iteration} iterations, {rows[-1]['total_steps']} steps, {_return_of(rows)}{refused}"

@@ -245,11 +245,3 @@ def linear_policy(obs_dim: int, head: Head) -> Policy:
 def mlp_policy(obs_dim: int, head: Head, hidden: Sequence[int] = (64, 64)) -> Policy:
     """A policy with tanh hidden layers of the given widths."""
     return Policy(mlp([obs_dim, *hidden, head.num_inputs]), head)
-
-
-def convolutional_policy(obs_shape: Sequence[int], head: Head, hidden: int = 20) -> Policy:
-    """The paper's Atari policy for images `obs_shape` (channels, height, width).
-
-    With 4 x 52 x 40 images and a joystick head of 3 + 3 + 2 logits it has the paper's 33,500 parameters.
-    """
-    return Policy(convolutional(obs_shape, [hidden], head.num_inputs), head)

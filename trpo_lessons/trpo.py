@@ -9,7 +9,7 @@ improves and the true KL is at most delta.
 
 Theta goes in, a new theta and a report come out, and nothing is changed in place. Whoever sees that there is nothing to
 be done raises `Refused`, and `trpo_update` makes a report of it. Other methods are other uses of the same parts: the
-natural gradient is `theta + natural_direction(...).x / penalty`.
+natural gradient is `theta + natural_direction(...).x / penalty`. They are in `prior_methods`.
 """
 
 from __future__ import annotations
@@ -82,6 +82,7 @@ class UpdateReport:
     step_norm          ||theta_new - theta_old||
     step_fraction      accepted fraction of the full step beta x; 0 when none was
     backtracks         how often the step was shrunk
+    facts              what only one method has to say, by name; those of `prior_methods` do
     seconds            wall time of "gradient", "cg" and "search"; two reports that differ only here compare equal
     """
 
@@ -97,6 +98,7 @@ class UpdateReport:
     step_norm: float = 0.0
     step_fraction: float = 0.0
     backtracks: int = 0
+    facts: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict, compare=False)
 
     @property

@@ -36,16 +36,17 @@ def record(run_folder: Path, out: Path, episodes: int = EPISODES, *, trust_modul
     """
     run = training.load_run(run_folder, trust_module=trust_module)
     config = run.config
-    if run.iteration < config.iterations:
-        raise RunError(f"{run_folder} has done {run.iteration} of {config.iterations} iterations: resume it first")
-    folder = out / f"{config.task}-seed{config.seed}"
-    if folder.exists():
-        raise _taken(folder)
     rows = RunFolder(run_folder).rows_of(run.iteration)
     try:
         steps, wall_seconds = int(rows[-1]["total_steps"]), sum(seconds_of(row, config.threads) for row in rows)
     except (KeyError, ValueError) as error:
         raise RunError(f"{run_folder}/progress.csv is damaged ({error}); restore it from a copy") from error
+    if not config.is_complete(run.iteration, steps):
+        done = f"{run.iteration} of {config.expected_iterations} iterations"
+        raise RunError(f"{run_folder} has done {done}: resume it first")
+    folder = out / f"{config.task}-seed{config.seed}"
+    if folder.exists():
+        raise _taken(folder)
     result = training.evaluate(run, episodes)
     out.mkdir(parents=True, exist_ok=True)
     being_made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=out))

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from trpo_lessons.problem import Problem, Refused
 from trpo_lessons.single_path import Actor, PathRecord, by_environment
 from trpo_lessons.surrogate import Samples
 from trpo_lessons.training.running.stopping import AttentivePolicy
+from trpo_lessons.training.running.updates import facts_of, update_for
 from trpo_lessons.training.sampling.game_sampler import GameSampler
 from trpo_lessons.training.sampling.groups import EnvironmentGroups, Experience
 from trpo_lessons.training.sampling.path_sampler import PathSampler
@@ -32,10 +32,8 @@ from trpo_lessons.training.sampling.vine_sampler import VineSampler
 from trpo_lessons.training.settings.config import TrainConfig
 from trpo_lessons.training.settings.obs_statistics import restored, statistics_for
 from trpo_lessons.training.settings.policy_for import check_memory, observation_shape, policy_for
-from trpo_lessons.trpo import Stopwatch, TrustRegion, UpdateReport, trpo_update
+from trpo_lessons.trpo import Stopwatch, UpdateReport
 from trpo_lessons.value_function import ValueFunction, explained_variance, values_along
-
-Update = Callable[[Problem, Tensor], tuple[Tensor, UpdateReport]]
 
 RECENT_EPISODES = 100  # the logged return is the mean over so many finished episodes
 
@@ -164,6 +162,8 @@ class Trainer:
             "step_norm": report.step_norm,
             "step_fraction": report.step_fraction,
             "backtracks": report.backtracks,
+            **dict.fromkeys(facts_of(self.config), math.nan),
+            **report.facts,
             **facts,
             **{f"seconds_{phase}": round(seconds.get(phase, 0.0), 6) for phase in PHASES},
         }
@@ -218,19 +218,6 @@ def sampler_for(config: TrainConfig, generator: torch.Generator) -> EnvironmentG
     if config.sampling == "vine":
         return VineSampler(config, generator)
     return GameSampler(config, generator) if config.task in envs.GAMES else PathSampler(config, generator)
-
-
-def update_for(config: TrainConfig) -> Update:
-    """What turns a problem and a theta into a better theta."""
-    region = TrustRegion(
-        delta=config.delta,
-        damping=config.damping,
-        cg_iterations=config.cg_iterations,
-        shrink=config.shrink,
-        max_backtracks=config.max_backtracks,
-        fisher_stride=config.fisher_stride,
-    )
-    return partial(trpo_update, region=region)
 
 
 def _mean(values: list[float] | list[int]) -> float:

@@ -34,7 +34,7 @@ class Reporter:
         # Not told to be shown, so that TQDM_DISABLE and its like are heard.
         hidden = {} if progress and sys.stderr is not None else {"disable": True}
         self._bar = tqdm(
-            total=config.iterations,
+            total=config.expected_iterations,
             initial=iteration,
             desc=config.task,
             unit="it",

@@ -88,7 +88,8 @@ def train(
 ) -> Run:
     """Train by `config` into the new run folder `out`; `progress` shows a progress bar on standard error.
 
-    out: None takes runs/TASK-seedN, or where that exists the first of runs/TASK-seedN-2, -3, ... that does not.
+    out: None takes runs/TASK-seedN (of another method than TRPO runs/TASK-METHOD-seedN), or where that exists the first
+        of runs/TASK-seedN-2, -3, ... that does not.
 
     env: for a task named own:NAME, what makes its environments: one new one at every call. It is not stored: `resume`
         and `load_run` need it again.
@@ -101,7 +102,7 @@ def train(
     config = _with(env, config)
     _prepare_device(config)
     trainer = _trainer(config)  # first, because it can fail, and takes seconds
-    path = RUNS / re.sub(r"[^\w.-]+", "-", f"{config.task}-seed{config.seed}") if out is None else Path(out)
+    path = RUNS / _usual_name(config) if out is None else Path(out)
     with RunFolder.taken(path.expanduser(), config, numbered=out is None) as folder:
         if progress and sys.stderr and (told := scaling_in_words(trainer.sampler.envs[0].single_action_space)):
             tqdm.write(f"{config.task}: {told}", file=sys.stderr)
@@ -144,6 +145,7 @@ def resume(
             _restore(trainer, folder)
         if config.iterations < trainer.iteration:
             raise RunError(f"{path} has done {trainer.iteration} iterations already; ask for more than that")
+        _refuse_without_budget(trainer, path, iterations)
         if trainer.iteration:
             folder.rows_of(trainer.iteration)  # before anything is written
         if changes:
@@ -152,6 +154,15 @@ def resume(
             folder.write_config(config, started_in)
         folder.drop_rows_after(trainer.iteration)
         return _run_to_the_end(trainer, folder, progress, stop_after, callback), changes
+
+
+def _refuse_without_budget(trainer: Trainer, path: Path | str, iterations: int | None) -> None:
+    """Raises RunError where more iterations are asked for and none of them could begin."""
+    config, done = trainer.config, trainer.iteration
+    if iterations is not None and done < iterations and config.is_complete(done, trainer.total_steps):
+        raise RunError(
+            f"{path} has taken its step_budget of {config.step_budget} steps: there is nothing to go on with"
+        )
 
 
 def differences(path: Path | str, device: str | None = None, *, trust_module: str | None = None) -> list[str]:
@@ -202,7 +213,7 @@ def _run_to_the_end(
     completed = trainer.iteration, trainer.theta, trainer.statistics
     try:
         with closing(trainer), Reporter(folder.path, config, *begun, progress) as reporter:
-            while trainer.iteration < config.iterations:
+            while not config.is_complete(trainer.iteration, trainer.total_steps):
                 check()
                 row = trainer.iterate()
                 folder.append_row(row)
@@ -210,7 +221,9 @@ def _run_to_the_end(
                 folder.save_checkpoint(*trainer.state())
                 completed = trainer.iteration, trainer.theta, trainer.statistics
                 enough = callback is not None and callback(row) is True
-                if trainer.iteration < config.iterations and (enough or not deadline.allows_another()):
+                if config.is_complete(trainer.iteration, trainer.total_steps):
+                    break
+                if enough or not deadline.allows_another():
                     interrupted = True
                     break
             check()  # what was wanted while the last one was written
@@ -222,6 +235,11 @@ def _run_to_the_end(
     iteration, theta, statistics = completed
     spaces = Spaces.of(trainer.sampler.envs[0])
     return Run(folder.path, config, trainer.policy, theta.cpu(), statistics, spaces, iteration, interrupted)
+
+
+def _usual_name(config: TrainConfig) -> str:
+    method = "" if config.method == "trpo" else f"-{config.method}"
+    return re.sub(r"[^\w.-]+", "-", f"{config.task}{method}-seed{config.seed}")
 
 
 def _prepare_device(config: TrainConfig) -> None:

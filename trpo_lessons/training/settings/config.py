@@ -20,7 +20,15 @@ import numpy as np
 from trpo_lessons.envs import GAMES, TASKS, check_task
 from trpo_lessons.envs.adapter import OWN_PREFIX, PREFIX, MakeOne
 
-OWN_OPTIONS = ("sampling", "preset", "seed", "device", "iterations", "steps_per_iteration")  # the others go by --set
+OWN_OPTIONS = (
+    "method",
+    "sampling",
+    "preset",
+    "seed",
+    "device",
+    "iterations",
+    "steps_per_iteration",
+)  # the others go by --set
 
 LARGEST = 2**31 - 1  # of whole numbers; only seeds go beyond
 
@@ -37,6 +45,7 @@ class TrainConfig:
     """
 
     task: str
+    method: str = "trpo"
     sampling: str = "single-path"
     preset: str = "class"
     seed: int = 0
@@ -44,6 +53,7 @@ class TrainConfig:
     threads: int = 2  # of torch and of the simulator; part of what makes two runs equal to the bit
 
     iterations: int = 244
+    step_budget: int | None = None  # ends the run with the iteration in which it has taken so many simulator steps
     steps_per_iteration: int = 4096  # simulator steps, over all environments; for the vine the most it can take
     num_envs: int = 32
 
@@ -87,6 +97,7 @@ class TrainConfig:
     fisher_stride: int = 4
     shrink: float = 0.8
     max_backtracks: int = 15
+    penalty: float = 1.0  # of the natural gradient: lambda in equation 18
     chunk_size: int | None = None
 
     def __post_init__(self) -> None:
@@ -111,12 +122,17 @@ class TrainConfig:
                 raise SettingError(f"{self.task} has no {name}; tasks that have it: {', '.join(able)}")
         if self.life_loss_ends and self.task not in GAMES:
             raise SettingError(f"{self.task} has no lives to lose: life_loss_ends is for games")
+        self._check_method()
         if self.sampling == "vine":
             self._check_vine()
         elif self.steps_per_iteration % self.num_envs:
             raise SettingError(
                 f"steps_per_iteration ({self.steps_per_iteration}) must be a multiple of num_envs ({self.num_envs})"
             )
+
+    def _check_method(self) -> None:
+        if self.sampling == "vine" and self.method in _NEED_A_PATH:
+            raise SettingError(f"{self.method} learns from {_NEED_A_PATH[self.method]}; use sampling single-path")
 
     def _check_vine(self) -> None:
         if self.task in GAMES:
@@ -152,6 +168,17 @@ class TrainConfig:
     def total_steps(self) -> int:
         """Simulator steps of the whole run; for the vine the most it can take."""
         return self.iterations * self.steps_per_iteration
+
+    @property
+    def expected_iterations(self) -> int:
+        """How many iterations the run will take, if each of them takes all the steps that it can."""
+        if self.step_budget is None:
+            return self.iterations
+        return min(self.iterations, math.ceil(self.step_budget / self.steps_per_iteration))
+
+    def is_complete(self, iteration: int, total_steps: int) -> bool:
+        """Whether a run that has done so much is at its end: no iterations are left, or no steps of its budget."""
+        return iteration >= self.iterations or (self.step_budget is not None and total_steps >= self.step_budget)
 
     @property
     def task_settings(self) -> dict[str, Any]:
@@ -250,6 +277,21 @@ _YES_OR_NO = _Rule("true or false", lambda value: isinstance(value, bool))
 _ACTIONS = _Rule("joystick, legal or minimal", lambda value: value in ("joystick", "legal", "minimal"))
 _OF_ROBOTS = ("control_cost", "impact_cost")
 _OF_GAMES = ("height", "width", "actions", "sticky_actions", "no_op_max", "fire_reset")
+_SEARCHING = ("trpo", "empirical-fim")
+_WITH_FISHER = (*_SEARCHING, "natural-gradient")
+METHODS = ("trpo", "natural-gradient", "empirical-fim")
+"""Every method, by the names that people give them."""
+SETTINGS_OF: dict[str, tuple[str, ...]] = {
+    "delta": _SEARCHING,
+    "damping": _WITH_FISHER,
+    "cg_iterations": _WITH_FISHER,
+    "fisher_stride": _WITH_FISHER,
+    "shrink": _SEARCHING,
+    "max_backtracks": _SEARCHING,
+    "penalty": ("natural-gradient",),
+}
+"""Which methods read a setting; those that are not listed belong to all."""
+_NEED_A_PATH = {"empirical-fim": "the actions taken in every state, and a vine's trunk has none"}
 _VARIANTS = (*_OF_ROBOTS, *_OF_GAMES, "env_kwargs", "env")
 
 
@@ -263,11 +305,13 @@ def _are_keyword_arguments(value: Any) -> bool:
 _TINY = 1e-12
 _RULES = {
     "preset": _Rule("smoke, class or paper", lambda v: v in ("smoke", "class", "paper")),
+    "method": _Rule(", ".join(METHODS), lambda v: v in METHODS),
     "sampling": _Rule("single-path or vine", lambda v: v in ("single-path", "vine")),
     "device": _Rule("cpu or cuda", lambda v: v in ("cpu", "cuda")),
     "seed": _number(0, 2**63 - 1, "a whole number from 0 to 2**63 - 1", whole=True),
     "threads": _count(),
     "iterations": _count(),
+    "step_budget": _or_none(_count()),
     "steps_per_iteration": _count(),
     "num_envs": _count(),
     "vine_states": _count(),
@@ -299,5 +343,6 @@ _RULES = {
     "fisher_stride": _count(),
     "shrink": _number(_TINY, 1 - _TINY, "strictly between 0 and 1"),
     "max_backtracks": _count(0),
+    "penalty": _number(_TINY, 1e6, "above 0, at most 1e6"),
     "chunk_size": _or_none(_count()),
 }

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from trpo_lessons.envs import GAMES, check_task
-from trpo_lessons.training.settings.config import SettingError, TrainConfig
+from trpo_lessons.training.settings.config import METHODS, SETTINGS_OF, SettingError, TrainConfig
 
 _EVERY: dict[str, dict[str, Any]] = {
     "barto-cartpole": {"hidden": ()},  # the paper's linear policy: four weights, a bias and a log standard deviation
@@ -144,6 +144,19 @@ _PAPER_VINE: dict[str, dict[str, Any]] = {
 }
 
 
+# Of one method, on top of the settings above.
+#
+# The natural gradient's penalty: what TRPO's multiplier is in the class preset, where its KL is delta. The median over
+# the iterations of recorded runs.
+_OF_METHOD: dict[str, dict[str, dict[str, Any]]] = {
+    "natural-gradient": {
+        "swimmer": {"penalty": 1.0},
+        "hopper": {"penalty": 1.5},
+        "walker": {"penalty": 3.0},
+    },
+}
+
+
 def preset(task: str, name: str = "class", **overrides: Any) -> TrainConfig:
     """The configuration of a named preset for a task, with some settings replaced.
 
@@ -161,4 +174,14 @@ def preset(task: str, name: str = "class", **overrides: Any) -> TrainConfig:
     if name == "smoke":
         settings = settings | _SMOKE | _SMOKE_VINE
     settings = settings | _EVERY.get(task, {})
+    method = overrides.get("method", "trpo")
+    if method in METHODS:
+        settings = settings | _OF_METHOD.get(method, {}).get(task, {})
+        _refuse_settings_of_others(method, overrides)
     return TrainConfig.from_json({"task": task, "preset": name, **settings, **overrides})
+
+
+def _refuse_settings_of_others(method: str, given: dict[str, Any]) -> None:
+    for name in given.keys() & SETTINGS_OF.keys():
+        if method not in SETTINGS_OF[name]:
+            raise SettingError(f"{method} has no {name}; methods that have it: {', '.join(SETTINGS_OF[name])}")

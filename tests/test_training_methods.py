@@ -1,0 +1,189 @@
+"""Every method from the shell to the run folder: the same loop, another update; budgets of simulator steps."""
+
+from __future__ import annotations
+
+import csv
+import json
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from trpo_lessons import cli, training
+from trpo_lessons.kl import empirical_fisher_vector_product
+from trpo_lessons.prior_methods.natural_gradient import natural_gradient_update
+from trpo_lessons.problem import Problem
+from trpo_lessons.training import RunError, SettingError, TrainConfig
+from trpo_lessons.training.running.loop import Trainer
+from trpo_lessons.training.running.run_folder import RunFolder
+from trpo_lessons.training.running.updates import Update, facts_of, update_for
+from trpo_lessons.training.settings.config import METHODS, SETTINGS_OF
+from trpo_lessons.trpo import TrustRegion, trpo_update
+
+TINY: dict[str, Any] = {"name": "smoke", "iterations": 2, "steps_per_iteration": 128, "num_envs": 4, "threads": 1}
+UPDATES = ("trpo", "natural-gradient", "empirical-fim")
+
+
+def tiny(method: str, task: str = "barto-cartpole", **settings: Any) -> TrainConfig:
+    return training.preset(task, method=method, **{**TINY, **settings})
+
+
+def first_problem(config: TrainConfig) -> tuple[Problem, Tensor]:
+    with closing(Trainer(config)) as trainer:
+        samples = trainer.sampler.sample(trainer.pi_old)
+        advantages = torch.randn(samples.trunk.rewards.shape, generator=torch.Generator().manual_seed(0))
+        return samples.problem(trainer.policy, advantages, None), trainer.theta
+
+
+def columns(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "progress.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# ---- which update a method is
+
+
+REGION = TrustRegion(delta=0.03, damping=0.2, cg_iterations=7, shrink=0.6, max_backtracks=3, fisher_stride=2)
+EXPECTED: dict[str, Update] = {
+    "trpo": partial(trpo_update, region=REGION),
+    "natural-gradient": partial(natural_gradient_update, region=REGION, penalty=2.5),
+    "empirical-fim": partial(
+        trpo_update, region=TrustRegion(0.03, 0.2, 7, 1e-10, 0.6, 3, empirical_fisher_vector_product, 2)
+    ),
+}
+
+
+@pytest.mark.parametrize("method", EXPECTED)
+@pytest.mark.parametrize("task", ["barto-cartpole", "cartpole"])
+def test_a_method_is_its_update_with_the_settings_of_the_run(method: str, task: str) -> None:
+    given = {"delta": 0.03, "damping": 0.2, "cg_iterations": 7, "shrink": 0.6, "max_backtracks": 3, "fisher_stride": 2}
+    given |= {"penalty": 2.5}
+    config = tiny(method, task, **{name: value for name, value in given.items() if method in SETTINGS_OF[name]})
+    problem, theta = first_problem(config)
+    found, report = update_for(config)(problem, theta)
+    expected, expected_report = EXPECTED[method](problem, theta)
+    assert torch.equal(found, expected)
+    assert report == expected_report
+    assert report.accepted
+    assert not torch.equal(found, theta)
+
+
+def test_methods_differ() -> None:
+    problem, theta = first_problem(tiny("trpo"))
+    thetas = [tuple(update_for(tiny(method))(problem, theta)[0].tolist()) for method in UPDATES]
+    assert len(set(thetas)) == len(UPDATES)
+
+
+# ---- run folders
+
+
+@pytest.mark.parametrize("method", UPDATES)
+def test_a_run_goes_on_to_the_bit_and_its_log_has_the_facts_of_its_method(method: str, tmp_path: Path) -> None:
+    training.train(tiny(method, iterations=3), tmp_path / "whole")
+    training.train(tiny(method, iterations=2), tmp_path / "parts")
+    assert training.resume(tmp_path / "parts", iterations=3)[1] == []
+    whole, parts = (RunFolder(tmp_path / name).load_checkpoint() for name in ("whole", "parts"))
+    assert whole[1] == parts[1]
+    assert all(torch.equal(whole[0][name], parts[0][name]) for name in whole[0])
+    rows = columns(tmp_path / "parts")
+    assert set(facts_of(tiny(method))) <= set(rows[0])
+    assert all(row["accepted"] == "1" for row in rows)
+    assert json.loads((tmp_path / "parts/config.json").read_text())["settings"]["method"] == method
+    assert training.evaluate(training.load_run(tmp_path / "parts"), episodes=1).mean > 0
+
+
+def test_a_run_without_a_method_or_a_budget_in_its_config_is_a_run_of_trpo(tmp_path: Path) -> None:
+    """As runs of earlier versions are."""
+    training.train(tiny("trpo"), tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    for name in ("method", "step_budget", "penalty"):
+        del config["settings"][name]
+    path.write_text(json.dumps(config))
+    run, changes = training.resume(tmp_path, iterations=3)
+    assert (run.config.method, run.config.step_budget, run.iteration, changes) == ("trpo", None, 3, [])
+
+
+def test_the_usual_folder_tells_the_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shared = ["--preset", "smoke", "--iterations", "1", "--set", "threads=1"]
+    assert cli.main(["train", "barto-cartpole", *shared]) == 0
+    assert cli.main(["train", "barto-cartpole", "--method", "natural-gradient", *shared, "--set", "penalty=7"]) == 0
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [
+        "barto-cartpole-natural-gradient-seed0",
+        "barto-cartpole-seed0",
+    ]
+    stored = json.loads((tmp_path / "runs/barto-cartpole-natural-gradient-seed0/config.json").read_text())["settings"]
+    assert (stored["method"], stored["penalty"]) == ("natural-gradient", 7)
+
+
+# ---- budgets
+
+
+@pytest.mark.parametrize(("budget", "iterations"), [(1, 1), (128, 1), (129, 2), (256, 2), (10_000, 4), (None, 4)])
+def test_a_run_ends_with_the_iteration_in_which_its_budget_is_spent(
+    budget: int | None, iterations: int, tmp_path: Path
+) -> None:
+    config = tiny("trpo", iterations=4, step_budget=budget)
+    run = training.train(config, tmp_path)
+    assert (run.iteration, run.interrupted) == (iterations, False)
+    assert config.expected_iterations == iterations
+    assert int(columns(tmp_path)[-1]["total_steps"]) == 128 * iterations
+
+
+def test_a_vine_counts_the_steps_of_its_branches(tmp_path: Path) -> None:
+    config = tiny("trpo", "cartpole", sampling="vine", steps_per_iteration=256, iterations=5, step_budget=300)
+    training.train(config, tmp_path)
+    *before, last = (int(row["total_steps"]) for row in columns(tmp_path))
+    assert last >= 300 > before[-1]
+
+
+def test_a_run_with_a_budget_that_is_stopped_ends_where_it_would_have(tmp_path: Path) -> None:
+    config = tiny("trpo", iterations=9, step_budget=300)
+    assert training.train(config, tmp_path, callback=lambda row: row["iteration"] == 1).interrupted
+    run, _ = training.resume(tmp_path)
+    assert (run.iteration, run.interrupted) == (3, False)
+    before = (tmp_path / "progress.csv").read_bytes()
+    assert training.resume(tmp_path)[0].iteration == 3
+    assert (tmp_path / "progress.csv").read_bytes() == before
+    with pytest.raises(RunError, match="has taken its step_budget of 300 steps: there is nothing to go on with"):
+        training.resume(tmp_path, iterations=10)
+
+
+# ---- refused
+
+
+def test_the_shell_offers_every_method() -> None:
+    assert cli.METHODS == METHODS
+
+
+@pytest.mark.parametrize("setting", SETTINGS_OF)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_setting_is_for_the_methods_that_read_it(setting: str, method: str) -> None:
+    default = training.preset("barto-cartpole", method=method).to_json()[setting]
+    if method in SETTINGS_OF[setting]:
+        assert training.preset("barto-cartpole", method=method, **{setting: default}).to_json()[setting] == default
+        return
+    with pytest.raises(SettingError, match=f"{method} has no {setting}; methods that have it: ") as refusal:
+        training.preset("barto-cartpole", method=method, **{setting: default})
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["smoke", "class", "paper"])
+@pytest.mark.parametrize("task", ["barto-cartpole", "swimmer", "hopper", "walker"])
+@pytest.mark.parametrize("method", UPDATES)
+def test_the_paper_s_tasks_have_every_preset(method: str, task: str, name: str) -> None:
+    if method == "max-kl" and task != "barto-cartpole":
+        pytest.skip("it needs a linear policy")
+    config = training.preset(task, name, method=method)
+    assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_a_vine_has_no_actions_in_its_trunk_for_the_empirical_fisher_matrix() -> None:
+    with pytest.raises(SettingError, match="empirical-fim learns from the actions taken in every state"):
+        tiny("empirical-fim", "hopper", sampling="vine")
+    assert tiny("natural-gradient", "cartpole", sampling="vine", steps_per_iteration=256).sampling == "vine"

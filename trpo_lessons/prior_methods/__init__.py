@@ -1,0 +1,10 @@
+"""The methods that the paper compares TRPO with (section 8.1), each a short composition. Lesson 08.
+
+*Updates* take a problem and a theta, and return another theta with a report, as `trpo_update` does. All of them ask the
+same problem, with the same advantages: what differs is how far they go, and what measures it.
+
+    natural_gradient  equation 18: TRPO's direction, with a fixed factor in place of the trust region and its search
+
+The empirical Fisher matrix needs no module: it is `trpo_update` in a
+`TrustRegion(fisher=empirical_fisher_vector_product)`.
+"""
