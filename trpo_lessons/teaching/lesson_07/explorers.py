@@ -12,6 +12,7 @@ Equation 16, with each action once, is the easier case of a single way to choose
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -248,10 +249,13 @@ def draw_trade(numbers: Trade, figure: FigureBase) -> None:
     right.set_xticks(LENGTHS, map(str, LENGTHS), fontsize=9)
     for axes in (left, right):
         axes.minorticks_off()
-    entries = [axes.get_legend_handles_labels() for axes in (left, right)]
-    handles, labels = entries[0][0] + entries[1][0], entries[0][1] + entries[1][1]
-    # Two columns of four: the left panel's entries, and the right one's.
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9, columnspacing=5)
+    entries = [list(zip(*axes.get_legend_handles_labels(), strict=True)) for axes in (left, right)]
+    if figure.get_window_extent().width > 600:  # pixels; a row for each panel: matplotlib fills column by column
+        pairs, columns = itertools.chain.from_iterable(zip(*entries, strict=True)), 4
+    else:  # a column for each panel
+        pairs, columns = itertools.chain.from_iterable(entries), 2
+    handles, labels = zip(*pairs, strict=True)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=9, columnspacing=9 - 2 * columns)
 
 
 def alt_of_trade(numbers: Trade) -> str:
@@ -280,5 +284,5 @@ def trade_explorer() -> Explorer[Trade]:
             Stops("states", "states with branches", [10, 30, 100, 300, 1000, 3000], 100),
             Choice("numbers", "random numbers", [COMMON, OWN], COMMON),
         ],
-        size=(8.2, 5.4),
+        size=(8.2, 4.1),
     )
