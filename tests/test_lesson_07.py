@@ -443,6 +443,60 @@ def test_the_alternative_text_names_the_lowest_points() -> None:
         assert (np.diff(turns) >= 0).all(), name
 
 
+ALL_VINES = list(
+    itertools.product(lesson.FIRST_ACTIONS, lesson.LENGTHS, (10, 30, 100, 300, 1000, 3000), (lesson.COMMON, lesson.OWN))
+)
+
+
+def test_all_vines_are_inside_the_picture_and_its_description_is_true_of_them() -> None:
+    assert [control.start for control in lesson.trade_explorer().controls.values()] == ["4 drawn", 12, 100, "common"]
+    figure = plt.figure()
+    lesson.draw_trade(lesson.compute_trade("4 drawn", 12, 100, lesson.COMMON), figure)
+    (least_cost, greatest_cost), (least, greatest) = figure.axes[0].get_xlim(), figure.axes[0].get_ylim()
+    for setting in ALL_VINES:
+        trade = lesson.compute_trade(*setting)
+        assert least_cost < trade.cost < greatest_cost
+        assert least < 100 * trade.here.total < greatest
+        for row in trade.by_length.values():
+            assert 100 * row.max() < greatest
+            lowest = int(row.argmin())
+            assert 0 < lowest < len(row) - 1, "falls and rises again"
+            assert (np.diff(row[: lowest + 1]) < 0).all()
+            assert (np.diff(row[lowest:]) > 0).all()
+    plt.close("all")
+
+
+def test_the_explorer_fits_a_screen_of_800_lines() -> None:
+    explorer = lesson.trade_explorer()
+    lines = 100 * explorer.size[1]
+    controls, facts = 36 * (2 + len(explorer.controls)), 24 * 2  # title and reset button have lines of their own
+    assert lines + controls + facts < 680
+
+
+def equation_17(pi_old: Any, pi: Any, Q: Any, K: int) -> float:
+    """The mean of equation 17 over all draws of K first actions from pi_old."""
+    total = 0.0
+    for draw in itertools.product(range(len(Q)), repeat=K):
+        a = list(draw)
+        weights = pi[a] / pi_old[a]
+        total += pi_old[a].prod() * (weights @ Q[a]) / weights.sum()
+    return total
+
+
+def test_equation_17_sees_too_little_of_a_gain_nearby_and_may_see_too_much_far_away() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        pi_old, Q = rng.dirichlet(np.ones(3)), rng.normal(size=3)
+        nearby = pi_old * np.exp(1e-5 * Q)
+        nearby /= nearby.sum()
+        for K in (2, 4):
+            gain = equation_17(pi_old, nearby, Q, K) - pi_old @ Q
+            assert gain / (nearby @ Q - pi_old @ Q) == pytest.approx((K - 1) / K, rel=1e-3)
+    pi_old, pi = np.array([0.052, 0.301, 0.019, 0.628]), np.array([0.250, 0.471, 0.214, 0.065])
+    Q = np.array([0.54, 1.33, -0.61, -0.1])
+    assert pi_old @ Q < pi @ Q < equation_17(pi_old, pi, Q, 4) - 0.1
+
+
 def test_a_policy_may_be_asked_in_vain_for_the_first_action() -> None:
     def asks_first(
         step: Any, state: Any, first_action: int, policy: Any, noise: Any, gamma: float, value: Any
