@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
+import math
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import matplotlib.image
 import numpy as np
 import torch
 
+from trpo_lessons.teaching import pictures
 from trpo_lessons.teaching.checks import CONCEPTUAL, Check
 from trpo_lessons.teaching.checks.comparing import as_array, copy_of, parts, proportional_or_shifted
-from trpo_lessons.teaching.explorers import Explorer, Slider
+from trpo_lessons.teaching.explorers import Choice, Explorer, Slider, View
 
 FLOAT = re.compile(r"(?<![\w.])[-+−]?\d+\.\d+(?:[eE][-+]?\d+)?")
 
@@ -142,8 +147,43 @@ def _assert_altered_solutions_are_refused(check: Check) -> None:
             assert altered.status == "wrong", f"a {name} solution passes"
 
 
+@dataclass(frozen=True)
+class Window:
+    """A browser window with a notebook in JupyterLab: what of the notebook is seen of it, in px."""
+
+    size: tuple[int, int]
+    visible: int  # height of the notebook that is on the screen
+    column: int  # width of a cell's output
+
+
+# Measured in JupyterLab 4, its side bar folded out; tests/test_browser.py measures again.
+WINDOWS = (Window((1280, 800), visible=679, column=848), Window((1024, 768), visible=647, column=592))
+
+
+def shown_height(explorer: Explorer[Any], view: View, window: Window) -> float:
+    """How high an explorer is from its title to the end of its picture, in px, as the style sheets have it.
+
+    A line of text is 28 px high in the title and 1.5 times 13 px in the facts, a control 28 px. All but the sliders
+    over a list of values have a margin of 2 px above and below.
+    """
+    title = 4 + 28 * lines(explorer.title, window.column / 7.2)  # bold letters are 7.2 px wide on average
+    controls = sum(32 if isinstance(control, Slider | Choice) else 28 for control in explorer.controls.values())
+    facts = 4 + 19.5 * lines(view.facts, window.column / 6.6)  # these letters 6.3 px, and lines break between words
+    rows, columns = matplotlib.image.imread(io.BytesIO(view.picture)).shape[:2]
+    width = min(pictures.shown_width(view.picture), window.column - 4)
+    return title + controls + 32 + facts + width * rows / columns + 7
+
+
+def lines(text: str, letters: float) -> int:
+    """How many lines a text takes where so many letters fit into one."""
+    return sum(max(1, math.ceil(len(line) / letters)) for line in text.splitlines())
+
+
 def assert_explorer_keeps_contract(explorer: Explorer[Any]) -> None:
-    """Every control works at both ends; facts obey the rule for stored text; every picture has a description."""
+    """Every control works at both ends; facts obey the rule for stored text; every picture has a description.
+
+    Title, controls, facts and picture are on the screen together.
+    """
     assert explorer.controls
     assert explorer.title.strip()
     start = explorer.settings
@@ -155,7 +195,20 @@ def assert_explorer_keeps_contract(explorer: Explorer[Any]) -> None:
             assert len(view.alt.split()) >= 5, f"{name} = {end}: say what the picture shows"
             assert_stored_text(view.facts)
             assert_stored_text(view.alt)
+            assert_on_the_screen(explorer, view)
     assert explorer.settings == start, "render must not move the controls"
+
+
+def assert_on_the_screen(explorer: Explorer[Any], view: View) -> None:
+    """Whoever moves a slider sees what happens, without scrolling, and in letters that can be read."""
+    widest = WINDOWS[0].column
+    shown = pictures.shown_width(view.picture)
+    assert shown <= widest, f"a picture of {shown} px is made smaller even where {widest} px are free"
+    for window in WINDOWS:
+        height = shown_height(explorer, view, window)
+        assert height <= window.visible, (
+            f"{explorer.title} {height:.0f} px high in a window of {window.size}, where {window.visible} px are visible"
+        )
 
 
 def assert_stored_text(text: str) -> None:

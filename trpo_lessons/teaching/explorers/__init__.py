@@ -6,7 +6,8 @@ An explorer is made of four pure functions and some controls:
   call it.
 - ``facts(numbers) -> str``: the lines printed beside the picture. They obey the rule for stored text: integers, names,
   verdicts with their tolerance, or three significant digits of a float64 closed form.
-- ``draw(numbers, figure)``: draws on a matplotlib figure (or one panel of a larger one).
+- ``draw(numbers, figure)``: draws on a matplotlib figure (or one panel of a larger one). The live picture is wide, so
+  that it is on the screen together with its controls; one of `static` may be `upright`.
 - ``alt(numbers) -> str``: one sentence for a reader who cannot see the picture.
 
 In a notebook: show the explorer in one cell, let the next call ``explorer.set(...)``, and the next
@@ -16,6 +17,7 @@ turns the notebook red; `static` leaves a picture of several settings for reader
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -102,8 +104,14 @@ def _common(label: str, label_width: str) -> dict[str, Any]:
 # Read by screen readers, seen by nobody.
 HIDDEN = "position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)"
 PANEL_WIDTH = 4.6  # inches of one picture of `Explorer.static`
+CAPTION_WIDTH = 46  # letters that fit above it
 Control = Slider | Stops | Choice
 Numbers = TypeVar("Numbers")
+
+
+def upright(figure: FigureBase) -> bool:
+    """Whether two panels are better drawn one below the other than side by side."""
+    return bool(figure.bbox.height > 0.75 * figure.bbox.width)
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,8 @@ class View:
 class Explorer(Generic[Numbers]):
     """Controls, the facts they lead to, and the picture. See the module's docstring for the four functions.
 
-    `size` is the picture's width and height in inches. Every setting is an argument of `compute`, by name.
+    `size` is the picture's width and height in inches, `panel_height` the height of one picture of `static`, as a
+    rule in the proportions of `size`. Every setting is an argument of `compute`, by name.
     """
 
     def __init__(
@@ -131,11 +140,13 @@ class Explorer(Generic[Numbers]):
         alt: Callable[[Numbers], str],
         controls: Sequence[Control],
         size: tuple[float, float] = (7.0, 3.8),
+        panel_height: float | None = None,
     ) -> None:
         self.title = title
         self.compute, self.facts, self.draw, self.alt = compute, facts, draw, alt
         self.controls = {control.name: control for control in controls}
         self.size = size
+        self.panel_height = panel_height or max(PANEL_WIDTH * size[1] / size[0] + 0.4, 3.4)
         longest = max(len(control.label) for control in controls)
         self.sliders: dict[str, widgets.Widget] = {
             control.name: control.build(f"{0.55 * longest + 1:.0f}em") for control in controls
@@ -194,18 +205,17 @@ class Explorer(Generic[Numbers]):
         settings = [start | panel for panel in panels]
         numbers = [self.compute(**setting) for setting in settings]
         captions = [self._caption(panel) for panel in panels]
-        size = PANEL_WIDTH, max(PANEL_WIDTH * self.size[1] / self.size[0] + 0.4, 3.4)
         with pictures.style():
-            drawn = [self._panel(panel, caption, size) for panel, caption in zip(numbers, captions, strict=True)]
+            drawn = [self._panel(panel, caption) for panel, caption in zip(numbers, captions, strict=True)]
         alts = [f"{caption}: {self.alt(panel)}" for caption, panel in zip(captions, numbers, strict=True)]
         pictures.display_panels(self.title, list(zip(drawn, alts, strict=True)))
         for caption, panel in zip(captions, numbers, strict=True):
             print(f"{caption}\n  " + self.facts(panel).replace("\n", "\n  "))
 
-    def _panel(self, numbers: Numbers, caption: str, size: tuple[float, float]) -> bytes:
-        figure = pictures.new_figure(*size)
+    def _panel(self, numbers: Numbers, caption: str) -> bytes:
+        figure = pictures.new_figure(PANEL_WIDTH, self.panel_height)
         self.draw(numbers, figure)
-        figure.suptitle(caption)
+        figure.suptitle(textwrap.fill(caption, CAPTION_WIDTH))
         return pictures.png(figure)
 
     def _caption(self, panel: dict[str, Any]) -> str:
@@ -228,8 +238,8 @@ class Explorer(Generic[Numbers]):
         announced = f'<span style="{HIDDEN}">{escape(self._places())}. </span>{lines}'
         status = 'role="status" aria-live="polite" aria-atomic="true"'
         self.facts_area.value = f'<div {status} style="line-height:1.5">{announced}</div>'
-        # Nor has its Image alternative text; an <img> of our own has.
-        self.picture_area.value = pictures.img(view.picture, view.alt)
+        # Nor has its Image alternative text; an <img> of our own has. It stands in a line, and theirs is 28 px high.
+        self.picture_area.value = f'<div style="line-height:1">{pictures.img(view.picture, view.alt)}</div>'
 
     def _places(self) -> str:
         places = {control.label: _short(self.sliders[name].value) for name, control in self.controls.items()}

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from trpo_lessons import improvement_bound as ib
 from trpo_lessons.mdp import TabularMDP, as_float64, evaluate_policy
-from trpo_lessons.teaching.explorers import Choice, Explorer, Stops
+from trpo_lessons.teaching.explorers import Choice, Explorer, Stops, upright
 from trpo_lessons.teaching.pictures import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
 
 Floats = npt.NDArray[np.float64]
@@ -369,7 +369,9 @@ def facts_of_triangle(numbers: Triangle) -> str:
 
 def draw_triangle(numbers: Triangle, figure: FigureBase) -> None:
     """Three triangles in one color scale, and a cut through them."""
-    (first, second), (third, fourth) = figure.subplots(2, 2)
+    tall = upright(figure)
+    mosaic, ratios = ("ab;cd", [1, 1]) if tall else ("abc;ddd", [1.5, 1])
+    first, second, third, fourth = figure.subplot_mosaic(mosaic, height_ratios=ratios).values()
     low = float(min(numbers.truth.min(), numbers.surrogate.min()))
     high = float(max(numbers.truth.max(), numbers.surrogate.max()))
     levels = np.linspace(low, high, 24)
@@ -388,16 +390,18 @@ def draw_triangle(numbers: Triangle, figure: FigureBase) -> None:
         axes.plot(x[best], y[best], "*", color=VERMILION, markeredgecolor="white", markersize=13, clip_on=False)
         left, right, top = corner_labels(numbers.zoom)
         # A second line would lie over the triangle at the top; the other two have no room beside each other for one.
-        for corner, place in ((left, (0, -0.04)), (right, (1, -0.04)), (top.replace("\n", " "), (0.5, 0.99))):
+        for corner, place in ((left, (0.06, -0.04)), (right, (0.94, -0.04)), (top.replace("\n", " "), (0.5, 0.99))):
             axes.text(*place, corner, ha="center", va="top", fontsize=8)
         # A title of the axes would be laid out outside the square that equal scales leave, and be cut off.
         axes.text(0.5, 1.08, title, ha="center", fontsize=12)
         axes.set(aspect="equal", xlim=(-0.15, 1.15), ylim=(-0.2, 1.2))
         axes.axis("off")
     ticks = [tick for tick in MaxNLocator(6).tick_values(low, high) if low < tick < high]
-    figure.colorbar(
-        drawn, ax=[first, second, third, fourth], location="bottom", ticks=ticks, shrink=0.8, aspect=40, label="gain"
-    )
+    everywhere = [first, second, third, fourth]
+    if tall:
+        figure.colorbar(drawn, ax=everywhere, location="bottom", ticks=ticks, shrink=0.8, aspect=40, label="gain")
+    else:
+        figure.colorbar(drawn, ax=everywhere, ticks=ticks, aspect=30, label="gain")
     _draw_cut(numbers, fourth, low, high)
 
 
@@ -450,5 +454,6 @@ def triangle_explorer() -> Explorer[Triangle]:
             Stops("gamma", "gamma", [0.05, 0.2, 0.5, 0.8, 0.9], 0.5),
             Stops("zoom", "zoom on the old policy", [1, 3, 10, 30, 100], 1),
         ],
-        size=(7.0, 7.2),
+        size=(8.4, 4.3),
+        panel_height=5.1,
     )

@@ -19,7 +19,7 @@ from torch import Tensor
 from trpo_lessons.improvement_bound import surrogate_objective
 from trpo_lessons.mdp import as_float64, draw, evaluate_policy
 from trpo_lessons.policies import CategoricalHead, linear_policy
-from trpo_lessons.teaching.explorers import Explorer, Slider, Stops
+from trpo_lessons.teaching.explorers import Explorer, Slider, Stops, upright
 from trpo_lessons.teaching.lesson_01.explorers import lake, text
 from trpo_lessons.teaching.pictures import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
 
@@ -166,7 +166,8 @@ def step_explorer() -> Explorer[Step]:
             Stops("samples", "samples", [25, 100, 400, 1600, LARGEST_BATCH], 100),
             Slider("batch", "batch number", 0, 9, 1, 2),
         ],
-        size=(6.6, 5.4),
+        size=(7.6, 4.2),
+        panel_height=4.2,
     )
 
 
@@ -261,26 +262,28 @@ def facts_of_weights(numbers: Weights) -> str:
 
 
 def draw_weights(numbers: Weights, figure: FigureBase) -> None:
-    """One coordinate of the two policies on the left, how the weight is shared out on the lower."""
-    upper, lower = figure.subplots(2, 1)
+    """First one coordinate of the two policies, then how the weight is shared out."""
+    first, second = figure.subplots(*((2, 1) if upright(figure) else (1, 2)))
     x = np.linspace(-4, 6, 201)
     for mean, name, color, dashes in ((0.0, "old", BLUE, "-"), (numbers.shift, "new", VERMILION, "--")):
-        upper.plot(
+        first.plot(
             x, np.exp(-((x - mean) ** 2) / 2) / math.sqrt(2 * math.pi), label=name, color=color, linestyle=dashes
         )
-    upper.plot(numbers.actions, np.full(len(numbers.actions), -0.015), "|", color=BLACK, markersize=6, alpha=0.5)
-    upper.set(xlabel="one coordinate of the action", ylabel="density", ylim=(-0.03, 0.45))
-    upper.legend(fontsize=9)
+    first.plot(numbers.actions, np.full(len(numbers.actions), -0.015), "|", color=BLACK, markersize=6, alpha=0.5)
+    first.set(xlabel="one coordinate of the action", ylabel="density", ylim=(-0.03, 0.45))
+    first.legend(fontsize=9)
     samples = len(numbers.shares)
     percent = 100 * np.arange(samples + 1) / samples
-    lower.plot(percent, 100 * np.append(0, numbers.shares.cumsum()), color=VERMILION, linestyle="-", label="they carry")
-    lower.plot([0, 100], [0, 100], color=GREY, linestyle=":", label="if all weighed the same")
+    second.plot(
+        percent, 100 * np.append(0, numbers.shares.cumsum()), color=VERMILION, linestyle="-", label="they carry"
+    )
+    second.plot([0, 100], [0, 100], color=GREY, linestyle=":", label="if all weighed the same")
     carried = numbers.shares[: numbers.half].sum()
-    lower.plot(100 * numbers.half / samples, 100 * carried, "o", color=BLACK)
-    lower.set(
+    second.plot(100 * numbers.half / samples, 100 * carried, "o", color=BLACK)
+    second.set(
         title="who carries the weight", xlabel="% of samples, heaviest first", ylabel="% of weight", ylim=(0, 105)
     )
-    lower.legend(fontsize=9, loc="lower right")
+    second.legend(fontsize=9, loc="lower right")
 
 
 def alt_of_weights(numbers: Weights) -> str:
@@ -304,5 +307,6 @@ def weights_explorer() -> Explorer[Weights]:
             Stops("dimensions", "coordinates", [1, 2, 5, 10, MOST_DIMENSIONS], 1),
             Stops("samples", "samples", [10, 100, LARGEST_SAMPLE], LARGEST_SAMPLE),
         ],
-        size=(6.2, 5.6),
+        size=(8.4, 3.8),
+        panel_height=4.6,
     )

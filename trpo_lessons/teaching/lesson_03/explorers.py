@@ -360,7 +360,7 @@ def region_explorer() -> Explorer[Region]:
             Choice("zero", "zero of the scale", list(zero_marks()), "path"),
         ],
         # Wide rather than tall, so that sliders and pictures are on the screen together.
-        size=(9.4, 4.0),
+        size=(8.4, 4.0),
     )
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from trpo_lessons.mdp import TabularMDP, as_float64, evaluate_policy
 from trpo_lessons.single_path import SinglePath
-from trpo_lessons.teaching.explorers import Choice, Explorer, Slider, Stops
+from trpo_lessons.teaching.explorers import Choice, Explorer, Slider, Stops, upright
 from trpo_lessons.teaching.lesson_01.explorers import text
 from trpo_lessons.teaching.pictures import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILION, LivePicture
 from trpo_lessons.training import Run, TrainConfig
@@ -315,17 +315,17 @@ def facts_of_slide(numbers: Slide) -> str:
 
 
 def draw_slide(numbers: Slide, figure: FigureBase) -> None:
-    """Above, what right is worth more than left, on every lean; below, bias and noise against lambda."""
-    upper, lower = figure.subplots(2, 1)
-    upper.axhline(0, color=GREY, linewidth=1, linestyle="-")
-    upper.plot(LEANS, numbers.exact, color=BLACK, linestyle="-", marker="s", markersize=5, label="exact")
-    upper.errorbar(
+    """First what right is worth more than left, on every lean; then bias and noise against lambda."""
+    first, second = figure.subplots(*((2, 1) if upright(figure) else (1, 2)))
+    first.axhline(0, color=GREY, linewidth=1, linestyle="-")
+    first.plot(LEANS, numbers.exact, color=BLACK, linestyle="-", marker="s", markersize=5, label="exact")
+    first.errorbar(
         LEANS, numbers.estimate, numbers.spread, color=BLUE, linestyle="--", marker="o", capsize=3, label="estimate"
     )
     reach = max(20.0, 1.1 * float((np.abs(numbers.estimate) + numbers.spread).max()))
-    upper.set(title="A(right) - A(left)", xlabel="lean", ylim=(-reach, reach))
-    upper.set_xticks(LEANS)
-    upper.legend(loc="upper right", fontsize=9)
+    first.set(title="A(right) - A(left)", xlabel="lean", ylim=(-reach, reach))
+    first.set_xticks(LEANS)
+    first.legend(loc="upper right", fontsize=9)
     places = np.arange(len(LAMBDAS))
     bias = [100 * error.bias for error in numbers.errors]
     noise = [100 * error.noise / math.sqrt(numbers.samples) for error in numbers.errors]
@@ -336,19 +336,19 @@ def draw_slide(numbers: Slide, figure: FigureBase) -> None:
         ("both", total, BLUE, "-", "o"),
     )
     for name, curve, color, dashes, marker in curves:
-        lower.plot(places, curve, color=color, linestyle=dashes, marker=marker, markersize=5, label=name)
-    lower.axvline(LAMBDAS.index(numbers.lam), color=GREY, linestyle=":", linewidth=1.5)
-    lower.set(title="error, % of the gradient", xlabel="lambda", ylim=(0, 1.4 * max(total)))
-    lower.set_xticks(places, [f"{lam:g}" for lam in LAMBDAS])
-    lower.legend(loc="upper center", fontsize=9, ncols=3)
+        second.plot(places, curve, color=color, linestyle=dashes, marker=marker, markersize=5, label=name)
+    second.axvline(LAMBDAS.index(numbers.lam), color=GREY, linestyle=":", linewidth=1.5)
+    second.set(title="error, % of the gradient", xlabel="lambda", ylim=(0, 1.4 * max(total)))
+    second.set_xticks(places, [f"{lam:g}" for lam in LAMBDAS])
+    second.legend(loc="upper center", fontsize=9, ncols=3)
 
 
 def alt_of_slide(numbers: Slide) -> str:
     """What the picture shows."""
     bias = "bias falling" if max(error.bias for error in numbers.errors) > 1e-9 else "bias at zero"
     return (
-        f"Above, what pushing right is worth more than pushing left on each lean, exact and estimated with error bars. "
-        f"Below, {bias} and noise rising with lambda; together they are least at {numbers.best:g}, and "
+        f"Two panels. One: what pushing right is worth more than pushing left on each lean, exact and with error bars. "
+        f"The other: {bias} and noise rising with lambda; together they are least at {numbers.best:g}, and "
         f"{text(100 * numbers.here.total(numbers.samples))} % at {numbers.lam:g}."
     )
 
@@ -366,7 +366,8 @@ def lambda_explorer() -> Explorer[Slide]:
             Stops("know", "V knows, of how states differ", [0.0, 0.5, 0.8, 0.95, 1.0], 0.0),
             Stops("samples", "samples", [100, 1000, 10_000, 100_000], 1000),
         ],
-        size=(6.2, 6.4),
+        size=(8.4, 4.0),
+        panel_height=5.2,
     )
 
 
