@@ -58,6 +58,11 @@ PICTURE_BYTES = re.compile(r"data:image/png;base64,[A-Za-z0-9+/=]+")
 DRAWING_LINES = 10
 # Where a cell moves the controls of the explorer above it: `explorer.set(...)` or `slider.value = ...`.
 MOVES_CONTROLS = re.compile(r"\.set\(|\.value\s*=[^=]")
+# The same, or a stored picture of settings: `explorer.static(...)`. A plot's `axes.set(...)` is neither.
+SHOWS_SETTINGS = re.compile(r"\b(\w+)\.(?:set|static)\(|\bshow_\w+\(")
+ASKS = re.compile(r"\*\*(predict|find out)", re.IGNORECASE)
+ANSWER = re.compile(r"<details>(.*?)</details>", re.DOTALL)
+NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
@@ -94,7 +99,40 @@ def static_faults(notebook: NotebookNode) -> list[str]:
     skipped = sum(map(is_skipped, cells))
     if skipped * 10 > len(cells):
         faults.append(f"{skipped} of {len(cells)} code cells skip comparison: more than one in ten")
+    return faults + given_away(notebook)
+
+
+def given_away(notebook: NotebookNode) -> list[str]:
+    """Numbers that an explorer's cell shows between a question and its answer, and that the answer names.
+
+    Only those that a reader has met nowhere before: in no text, code or output up to the question. So a number that
+    the question itself holds is none, and neither is an answer in words, or one that is rounded in another way.
+    """
+    faults, met, asked, number, explorers = [], set[str](), None, -1, {None}
+    for place, cell in enumerate(notebook.cells):
+        if cell.cell_type == "code":
+            number += 1
+            held = set(NUMBER.findall("\n".join([cell.source, *_texts(cell)])))
+            if shows_widget(cell):
+                explorers.add(cell.source.split()[-1])
+            if asked is not None and any(name in explorers for name in _settings_shown_by(cell)):
+                answer = next(
+                    (found for after in notebook.cells[place:] if (found := ANSWER.search(after.source))), None
+                )
+                told = (held - asked) & set(NUMBER.findall(answer[1] if answer else ""))
+                if told:
+                    faults.append(f"cell {number}: gives away {', '.join(sorted(told))}, which the answer below names")
+        else:
+            held = set(NUMBER.findall(cell.source))
+        met |= held
+        if cell.cell_type == "markdown" and ("<details>" in cell.source or ASKS.search(cell.source)):
+            asked = set(met) if ASKS.search(ANSWER.sub("", cell.source)) else None
     return faults
+
+
+def _settings_shown_by(cell: NotebookNode) -> list[str | None]:
+    """Names of what the cell calls `set` or `static` of; None for a function of the lesson that shows settings."""
+    return [found[1] for found in SHOWS_SETTINGS.finditer(cell.source)]
 
 
 def _cell_faults(cells: list[NotebookNode], number: int) -> Iterator[str]:

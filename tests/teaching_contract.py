@@ -166,7 +166,7 @@ def shown_height(explorer: Explorer[Any], view: View, window: Window) -> float:
     A line of text is 28 px high in the title and 1.5 times 13 px in the facts, a control 28 px. All but the sliders
     over a list of values have a margin of 2 px above and below.
     """
-    title = 4 + 28 * lines(explorer.title, window.column / 7.2)  # bold letters are 7.2 px wide on average
+    title = 4 + 28 * lines(explorer.title, window.column / 7.5)  # bold letters are 7.5 px wide
     controls = sum(32 if isinstance(control, Slider | Choice) else 28 for control in explorer.controls.values())
     facts = 4 + 19.5 * lines(view.facts, window.column / 6.6)  # these letters 6.3 px, and lines break between words
     rows, columns = matplotlib.image.imread(io.BytesIO(view.picture)).shape[:2]

@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from teaching_contract import WINDOWS, Window, shown_height
+
+from trpo_lessons.teaching.lesson_00 import explorers
 
 ROOT = Path(__file__).parents[1]
 LESSON = "00_start_here.ipynb"
@@ -147,6 +150,24 @@ def test_every_picture_has_an_alternative_text_in_the_lab(page: Any, notebook: d
     }
     assert nodes["violations"] == []
     assert len(nodes["passes"]) >= 8
+
+
+@pytest.mark.parametrize("window", WINDOWS, ids=lambda window: f"{window.size[0]}x{window.size[1]}")
+def test_an_explorer_is_as_high_as_its_style_sheets_say(page: Any, notebook: dict[str, Any], window: Window) -> None:
+    """What tests/teaching_contract.py adds up for every explorer of every lesson, measured here for those of one."""
+    width, height = window.size
+    page.set_viewport_size({"width": width, "height": height})
+    page.wait_for_timeout(1 * SECONDS)
+    assert page.locator(".jp-WindowedPanel-outer").first.bounding_box()["height"] == pytest.approx(
+        window.visible, abs=2
+    )
+    shown = page.locator(".jp-OutputArea-output .widget-vbox:has([role=status])")
+    for place, build in enumerate((explorers.foresight, explorers.step_size)):
+        box, explorer = shown.nth(place).bounding_box(), build()
+        assert box["width"] == pytest.approx(window.column, abs=2)
+        expected = shown_height(explorer, explorer.render(**explorer.settings), window)
+        assert box["height"] == pytest.approx(expected, abs=24), "more than a line of text off"
+        assert box["height"] <= expected + 2, "the sum is too small"
 
 
 @pytest.mark.parametrize("width", [1280, 1024])

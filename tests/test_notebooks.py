@@ -15,8 +15,18 @@ from bs4 import BeautifulSoup
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell, new_notebook, new_output
-from notebook_harness import BREAK_CALLBACKS, NOTEBOOKS, code_cells, plan_canaries, run_strict, static_faults, validate
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from notebook_harness import (
+    BREAK_CALLBACKS,
+    NOTEBOOKS,
+    WIDGET_VIEW,
+    code_cells,
+    given_away,
+    plan_canaries,
+    run_strict,
+    static_faults,
+    validate,
+)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -245,6 +255,37 @@ def skips_two(cells: list[NotebookNode]) -> None:
 
 def unmoved(cells: list[NotebookNode]) -> None:
     cells[2].source = "print(area.value)"
+
+
+QUESTION, ASKED_ANSWER = "**Predict.** At 3 dots, and at 5?", "<details>At 3 it is 0.75, at 5 it is 0.9.</details>"
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "told"),
+    [
+        ("dots.set(n=3)", "value 0.75", "0.75"),  # the very number
+        ("dots.static({'n': 5}, {'n': 3})", "value 0.9 value 0.75", "0.75, 0.9"),
+        ("dots.static({'n': 0.9})", "value 4", "0.9"),  # the setting is the answer
+        ("dots.set(n=4)", "value 0.8", None),
+        ("dots.set(n=3)", "3 dots", None),  # the question names it, too
+        ("show_dots(3)", "value 0.75", "0.75"),
+        (
+            "axes.set(title='dots')",
+            "value 0.75",
+            None,
+        ),  # no explorer: a cell that computes the answer stands before it, as ever
+    ],
+)
+def test_an_explorer_does_not_give_the_answer_away(source: str, output: str, told: str | None) -> None:
+    cell = new_code_cell(source, outputs=[new_output("stream", name="stdout", text=output)])
+    view = new_output("display_data", {WIDGET_VIEW: {"model_id": "1"}})
+    explorer = new_code_cell("dots = explorer()\ndots", outputs=[view])
+    asked = [new_markdown_cell(QUESTION), explorer, cell, new_markdown_cell(ASKED_ANSWER)]
+    expected = [] if told is None else [f"cell 1: gives away {told}, which the answer below names"]
+    assert given_away(new_notebook(cells=asked)) == expected
+    known = [new_markdown_cell("0.75 is half of 1.5, and 0.9 of 1.8."), *asked]
+    assert given_away(new_notebook(cells=known)) == [], "what has been said before is not given away"
+    assert given_away(new_notebook(cells=[*asked[:2], asked[3], cell])) == [], "after the answer it may be shown"
 
 
 @pytest.mark.parametrize(

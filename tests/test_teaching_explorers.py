@@ -20,7 +20,7 @@ from teaching_fixture import power_explorer
 
 from trpo_lessons import teaching
 from trpo_lessons.teaching import pictures, verdict
-from trpo_lessons.teaching.explorers import Explorer, Slider, Stops
+from trpo_lessons.teaching.explorers import Explorer, Slider, Stops, upright
 
 
 def explorers_of_lessons():
@@ -264,6 +264,49 @@ def test_verdicts_print_or_stop(capsys):
 def test_fixture_explorer_keeps_the_contract_but_for_its_fault(explorer):
     with pytest.raises(ZeroDivisionError):
         assert_explorer_keeps_contract(explorer)
+
+
+def sized(width, height):
+    return Explorer(
+        "How high?",
+        compute=lambda number: number,
+        facts=lambda number: f"number {number}",
+        draw=lambda _number, figure: figure.subplots(),
+        alt=lambda _number: "Empty axes, as an example.",
+        controls=[Slider("number", "a number with quite a long name", 0, 3, 1, 0)],
+        size=(width, height),
+    )
+
+
+def test_an_explorer_that_is_not_on_the_screen_with_its_sliders_is_refused():
+    assert_explorer_keeps_contract(sized(8.4, 5.0))
+    with pytest.raises(AssertionError, match=r"How high.*68\d px high in a window of .1280, 800., where 679 px"):
+        assert_explorer_keeps_contract(sized(7.0, 5.54))
+    with pytest.raises(AssertionError, match="850 px is made smaller"):
+        assert_explorer_keeps_contract(sized(8.5, 4.0))
+
+
+def test_panels_stand_below_one_another_where_a_picture_is_upright():
+    assert [upright(pictures.new_figure(width, 4.0)) for width in (8.4, 5.4, 5.2, 3.0)] == [False, False, True, True]
+    upper, lower = pictures.new_figure(8.0, 8.0).subfigures(2, 1)
+    assert not upright(upper), "the half of a square"
+    assert not upright(lower)
+
+
+def test_a_long_caption_is_broken_and_not_cut():
+    explorer = sized(7.0, 3.8)
+    caption = explorer._caption({"number": 1})
+    heights = []
+    for words in (caption, ", ".join([caption, caption])):
+        drawn = []
+        with pictures.style():
+            explorer.draw = lambda _number, figure, drawn=drawn: drawn.append(figure)
+            explorer._panel(1, words)
+            (figure,) = drawn
+            box = figure.texts[0].get_window_extent()
+        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+        heights.append(box.height)
+    assert heights[1] > 1.5 * heights[0]
 
 
 @pytest.mark.parametrize("text", ["value 0.12345", "1.2345e-3", "<object at 0x7f>", "see /home/me/x", ""])

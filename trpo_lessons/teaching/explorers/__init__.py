@@ -17,14 +17,13 @@ turns the notebook red; `static` leaves a picture of several settings for reader
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import ipywidgets as widgets  # type: ignore[import-untyped]
-from matplotlib.figure import FigureBase
+from matplotlib.figure import Figure, FigureBase
 
 from trpo_lessons.teaching import pictures
 
@@ -104,14 +103,14 @@ def _common(label: str, label_width: str) -> dict[str, Any]:
 # Read by screen readers, seen by nobody.
 HIDDEN = "position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)"
 PANEL_WIDTH = 4.6  # inches of one picture of `Explorer.static`
-CAPTION_WIDTH = 46  # letters that fit above it
 Control = Slider | Stops | Choice
 Numbers = TypeVar("Numbers")
 
 
 def upright(figure: FigureBase) -> bool:
     """Whether two panels are better drawn one below the other than side by side."""
-    return bool(figure.bbox.height > 0.75 * figure.bbox.width)
+    box = cast("Figure", figure).bbox  # which a SubFigure has, too
+    return bool(box.height > 0.75 * box.width)
 
 
 @dataclass(frozen=True)
@@ -215,7 +214,7 @@ class Explorer(Generic[Numbers]):
     def _panel(self, numbers: Numbers, caption: str) -> bytes:
         figure = pictures.new_figure(PANEL_WIDTH, self.panel_height)
         self.draw(numbers, figure)
-        figure.suptitle(textwrap.fill(caption, CAPTION_WIDTH))
+        figure.suptitle(caption, wrap=True)
         return pictures.png(figure)
 
     def _caption(self, panel: dict[str, Any]) -> str:

@@ -390,8 +390,9 @@ def draw_triangle(numbers: Triangle, figure: FigureBase) -> None:
         axes.plot(x[best], y[best], "*", color=VERMILION, markeredgecolor="white", markersize=13, clip_on=False)
         left, right, top = corner_labels(numbers.zoom)
         # A second line would lie over the triangle at the top; the other two have no room beside each other for one.
-        for corner, place in ((left, (0.06, -0.04)), (right, (0.94, -0.04)), (top.replace("\n", " "), (0.5, 0.99))):
-            axes.text(*place, corner, ha="center", va="top", fontsize=8)
+        for corner, place in ((left, (0.06, -0.08)), (right, (0.94, -0.08)), (top.replace("\n", " "), (0.5, 0.99))):
+            size = 9 if numbers.zoom == 1 else 8
+            axes.text(*place, corner, ha="center", va="top", fontsize=size)
         # A title of the axes would be laid out outside the square that equal scales leave, and be cut off.
         axes.text(0.5, 1.08, title, ha="center", fontsize=12)
         axes.set(aspect="equal", xlim=(-0.15, 1.15), ylim=(-0.2, 1.2))
@@ -426,7 +427,7 @@ def _draw_cut(numbers: Triangle, axes: Axes, low: float, high: float) -> None:
     axes.set(title="from old to best L", ylim=(low, high + 0.1 * (high - low)))
     axes.set_xticks([0, 1], ["old", "best L"])
     axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=9)
 
 
 def _extent(zoom: int) -> str:
@@ -454,6 +455,6 @@ def triangle_explorer() -> Explorer[Triangle]:
             Stops("gamma", "gamma", [0.05, 0.2, 0.5, 0.8, 0.9], 0.5),
             Stops("zoom", "zoom on the old policy", [1, 3, 10, 30, 100], 1),
         ],
-        size=(8.4, 4.3),
+        size=(8.4, 4.6),
         panel_height=5.1,
     )
