@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import KINDS, Case, mutant, normal, seeded, small_problem, weighted_actions
+from helpers import KINDS, Case, convolutional_policy, mutant, normal, seeded, small_problem, weighted_actions
 from torch import Tensor
 
 from trpo_lessons import kl
@@ -24,7 +24,7 @@ from trpo_lessons.kl import (
     max_kl,
     mean_kl,
 )
-from trpo_lessons.policies import FactoredHead, Policy, convolutional_policy
+from trpo_lessons.policies import FactoredHead, Policy
 from trpo_lessons.surrogate import Batch
 
 NUM_STATES = 5

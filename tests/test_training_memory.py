@@ -11,12 +11,12 @@ import pytest
 COUNT_PAGES = """
 import resource
 import torch
-from trpo_lessons.policies import CategoricalHead, convolutional_policy
+from trpo_lessons.policies import CategoricalHead, Policy, layers_for
 from trpo_lessons.training.sampling.memory import keep_freed_memory
 
 torch.set_num_threads(1)
 assert keep_freed_memory()
-policy = convolutional_policy((4, 52, 40), CategoricalHead(6))
+policy = Policy(layers_for((4, 52, 40), (20,), 6), CategoricalHead(6))
 theta, pictures = policy.initial_theta(), torch.zeros(512, 4, 52, 40)
 
 def fetched_by_passes(times):
