@@ -12,6 +12,8 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
+from trpo_lessons.cli import commands
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -56,3 +58,10 @@ def test_the_command_for_a_notebook_of_one_s_own_notices_a_changed_output(
         [sys.executable, *options.split(), "mine.ipynb"], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
     assert told in done.stdout, done.stdout + done.stderr
+
+
+def test_it_says_that_a_run_of_a_module_must_be_trusted() -> None:
+    """What the commands ask for must be findable where people look first."""
+    for command in ("evaluate", "watch", "resume"):
+        assert "--trust-module" in [option for each in commands.commands[command].params for option in each.opts]
+        assert re.search(rf"`{command}`[^.]*--trust-module MODULE", README.replace("\n", " "))

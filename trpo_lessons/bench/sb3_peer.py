@@ -27,6 +27,8 @@ def peer_model(task: str, seed: int, num_envs: int = 2) -> Any:
     from stable_baselines3.common.env_util import make_vec_env  # type: ignore[import-not-found]
     from stable_baselines3.common.vec_env import VecNormalize  # type: ignore[import-not-found]
 
+    from trpo_lessons.envs import simulator  # noqa: F401 (Gymnasium then finds MuJoCo, also without OpenGL)
+
     torch.set_num_threads(1)
     gamma = 0.9999 if task == "swimmer" else 0.99
     env = VecNormalize(make_vec_env(TASKS[task], n_envs=num_envs, seed=seed), norm_reward=True, gamma=gamma)

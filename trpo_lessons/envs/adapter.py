@@ -161,7 +161,9 @@ class _Copy(gymnasium.Wrapper[Floats, NDArray[Any], Any, Any]):
 
     def _number(self, reward: Any) -> float:
         try:
-            return np.asarray(reward, dtype=np.float64).item()
+            number = np.asarray(reward)
+            # NumPy makes nan of None, which Python does not.
+            return float(number.item()) if number.dtype == object else number.astype(np.float64).item()
         except (ValueError, TypeError):
             raise BrokenPromise(f"{self._task}: the reward {reward!r} is not a number") from None
 
@@ -223,14 +225,24 @@ def _make_copies(task: str, make_one: MakeOne, num_envs: int) -> list[_Copy]:
         problem = fault.__cause__
         # Gymnasium's, the packages' that are missing, and keyword arguments that nobody knows.
         if isinstance(problem, (Error, ImportError, TypeError)):
-            raise ValueError(f"{task} cannot be made: {one_line(problem)} ({place(problem)})") from problem
+            raise ValueError(f"{task} cannot be made: {one_line(problem)}{place(problem)}") from problem
         raise
-    wrong = next((each for each in made if not isinstance(each, gymnasium.Env)), None)
-    if wrong is not None:
-        raise ValueError(f"{task} cannot be made: env must make a gymnasium.Env, not a {type(wrong).__name__}")
+    for each in made:
+        _check_is_environment(task, each)
     if len({id(each.unwrapped) for each in made}) < num_envs:
         raise ValueError(f"{task} cannot be made: env must make a new environment at every call, not the same again")
     return [_Copy(task, each) for each in made]
+
+
+def _check_is_environment(task: str, env: Any) -> None:
+    if not isinstance(env, gymnasium.Env):
+        got = "None (does the function return it?)" if env is None else f"a {type(env).__name__}"
+        raise ValueError(f"{task} cannot be made: env must make a gymnasium.Env, not {got}")
+    for name in ("observation_space", "action_space"):
+        space = getattr(env, name, None)
+        if not isinstance(space, gymnasium.Space):
+            got = "none" if space is None else f"a {type(space).__name__}"
+            raise ValueError(f"{task} cannot be made: its {name} must be one of gymnasium.spaces, but it has {got}")
 
 
 def _same(env: _Copy) -> _Copy:

@@ -50,9 +50,18 @@ def _is_name_of_module(module: str) -> bool:
 
 
 def _hint(module: str, name: str) -> str:
+    if module and module in sys.modules:
+        there = sorted(id_ for id_, spec in gymnasium.registry.items() if _is_of(spec, module))
+        return f"; {module} registers {', '.join(there) or 'none: call gymnasium.register in it'}"
     if module or "/" in name or not name:
         return ""
     return f" If a module of yours registers it, name that too: {PREFIX}MODULE:{name}"
+
+
+def _is_of(spec: EnvSpec, module: str) -> bool:
+    point = spec.entry_point
+    of = point.rpartition(":")[0] if isinstance(point, str) else getattr(point, "__module__", "")
+    return of == module or of.startswith(f"{module}.")
 
 
 def _import(module: str, env_id: str) -> None:
@@ -66,9 +75,9 @@ def _import(module: str, env_id: str) -> None:
         importlib.import_module(module)
     except Exception as problem:  # the module is somebody else's, and can raise anything
         if isinstance(problem, ModuleNotFoundError) and problem.name == module:
-            where = "neither where Python looks nor in the current folder"
+            where = "neither where Python looks (PYTHONPATH can name its folder) nor in the current folder"
             raise ValueError(f"there is no task {PREFIX}{env_id}: {one_line(problem)}, {where}") from problem
-        told = f"{type(problem).__name__}: {one_line(problem)} ({_place(problem)})"
+        told = f"{type(problem).__name__}: {one_line(problem)}{_place(problem)}"
         raise ValueError(f"there is no task {PREFIX}{env_id}: importing {module} ends with {told}") from problem
 
 
@@ -86,7 +95,7 @@ def _import_from(folder: str, name: str) -> None:
 
 def _place(problem: Exception) -> str:
     if isinstance(problem, SyntaxError):
-        return f"{problem.filename}, line {problem.lineno}"
+        return f" ({problem.filename}, line {problem.lineno})"
     return place(problem)
 
 

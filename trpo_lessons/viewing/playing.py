@@ -83,9 +83,15 @@ def _choices(env: AtariVectorEnv) -> Choices:
 
 def gymnasium_stage(config: TrainConfig) -> Stage:
     """The stage of a gym: or own: task, which draws itself. Raises ValueError where it does not."""
-    env = open_gymnasium(config.task, 1, render_mode="rgb_array", **config.task_settings)
+    unable = "it has no render mode rgb_array (in its metadata, and as an argument render_mode)"
+    try:
+        env = open_gymnasium(config.task, 1, render_mode="rgb_array", **config.task_settings)
+    except ValueError as error:
+        if "unexpected keyword argument 'render_mode'" in str(error):
+            raise ValueError(unable) from error
+        raise
     if "rgb_array" not in env.metadata["render_modes"]:
-        raise ValueError("it has no render mode rgb_array (in its metadata, and as an argument render_mode)")
+        raise ValueError(unable)
     control_step = 1 / (env.metadata.get("render_fps") or 30)
     return Stage(env, control_step, lambda: _shrunk(env.render()), lambda picture: picture)
 

@@ -54,6 +54,8 @@ def act(run: Run, obs: Any, generator: torch.Generator | None = None) -> Any:
         )
     is_flat = spaces.observation is spaces.flat_observation
     seen = rows if is_flat else flat_observations(spaces.observation, rows)
+    if seen.dtype.kind == "f" and np.isnan(seen).any():
+        raise ValueError(f"an observation for {run.config.task} is not a number (nan): there is no action for it")
     actions = choose_actions(run, seen, spaces.flat_action, generator)
     if not is_flat:
         actions = inner_actions(spaces.action, actions)

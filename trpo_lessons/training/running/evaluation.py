@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from trpo_lessons import envs
+from trpo_lessons.envs.atari import WorkerError
+from trpo_lessons.envs.finding import one_line
+from trpo_lessons.envs.foreign import EnvironmentFault
 from trpo_lessons.training.running.acting import choose_actions
 from trpo_lessons.training.running.run import Run
 from trpo_lessons.training.running.run_folder import RunError
@@ -56,32 +60,42 @@ def evaluate(
 
     time_limit: cut episodes after so many steps; they count as far as they went. Without it the environment decides.
 
-    Raises ValueError when `episodes` or `time_limit` is less than 1, and RunError (one line) when episodes without a
-    limit do not end: a Gymnasium environment need not have an end.
+    Raises ValueError when `episodes` or `time_limit` is less than 1, and RunError (one line) when the environment
+    fails, or when episodes without a limit do not end: a Gymnasium environment need not have an end.
     """
     for name, count in (("episodes", episodes), ("time_limit", time_limit)):
         if count is not None and count < 1:
             raise ValueError(f"{name} must be at least 1, got {count}")
     if deterministic is None:
         deterministic = run.config.task not in envs.GAMES
-    env = envs.make(run.config.task, episodes, threads=run.config.threads, **run.config.task_settings)
-    # A few observations are too little work to share, and threads that wait for each other take the games' time.
-    with closing(env), torch_threads(1):
-        generator = action_generator(seed)
-        obs = envs.begin_episodes(env, envs.derived_seeds(seed, PURPOSE, episodes))
-        returns, lengths = np.zeros(episodes), np.zeros(episodes, dtype=int)
-        playing = np.ones(episodes, dtype=bool)
-        while playing.any() and lengths.max() < (time_limit or ENDLESS):
-            check()
-            actions = choose_actions(run, obs, env.single_action_space, None if deterministic else generator)
-            obs, rewards, terminated, truncated, _ = env.step(actions)
-            returns += np.where(playing, rewards, 0.0)
-            lengths += playing
-            playing &= ~(terminated | truncated)
+    with _told_in_one_line():
+        env = envs.make(run.config.task, episodes, threads=run.config.threads, **run.config.task_settings)
+        # A few observations are too little work to share, and threads that wait for each other take the games' time.
+        with closing(env), torch_threads(1):
+            generator = action_generator(seed)
+            obs = envs.begin_episodes(env, envs.derived_seeds(seed, PURPOSE, episodes))
+            returns, lengths = np.zeros(episodes), np.zeros(episodes, dtype=int)
+            playing = np.ones(episodes, dtype=bool)
+            while playing.any() and lengths.max() < (time_limit or ENDLESS):
+                check()
+                actions = choose_actions(run, obs, env.single_action_space, None if deterministic else generator)
+                obs, rewards, terminated, truncated, _ = env.step(actions)
+                returns += np.where(playing, rewards, 0.0)
+                lengths += playing
+                playing &= ~(terminated | truncated)
     if playing.any() and time_limit is None:
         told = f"{playing.sum()} of {episodes} episodes of {run.config.task} have not ended after {ENDLESS} steps"
         raise RunError(f"{told}; give it a time limit (--time-limit STEPS)")
     return Evaluation(tuple(returns.tolist()), tuple(lengths.tolist()), deterministic, int(playing.sum()))
+
+
+@contextmanager
+def _told_in_one_line() -> Iterator[None]:
+    """What an environment raises that cannot be made in several copies, or fails while it is played, is a RunError."""
+    try:
+        yield
+    except (WorkerError, EnvironmentFault, ValueError) as error:
+        raise RunError(one_line(error)) from error
 
 
 def action_generator(seed: int) -> torch.Generator:

@@ -6,11 +6,12 @@ import dataclasses
 import re
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ from trpo_lessons.training.settings.obs_statistics import restored, statistics_f
 from trpo_lessons.training.settings.policy_for import policy_for
 
 RUNS = Path("runs")  # where runs go that are given no place
+LEVEL_OF_THE_CALLER = 4  # of `train` or `resume`, for warnings: past the decorator that postpones interrupts
 Callback = Callable[[Mapping[str, Any]], object]
 """Called after every iteration with its row: the columns of progress.csv, numbers as numbers. By then the iteration is
 logged and its checkpoint saved. A callback that returns True ends the run as Ctrl-C does; what it raises ends the run
@@ -68,7 +70,7 @@ class Run:
             these are the environment's own, neither flattened nor normalised; for games, stacks of frames in bytes.
 
         Returns the action as that environment takes it, within its bounds (numpy; a NumPy integer where there is one
-        choice), or N of them along a first axis. Raises ValueError for observations of another shape.
+        choice), or N of them along a first axis. Raises ValueError for observations of another shape, and for nan.
 
         Games should be played with a generator: nothing in them is random, and a player who always does the same can go
         round in circles.
@@ -97,8 +99,10 @@ def train(
     stop_after: seconds after which the run ends as by Ctrl-C, unless it is complete.
     callback: called with the row of every iteration; see `Callback`.
 
-    Raises RunError (one line) when the folder cannot be used, SettingError when the environment cannot.
+    Raises RunError (one line) when the folder cannot be used or the environment fails, SettingError when it cannot be
+    made. Warns (RuntimeWarning) when no update was accepted, unless the progress bar has told it.
     """
+    _check_wishes(callback, stop_after)
     config = _with(env, config)
     _prepare_device(config)
     trainer = _trainer(config)  # first, because it can fail, and takes seconds
@@ -129,6 +133,7 @@ def resume(
     Returns the run and its `differences`: with none of them, the result equals that of an uninterrupted run to the bit.
     Raises RunError (one line) when there is nothing usable to go on from.
     """
+    _check_wishes(callback, stop_after)
     folder = RunFolder(Path(path))
     if folder.is_recorded:
         raise RunError(f"{path} is a recorded run of this package; copy it to a folder of yours, and resume the copy")
@@ -146,8 +151,6 @@ def resume(
         if config.iterations < trainer.iteration:
             raise RunError(f"{path} has done {trainer.iteration} iterations already; ask for more than that")
         _refuse_without_budget(trainer, path, iterations)
-        if trainer.iteration:
-            folder.rows_of(trainer.iteration)  # before anything is written
         if changes:
             started_in.setdefault("changes", []).append(f"from iteration {trainer.iteration + 1}: {'; '.join(changes)}")
         if changes or changed:
@@ -200,7 +203,7 @@ def load_run(path: Path | str, *, env: MakeOne | None = None, trust_module: str 
     with closing(made):
         policy, statistics = policy_for(made, config), statistics_for(made.single_observation_space)
         spaces = Spaces.of(made)
-    with _checkpoint_must_fit(folder):
+    with _checkpoint_must_fit(folder, config):
         theta, statistics = _theta_of(policy, tensors), restored(statistics, tensors, facts)
         return Run(folder.path, config, policy, theta, statistics, spaces, facts["iteration"])
 
@@ -211,6 +214,7 @@ def _run_to_the_end(
     config, interrupted, deadline = trainer.config, False, Deadline(stop_after)
     begun = trainer.iteration, trainer.total_steps
     completed = trainer.iteration, trainer.theta, trainer.statistics
+    refusals: list[str] = []
     try:
         with closing(trainer), Reporter(folder.path, config, *begun, progress) as reporter:
             while not config.is_complete(trainer.iteration, trainer.total_steps):
@@ -218,8 +222,10 @@ def _run_to_the_end(
                 row = trainer.iterate()
                 folder.append_row(row)
                 reporter.report(row)
-                folder.save_checkpoint(*trainer.state())
+                tensors, facts = trainer.state()
+                folder.save_checkpoint(tensors, {**facts, "columns": list(row)})
                 completed = trainer.iteration, trainer.theta, trainer.statistics
+                refusals += [] if row["accepted"] else [row["reason"]]
                 enough = callback is not None and callback(row) is True
                 if config.is_complete(trainer.iteration, trainer.total_steps):
                     break
@@ -233,6 +239,9 @@ def _run_to_the_end(
         # The iteration in progress is lost, and repeated to the same bits by `resume`.
         interrupted = True
     iteration, theta, statistics = completed
+    if refusals and len(refusals) == iteration - begun[0] and not progress:
+        told = f"{folder.path}: no update was accepted, nothing was learned; the last one was refused: {refusals[-1]}"
+        warnings.warn(told, RuntimeWarning, stacklevel=LEVEL_OF_THE_CALLER)
     spaces = Spaces.of(trainer.sampler.envs[0])
     return Run(folder.path, config, trainer.policy, theta.cpu(), statistics, spaces, iteration, interrupted)
 
@@ -240,6 +249,13 @@ def _run_to_the_end(
 def _usual_name(config: TrainConfig) -> str:
     method = "" if config.method == "trpo" else f"-{config.method}"
     return re.sub(r"[^\w.-]+", "-", f"{config.task}{method}-seed{config.seed}")
+
+
+def _check_wishes(callback: Any, stop_after: Any) -> None:
+    if callback is not None and not callable(callback):
+        raise SettingError(f"callback must be a function of a row, or none, got {callback!r}")
+    if stop_after is not None and (isinstance(stop_after, str) or not isinstance(stop_after, SupportsFloat)):
+        raise SettingError(f"stop_after must be a number of seconds, or none, got {stop_after!r}")
 
 
 def _prepare_device(config: TrainConfig) -> None:
@@ -270,9 +286,10 @@ def _command_to_resume(path: Path, config: TrainConfig) -> str:
 
 def _restore(trainer: Trainer, folder: RunFolder) -> None:
     tensors, facts = folder.load_checkpoint()
-    with _checkpoint_must_fit(folder):
+    with _checkpoint_must_fit(folder, trainer.config):
         _theta_of(trainer.policy, tensors)
         trainer.load_state(tensors, facts)
+    folder.rows_of(trainer.iteration, facts.get("columns"))  # before anything is written
 
 
 def _theta_of(policy: Policy, tensors: Mapping[str, Tensor]) -> Tensor:
@@ -283,10 +300,12 @@ def _theta_of(policy: Policy, tensors: Mapping[str, Tensor]) -> Tensor:
 
 
 @contextmanager
-def _checkpoint_must_fit(folder: RunFolder) -> Iterator[None]:
+def _checkpoint_must_fit(folder: RunFolder, config: TrainConfig) -> Iterator[None]:
+    other = " and what env makes" if config.env else ""
+    told = f"the checkpoint in {folder.path} does not fit its config.json{other}"
     try:
         yield
     except KeyError as error:
-        raise RunError(f"the checkpoint in {folder.path} does not fit its config.json (it has no {error})") from error
+        raise RunError(f"{told} (it has no {error})") from error
     except (ValueError, TypeError, RuntimeError) as error:
-        raise RunError(f"the checkpoint in {folder.path} does not fit its config.json ({error})") from error
+        raise RunError(f"{told} ({error})") from error

@@ -23,7 +23,7 @@ import platform
 import reprlib
 import shlex
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -36,6 +36,7 @@ from torch import Tensor
 import trpo_lessons
 from trpo_lessons.envs import UnknownTask
 from trpo_lessons.envs.finding import PREFIX, module_to_run, one_line
+from trpo_lessons.envs.foreign import OneLine
 from trpo_lessons.training.running import device as devices
 from trpo_lessons.training.settings.config import SettingError, TrainConfig
 
@@ -44,7 +45,7 @@ FORMAT = "trpo-lessons run, format 1"
 _PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "ale-py")
 
 
-class RunError(Exception):
+class RunError(OneLine):
     """A run folder that cannot be used; the message is one line that says what to do."""
 
 
@@ -256,8 +257,13 @@ class RunFolder:
         except (ValueError, csv.Error, OSError) as error:
             raise RunError(f"{path} is damaged ({one_line(error)}); restore it from a copy") from error
 
-    def rows_of(self, iterations: int) -> list[dict[str, str]]:
-        """The rows of the first `iterations`. Raises RunError (one line) unless all of them are there and whole."""
+    def rows_of(self, iterations: int, columns: Iterable[str] | None = None) -> list[dict[str, str]]:
+        """The rows of the first `iterations`.
+
+        columns: those that the log must have, in any order; None asks for none.
+
+        Raises RunError (one line) unless all of the rows are there and whole.
+        """
         path, rows = self.path / "progress.csv", self.rows()[:iterations]
         if len(rows) < iterations:
             what = f"has {len(rows)} of {iterations} rows" if path.exists() else "is missing"
@@ -265,10 +271,16 @@ class RunFolder:
         for number, row in enumerate(rows, 1):
             if row["iteration"] != str(number) or None in row or None in row.values():
                 raise RunError(f"{path} is damaged (row {number} is not whole); restore it from a copy")
+        if rows and columns is not None and (changed := sorted(set(rows[0]) ^ set(columns))):
+            raise RunError(
+                f"{path} has other columns than it was written with ({', '.join(changed)}); restore it from a copy"
+            )
         return rows
 
     def drop_rows_after(self, iteration: int) -> None:
         """Keep the first `iteration` rows, those that the checkpoint knows of.
+
+        What an editor or a spreadsheet made of the ends of lines is undone, so that the next row begins a line.
 
         Raises RunError (one line) unless all of these are there and whole.
         """
@@ -276,13 +288,15 @@ class RunFolder:
         if iteration:
             self.rows_of(iteration)
         try:
-            lines = path.read_bytes().splitlines(keepends=True)
+            text = path.read_bytes()
         except FileNotFoundError:
             return
         if iteration == 0:
             path.unlink()  # even its header may be half written
-        elif len(lines) > iteration + 1:
-            self._replace("progress.csv", b"".join(lines[: iteration + 1]))
+            return
+        lines = [line for line in text.splitlines() if line.strip()][: iteration + 1]
+        if text != (kept := b"\n".join([*lines, b""])):
+            self._replace("progress.csv", kept)
 
     def _replace(self, name: str, data: bytes) -> None:
         temporary = self.path / f".{name}.partial"

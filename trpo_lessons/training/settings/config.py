@@ -19,6 +19,7 @@ import numpy as np
 
 from trpo_lessons.envs import GAMES, TASKS, check_task
 from trpo_lessons.envs.adapter import OWN_PREFIX, PREFIX, MakeOne
+from trpo_lessons.envs.foreign import OneLine
 
 OWN_OPTIONS = (
     "method",
@@ -33,7 +34,7 @@ OWN_OPTIONS = (
 LARGEST = 2**31 - 1  # of whole numbers; only seeds go beyond
 
 
-class SettingError(ValueError):
+class SettingError(OneLine, ValueError):
     """A setting that cannot be used; the message says what to do."""
 
 
