@@ -214,7 +214,9 @@ class Explorer(Generic[Numbers]):
     def _panel(self, numbers: Numbers, caption: str) -> bytes:
         figure = pictures.new_figure(PANEL_WIDTH, self.panel_height)
         self.draw(numbers, figure)
-        figure.suptitle(caption, wrap=True)
+        # Lines break between settings, not within one.
+        settings = [setting.replace(" ", "\N{NO-BREAK SPACE}") for setting in caption.split(", ")]
+        figure.suptitle(", ".join(settings), wrap=True)
         return pictures.png(figure)
 
     def _caption(self, panel: dict[str, Any]) -> str:

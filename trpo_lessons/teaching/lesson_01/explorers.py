@@ -269,7 +269,9 @@ def draw_penalty(numbers: Penalty, figure: FigureBase) -> None:
     axes.plot(RADII[numbers.here], numbers.price[numbers.here], "s", color=PURPLE, markersize=7)
     axes.set(xlim=(RADII[0], RADII[-1]), ylim=(3e-5, 300), xlabel="KL radius of the step", ylabel="gain, penalty")
     axes.axvline(USUAL_RADIUS, color=GREY, linewidth=1, linestyle="--")
-    axes.text(USUAL_RADIUS / 1.15, 5e-5, "TRPO's usual delta", rotation=90, ha="right", va="bottom", fontsize=8)
+    # Below every curve, whatever gamma; the line of the radius may run behind it.
+    behind = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
+    axes.text(USUAL_RADIUS * 1.2, 4.5e-5, "TRPO's\nusual delta", va="bottom", fontsize=8, bbox=behind)
     figure.legend(loc="outside lower center", ncols=4, fontsize=9)
 
 

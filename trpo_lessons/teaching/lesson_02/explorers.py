@@ -130,7 +130,7 @@ def draw_step(numbers: Step, figure: FigureBase) -> None:
     upper.plot(steps, numbers.truth[:-1], label="true", color=BLACK, linestyle="-", linewidth=2.5)
     upper.errorbar(numbers.steps[-1], numbers.estimate[-1], 2 * numbers.error[-1], fmt="o", color=BLUE, capsize=4)
     upper.set(ylabel="gain", xlim=(0, steps[-1]))
-    upper.legend(fontsize=9, loc="upper left")
+    upper.legend(fontsize=9, loc="upper left", frameon=True, framealpha=0.85, edgecolor="none")
     # Thick and pale below thin and dark: where the two coincide, both are still seen.
     lower.plot(steps, numbers.exact_share[:-1], color=ORANGE, linestyle="-", linewidth=6, alpha=0.5, label="on average")
     lower.plot(steps, numbers.share[:-1], color=BLUE, linestyle="-.", linewidth=1.6, label="this batch")

@@ -340,7 +340,7 @@ def draw_slide(numbers: Slide, figure: FigureBase) -> None:
     second.axvline(LAMBDAS.index(numbers.lam), color=GREY, linestyle=":", linewidth=1.5)
     second.set(title="error, % of the gradient", xlabel="lambda", ylim=(0, 1.4 * max(total)))
     second.set_xticks(places, [f"{lam:g}" for lam in LAMBDAS])
-    second.legend(loc="upper center", fontsize=9, ncols=3)
+    second.legend(loc="upper center", fontsize=9, ncols=3, frameon=True, framealpha=1, edgecolor="none")
 
 
 def alt_of_slide(numbers: Slide) -> str:
