@@ -15,6 +15,7 @@ import matplotlib.image
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from teaching_contract import assert_explorer_keeps_contract, assert_stored_text
 from teaching_fixture import power_explorer
 
@@ -303,7 +304,8 @@ def test_a_long_caption_is_broken_and_not_cut():
             explorer.draw = lambda _number, figure, drawn=drawn: drawn.append(figure)
             explorer._panel(1, words)
             (figure,) = drawn
-            box = figure.texts[0].get_window_extent()
+            figure.draw_without_rendering()  # saving had another resolution
+            box = figure.texts[0].get_window_extent(FigureCanvasAgg(figure).get_renderer())
         assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
         heights.append(box.height)
     assert heights[1] > 1.5 * heights[0]
