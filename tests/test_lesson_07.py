@@ -744,6 +744,10 @@ def slips_in_equation_17() -> dict[str, Any]:
         "not the largest of all": takes_the_largest_of_all_off,
         "action by action": by_two_softmaxes,
         "A Q-value of exactly 0": leaves_out_zeros,
+        "The small weight of a large Q-value": lambda pi, _old, q, Q: (
+            torch.where((pi - q).softmax(1) > 1e-6, (pi - q).softmax(1), 0.0) * Q
+        ).sum(1),
+        "with log_pi = -inf": lambda pi, *others: right(torch.nan_to_num(pi, neginf=-100.0), *others),
         "but the terms are still others": clips,
         "Hundreds of branches": lambda *arguments: right(*(each[:, :64] for each in arguments)),
         "not in their last ones": lambda *arguments: right(*(each.float() for each in arguments)).double(),

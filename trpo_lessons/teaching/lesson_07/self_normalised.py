@@ -11,7 +11,7 @@ from numpy.random import Generator
 from torch import Tensor
 
 from trpo_lessons.teaching.checks import Check
-from trpo_lessons.teaching.lesson_07.shared import close, nearly_right
+from trpo_lessons.teaching.lesson_07.shared import agree, close, nearly_right
 
 Terms = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
@@ -135,8 +135,9 @@ def an_action_that_is_gone(student: Terms, rng: Generator) -> bool:
     log_pi, log_pi_old, log_q, q_values = rollout_set(rng)
     gone = log_pi.clone()
     gone[:, 0] = -math.inf
-    found = student(gone, log_pi_old, log_q, q_values)
-    return close(found, weighted_means(log_pi[:, 1:], log_q[:, 1:], q_values[:, 1:]))
+    right = weighted_means(log_pi[:, 1:], log_q[:, 1:], q_values[:, 1:])
+    # A large negative number in the place of -inf is not small enough where all ratios are small.
+    return all(close(student(gone + shift, log_pi_old, log_q, q_values), right) for shift in (0.0, -800.0))
 
 
 @self_normalised.property(
@@ -169,6 +170,19 @@ def a_worth_of_zero(student: Terms, rng: Generator) -> bool:
     log_pi, log_pi_old, log_q, q_values = rollout_set(rng)
     q_values[:, 1] = 0.0
     return close(student(log_pi, log_pi_old, log_q, q_values), weighted_means(log_pi, log_q, q_values))
+
+
+@self_normalised.property(
+    "The small weight of a large Q-value is lost. No weight is too small to count: what it counts for is its product "
+    "with Q.",
+    edge=True,
+)
+def no_weight_is_too_small(student: Terms, rng: Generator) -> bool:
+    log_pi, log_pi_old, log_q, q_values = rollout_set(rng)
+    log_pi[:, -1] -= 20
+    q_values[:, -1] = 1e10  # so large that who computes with differences of Q-values keeps fewer digits
+    found = student(log_pi, log_pi_old, log_q, q_values)
+    return agree(found, weighted_means(log_pi, log_q, q_values), 1e-5)
 
 
 @self_normalised.property("Hundreds of branches go wrong. Is there a number of fixed size?", edge=True)
