@@ -68,6 +68,8 @@ def _assert_mistakes_are_told_apart(check: Check) -> None:
     messages = [mistake.message for mistake in check.mistakes]
     assert len(set(messages)) == len(messages)
     for mistake in check.mistakes:
+        # Whoever is right in all that is compared, and wrong in something else, must not be told of this mistake.
+        assert not check._behaves_like(check.reference, mistake.function), f"{mistake.name}: is not seen to be wrong"
         assert line_of(check, mistake.function) == f"not yet. {' '.join(mistake.message.split())}", mistake.name
         assert mistake.message[0].isupper(), f"{mistake.name}: a message is a sentence"
         assert mistake.message.rstrip().endswith("."), f"{mistake.name}: a message is a sentence"

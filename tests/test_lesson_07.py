@@ -466,13 +466,6 @@ def test_all_vines_are_inside_the_picture_and_its_description_is_true_of_them() 
     plt.close("all")
 
 
-def test_the_explorer_fits_a_screen_of_800_lines() -> None:
-    explorer = lesson.trade_explorer()
-    lines = 100 * explorer.size[1]
-    controls, facts = 36 * (2 + len(explorer.controls)), 24 * 2  # title and reset button have lines of their own
-    assert lines + controls + facts < 680
-
-
 def equation_17(pi_old: Any, pi: Any, Q: Any, K: int) -> float:
     """The mean of equation 17 over all draws of K first actions from pi_old."""
     total = 0.0
