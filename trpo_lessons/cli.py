@@ -2,8 +2,9 @@
 
 Exit status: 0 done; 1 the doctor found that this machine lacks something that the course needs; 2 something is wrong
 with what was asked for, with the disk, or in somebody else's environment, and one line on standard error says what to
-do; 3 a run has ended, and none of its updates was accepted; 70 a fault of this package, with its traceback; 130 stopped
-by Ctrl-C, SIGTERM or --stop-after. With TRPO_LESSONS_TRACEBACK=1 in the environment a line comes with its traceback.
+do; 3 a run has ended, and none of its updates was accepted; 4 a sweep has ended, and some of its runs have failed; 70 a
+fault of this package, with its traceback; 130 stopped by Ctrl-C, SIGTERM or --stop-after. With TRPO_LESSONS_TRACEBACK=1
+in the environment a line comes with its traceback.
 """
 
 # Everything slow to import (torch above all) is imported inside the commands, so that --help answers at once.
@@ -27,13 +28,15 @@ import click
 from trpo_lessons import __version__
 
 if TYPE_CHECKING:
-    from trpo_lessons.training import Evaluation, Run
+    from trpo_lessons.training import Evaluation, Run, Sweep
     from trpo_lessons.viewing.watching import Animation
 
 STOPPED = 130  # 128 + SIGINT, as shells have it
 NOTHING_ACCEPTED = 3
+SOME_FAILED = 4
 OUR_FAULT = 70  # EX_SOFTWARE of <sysexits.h>
 MOST_REASONS = 3  # that the end of a run names
+MOST_SEEDS = 10_000  # in one range
 LONGEST_FILM = 60  # s; its pictures take half a gigabyte of memory
 ROBOTS = ("swimmer", "hopper", "walker", "halfcheetah")
 METHODS = ("trpo", "natural-gradient", "empirical-fim")
@@ -244,6 +247,108 @@ def resume(
     return _end_of_training(went_on)
 
 
+class Seeds(click.ParamType[tuple[int, ...]]):
+    """Whole numbers and ranges of them, such as 0-4 or 0,3,10-12."""
+
+    name = "seeds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """All seeds, each once. Fails for what is neither a number nor a range."""
+        seeds: dict[int, None] = {}
+        for part in str(value).split(","):
+            ends = re.fullmatch(r"\s*(\d{1,18})(?:-(\d{1,18}))?\s*", part)
+            low, high = (int(ends[1]), int(ends[2] or ends[1])) if ends else (1, 0)
+            if not low <= high < low + MOST_SEEDS:
+                self.fail(f"{value!r} are no seeds; write 0-4 or 0,3,10-12", param, ctx)
+            seeds |= dict.fromkeys(range(low, high + 1))
+        return tuple(seeds)
+
+
+class Share(click.ParamType[tuple[int, int]]):
+    """One of several shares, such as 2/10."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Its number, from 1, and how many there are. Fails for what is no share."""
+        parts = re.fullmatch(r"(\d{1,9})/(\d{1,9})", str(value).strip())
+        number, shares = (int(parts[1]), int(parts[2])) if parts else (0, 0)
+        if not 1 <= number <= shares:
+            self.fail(f"{value!r} is no share; write 1/10 to 10/10 for the ten shares of a sweep", param, ctx)
+        return number, shares
+
+
+@commands.command()
+@click.argument("out", type=UserPath())
+@click.option("--task", "tasks", multiple=True, help="A task, as train has it; can be repeated, like all that follow.")
+@click.option("--method", "methods", type=click.Choice(METHODS), multiple=True, help="  [default: trpo]")
+@click.option("--seeds", type=Seeds(), metavar="SEEDS", help="As in 0-4 or 0,3,10-12.  [default: 0]")
+@click.option(
+    "--set",
+    "settings",
+    metavar="NAME=VALUES",
+    multiple=True,
+    help="A setting and its values (delta=.003,.01,.03), each of which is a run; of one method or task alone with its "
+    "name before it (trpo:delta=.01, hopper:gamma=.995). Repeated, it adds values, as for hidden=64,64.",
+)
+@click.option("--sampling", type=click.Choice(["single-path", "vine"]), help="As for train.  [default: single-path]")
+@click.option("--preset", type=click.Choice(["smoke", "class", "paper"]), help="As for train.  [default: class]")
+@click.option("--iterations", type=int, help="How many updates, in every run.")
+@click.option("--steps-per-iteration", type=int, help="Simulator steps of each update, in every run.")
+@click.option("--step-budget", type=int, help="Every run ends after the update that takes it to so many steps.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where updates are computed.  [default: cpu]")
+@click.option("--workers", type=click.IntRange(min=1), help="So many runs at a time.  [default: one for each core]")
+@click.option("--on", metavar="ADDRESS", help="Let the workers of the Dask scheduler there carry out the runs.")
+@click.option("--only", type=Share(), metavar="K/N", help="Share K of N of the runs, for array jobs of a queue.")
+@click.option("--trust-module", "trust_modules", metavar="NAME", multiple=True, help="As for resume.")
+@STOP_AFTER
+def sweep(
+    out: Path,
+    tasks: tuple[str, ...],
+    methods: tuple[str, ...],
+    seeds: tuple[int, ...] | None,
+    settings: tuple[str, ...],
+    workers: int | None,
+    on: str | None,
+    only: tuple[int, int] | None,
+    trust_modules: tuple[str, ...],
+    stop_after: float | None,
+    **options: int | str | None,
+) -> int:
+    """Train every task by every method with every seed and setting, each in a run folder in OUT.
+
+    The same command in the same OUT goes on: complete runs are skipped, runs that were broken off are resumed, failed
+    ones are tried again. So does trpo-lessons sweep OUT, with all that OUT/sweep.json records. Runs have one thread
+    unless told otherwise (--set threads=2), and are to the bit what train makes of the same settings. Ctrl-C stops all.
+
+    On a cluster OUT must be a folder that all of its machines see. With --on, a worker has as many runs at a time as it
+    has threads.
+
+    In the end a table shows the mean of the final returns (of the latest 100 episodes) over seeds, and failed runs are
+    listed, each with what it failed with; the exit status is 4 then.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    if not tasks and (methods or seeds or settings or given):
+        raise click.UsageError("name a task too: --task; without one, what OUT records goes on", _context())
+    from trpo_lessons import training
+
+    result = training.sweep(
+        out,
+        tasks,
+        methods or ("trpo",),
+        seeds or (0,),
+        parse_values(settings),
+        workers=workers,
+        on=on,
+        only=only,
+        trust_modules=trust_modules,
+        stop_after=stop_after,
+        progress=True,
+        **given,
+    )
+    return _end_of_sweep(result)
+
+
 @commands.command()
 @click.argument("run", type=UserPath())
 @click.option("--episodes", type=click.IntRange(min=1), default=20, show_default=True, help="How many whole episodes.")
@@ -367,6 +472,29 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
+def parse_values(pairs: Sequence[str]) -> dict[str, list[Any]]:
+    """What `--set NAME=VALUES` options give a sweep: values by name. Raises UsageError for what cannot be a setting."""
+    values: dict[str, list[Any]] = {}
+    for pair in pairs:
+        left, equals, right = pair.partition("=")
+        scope, colon, name = left.strip().rpartition(":")
+        name = name.replace("-", "_")
+        if option := {"seed": "--seeds", "step_budget": "--step-budget"}.get(name):
+            raise click.UsageError(f"--set {pair}: use the option {option} for it", _context())
+        texts = [right] if name in _WITH_COMMAS else right.split(",")
+        for text in texts:
+            parsed = parse_settings([f"{name}{equals}{text}"])
+            values.setdefault(f"{scope}{colon}{name}", []).extend(parsed.values())
+    return values
+
+
+def _context() -> click.Context | None:
+    return click.get_current_context(silent=True)
+
+
+_WITH_COMMAS = ("hidden", "value_hidden", "env_kwargs")  # in one value
+
+
 def _parse_value(name: str, text: str) -> Any:
     # What is no number stays text: the setting's own rule then says what it must be.
     if name in ("hidden", "value_hidden"):
@@ -413,6 +541,24 @@ def _end_of_training(run: Run) -> int:
         return 0
     click.echo(f"trpo-lessons: {folder}: {done}; nothing was learned, the policy is the first one", err=True)
     return NOTHING_ACCEPTED
+
+
+def _end_of_sweep(result: Sweep) -> int:
+    if result.runs:
+        click.echo(result.table())
+    for run in result.runs:
+        for line in (*run.remarks, *filter(None, [run.line])):
+            click.echo(f"{run.name}: {line}", err=True)
+    complete = sum(run.state == "complete" for run in result.runs)
+    if result.interrupted:
+        done = f"stopped with {complete} of {len(result.runs)} runs complete; the same command goes on"
+        click.echo(f"trpo-lessons: {done}", err=True)
+        return STOPPED
+    if result.failed:
+        done = f"{len(result.failed)} of {len(result.runs)} runs failed; the same command tries them again"
+        click.echo(f"trpo-lessons: {done}", err=True)
+        return SOME_FAILED
+    return 0
 
 
 def _return_of(rows: Sequence[Mapping[str, str]]) -> str:

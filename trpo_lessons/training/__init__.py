@@ -1,6 +1,6 @@
 """Training runs from the parts that the lessons explain.
 
-Reading order: after `value_function`. Three rooms:
+Reading order: after `value_function`. Four rooms:
 
     settings   `config` and `presets` say what a run is, `policy_for` and `obs_statistics` which policy an environment
                needs and how it sees
@@ -10,6 +10,9 @@ Reading order: after `value_function`. Three rooms:
     running    `loop` is one iteration after another, `run_folder` keeps it on disk, `run` starts it and goes on with
                it, `stopping` ends it, `device` says where it computes, `reporting` shows it, `evaluation` scores it and
                `acting` lets its policy act
+    sweeping   many runs in one folder: `plan` says which, `sweep` sees them through, `hands` are this machine's or a
+               cluster's, `own_process` is where one of them happens (by `one_run`), `table` shows
+               what came out
 """
 
 from trpo_lessons.training.running.evaluation import Evaluation, evaluate
@@ -17,17 +20,20 @@ from trpo_lessons.training.running.run import Run, differences, load_run, resume
 from trpo_lessons.training.running.run_folder import RunError
 from trpo_lessons.training.settings.config import SettingError, TrainConfig
 from trpo_lessons.training.settings.presets import preset
+from trpo_lessons.training.sweeping.sweep import Sweep, sweep
 
 __all__ = [
     "Evaluation",
     "Run",
     "RunError",
     "SettingError",
+    "Sweep",
     "TrainConfig",
     "differences",
     "evaluate",
     "load_run",
     "preset",
     "resume",
+    "sweep",
     "train",
 ]

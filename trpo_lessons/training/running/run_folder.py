@@ -42,11 +42,16 @@ from trpo_lessons.training.settings.config import SettingError, TrainConfig
 
 _RECORDED = Path(trpo_lessons.__file__).resolve().parent / "zoo"
 FORMAT = "trpo-lessons run, format 1"
+_BEGINNING = ".config.json.partial"
 _PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "ale-py")
 
 
 class RunError(OneLine):
     """A run folder that cannot be used; the message is one line that says what to do."""
+
+
+class InUseError(RunError):
+    """A run folder in which another process is training."""
 
 
 def json_text(facts: Any) -> str:
@@ -111,10 +116,10 @@ class RunFolder:
 
     def _begin(self, config: TrainConfig) -> None:
         """Write config.json into a folder in which there is nothing. Raises RunError when there is something."""
-        if (self.path / "config.json").exists():
+        if self.has_begun:
             raise RunError(f"{self.path} already holds a run; resume it, or choose another folder with --out")
         # Where the file system has no locks, only one can create this file; what is there by then was there before.
-        temporary = self.path / ".config.json.partial"
+        temporary = self.path / _BEGINNING
         try:
             temporary.touch(exist_ok=False)
         except FileExistsError:
@@ -127,16 +132,18 @@ class RunFolder:
         self.write_config(config, environment_facts(config.threads, config.device))
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes from training in this folder. Raises RunError when one does so already."""
+    def locked(self) -> Iterator[bool]:
+        """Keep other processes from training in this folder. Raises InUseError when one does so already.
+
+        Tells whether they really are kept from it: some file systems have no locks.
+        """
         try:
             handle = os.open(self.path, os.O_RDONLY)
         except OSError as error:
             raise RunError(f"{self.path} is not a run folder ({error.strerror})") from error
         try:
             # The system lets go of the lock when the process ends, however it ends.
-            _lock(handle, f"another process is training in {self.path}; wait for it, or stop it first")
-            yield
+            yield _lock(handle, f"another process is training in {self.path}; wait for it, or stop it first")
         finally:
             os.close(handle)
 
@@ -187,6 +194,36 @@ class RunFolder:
     def is_recorded(self) -> bool:
         """Whether it is part of this package, which nothing but `bench.record` writes."""
         return is_recorded(self.path)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is a run to go on with."""
+        return (self.path / "config.json").exists()
+
+    def clear_false_start(self) -> None:
+        """Remove what `taken` leaves when it is killed before config.json is whole. Raises InUseError.
+
+        Where the file system has no locks it may be another process's beginning, and is left.
+        """
+        if self.path.exists():
+            with self.locked() as sure:
+                if sure and not self.has_begun:
+                    (self.path / _BEGINNING).unlink(missing_ok=True)
+
+    def progress(self) -> tuple[int, int]:
+        """How many iterations and simulator steps have a checkpoint; read at once, without its tensors.
+
+        Raises RunError (one line) when the checkpoint is damaged.
+        """
+        path = self.path / "checkpoint.safetensors"
+        if not self.has_checkpoint:
+            return 0, 0
+        try:
+            with safe_open(path, framework="pt") as file:
+                facts = json.loads((file.metadata() or {})["facts"])
+            return int(facts["iteration"]), int(facts["total_steps"])
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+            raise RunError(f"{path} is damaged ({one_line(error)}); restore it from a copy or start anew") from error
 
     @property
     def has_checkpoint(self) -> bool:
@@ -338,13 +375,14 @@ def _made(path: Path) -> Path:
     raise AssertionError("numbers do not end")
 
 
-def _lock(handle: int, otherwise: str) -> None:
+def _lock(handle: int, otherwise: str) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise RunError(otherwise) from None
+        raise InUseError(otherwise) from None
     except OSError:
-        pass  # some network file systems have no locks; then it is the user who has to take care
+        return False  # some network file systems have no locks; then it is the user who has to take care
+    return True
 
 
 def cannot_write(path: Path, error: OSError) -> RunError:
