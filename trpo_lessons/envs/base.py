@@ -66,6 +66,7 @@ class EpisodicVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC
         self._elapsed_steps = np.zeros(num_envs, dtype=np.int64)
         self._episode_returns = np.zeros(num_envs)
         self._needs_reset = True
+        self._awake: NDArray[np.intp] | None = None  # the copies that do not rest; None is every copy
 
     # What a concrete environment provides.
 
@@ -75,7 +76,10 @@ class EpisodicVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC
 
     @abstractmethod
     def _advance(self, actions: NDArray[Any]) -> tuple[NDArray[Any], Floats, Bools]:
-        """Simulate one control step: new obs [E, obs_dim], rewards [E], terminated [E]."""
+        """Simulate one control step: new obs [E, obs_dim], rewards [E], terminated [E].
+
+        Rows of copies that are not `_awake` carry no meaning, and simulating them may be left out.
+        """
 
     @abstractmethod
     def _observe(self) -> NDArray[Any]:
@@ -95,7 +99,7 @@ class EpisodicVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC
         self._elapsed_steps[:] = 0
         self._episode_returns[:] = 0.0
         self._reset_rows(np.arange(self.num_envs))
-        self._needs_reset = False
+        self._needs_reset, self._awake = False, None
         return self._observe(), {}
 
     def step(self, actions: NDArray[Any]) -> tuple[NDArray[Any], Floats, Bools, Bools, dict[str, Any]]:
@@ -106,15 +110,26 @@ class EpisodicVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC
         if self._needs_reset:
             raise ResetNeeded(f"call reset() of {self.task} before step()")
         obs, rewards, terminated = self._advance(checked_actions(self, self.task, actions))
-        self._elapsed_steps += 1
-        self._episode_returns += rewards
+        awake = slice(None) if self._awake is None else self._awake
+        self._elapsed_steps[awake] += 1
+        self._episode_returns[awake] += rewards[awake]
         truncated = self._elapsed_steps >= self.max_episode_steps
         done = terminated | truncated
+        if self._awake is not None:
+            done[np.setdiff1d(self._which(None), self._awake)] = False
         if not done.any():
             return obs, rewards, terminated, truncated, {}
         infos = {"final_obs": obs, "_final_obs": done, "episode": self._episode_statistics(done), "_episode": done}
         self._start_episodes(np.flatnonzero(done))
         return self._observe(), rewards, terminated, truncated, infos
+
+    def rest(self, rows: Rows) -> None:
+        """Nobody needs these copies: they need not be simulated until a state is put into them, or all are reset.
+
+        Meanwhile `step` takes actions for them as for all others; what it returns for them carries no meaning.
+        """
+        awake = self._which(None) if self._awake is None else self._awake
+        self._awake = np.setdiff1d(awake, self._which(rows))
 
     def _episode_statistics(self, done: Bools) -> dict[str, NDArray[Any]]:
         return {"r": np.where(done, self._episode_returns, 0.0), "l": np.where(done, self._elapsed_steps, 0)}
@@ -123,6 +138,9 @@ class EpisodicVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC
         self._elapsed_steps[rows] = 0
         self._episode_returns[rows] = 0.0
         self._reset_rows(rows)
+
+    def _which(self, rows: Rows | None) -> NDArray[np.intp]:
+        return np.arange(self.num_envs) if rows is None else np.asarray(rows, dtype=np.intp)
 
 
 class RestorableVectorEnv(EpisodicVectorEnv):
@@ -173,10 +191,10 @@ class RestorableVectorEnv(EpisodicVectorEnv):
         self._episode_returns[which] = state["episode_returns"]
         put_back([self._generators[row] for row in which], state["generators"])
         self._needs_reset = False
+        if self._awake is not None:
+            woken = np.union1d(self._awake, which)
+            self._awake = woken if len(woken) < self.num_envs else None
         return self._observe()
-
-    def _which(self, rows: Rows | None) -> NDArray[np.intp]:
-        return np.arange(self.num_envs) if rows is None else np.asarray(rows, dtype=np.intp)
 
     def _layout(self) -> State:
         """The live arrays of a state, and room for the generators, which are not kept as numbers."""

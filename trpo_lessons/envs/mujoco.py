@@ -188,11 +188,13 @@ class MujocoVectorEnv(RestorableVectorEnv):
         return self._observe(), rewards, terminated
 
     def _simulate(self) -> None:
-        if self._impact_cost:
-            # The same steps; an impact can be over before the last of them, so the sensors are read after each.
-            self.batch.rollout(self.robot.frame_skip, record=("sensordata",), out={"sensordata": self._touch})
-        else:
-            self.batch.step(nstep=self.robot.frame_skip)
+        if not self._impact_cost:
+            self.batch.step(self._awake, self.robot.frame_skip)
+            return
+        # The same steps; an impact can be over before the last of them, so the sensors are read after each.
+        awake = slice(None) if self._awake is None else self._awake
+        touch = self.batch.rollout(self.robot.frame_skip, record=("sensordata",), ids=self._awake)
+        self._touch[awake] = touch["sensordata"]
 
     def _observe(self) -> Floats:
         obs: Floats = self._motion[:, self.robot.hidden_positions :].copy()

@@ -94,7 +94,7 @@ def run_rollouts(env: RestorableVectorEnv, act: Act, starts: State, max_steps: i
     """
     count = len(starts["task"])
     returns, lengths, is_over = np.zeros(count), np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.bool_)
-    copies = _Copies(env, starts, count)
+    copies = Copies(env, starts, count)
     last_obs, num_steps = np.zeros((count, *copies.obs.shape[1:])), 0
     acting, begun = 0.0, time.perf_counter()
     while copies.busy.any():
@@ -118,7 +118,7 @@ def run_rollouts(env: RestorableVectorEnv, act: Act, starts: State, max_steps: i
     return Rollouts(returned, steps, over, last, num_steps, seconds)
 
 
-class _Copies:
+class Copies:
     """Which of `count` rollouts each copy of the environment works on, how many steps it has done, and what it sees."""
 
     def __init__(self, env: RestorableVectorEnv, starts: State, count: int) -> None:

@@ -7,4 +7,12 @@ same problem, with the same advantages: what differs is how far they go, and wha
 
 The empirical Fisher matrix needs no module: it is `trpo_update` in a
 `TrustRegion(fisher=empirical_fisher_vector_product)`.
+
+*Ask and tell* methods see neither steps nor gradients: they ask for a population of thetas to be played, and are told
+how much each has earned.
+
+    gaussian_search   a Gaussian over theta, fitted again and again to a weighted population: elite, exponential, REPS
+    cem               the cross-entropy method: the elite's mean and variance, and extra noise that fades
+    cma               CMA-ES, by pycma with random numbers of ours
+    many_policies     every theta of a population as a policy, all in one call
 """

@@ -25,7 +25,7 @@ from trpo_lessons.surrogate import Samples
 from trpo_lessons.training.running.stopping import AttentivePolicy
 from trpo_lessons.training.running.updates import facts_of, update_for
 from trpo_lessons.training.sampling.game_sampler import GameSampler
-from trpo_lessons.training.sampling.groups import EnvironmentGroups, Experience
+from trpo_lessons.training.sampling.groups import Experience, Sampler
 from trpo_lessons.training.sampling.path_sampler import PathSampler
 from trpo_lessons.training.sampling.threads import torch_threads
 from trpo_lessons.training.sampling.vine_sampler import VineSampler
@@ -149,8 +149,8 @@ class Trainer:
             "iteration": self.iteration,
             "total_steps": self.total_steps,
             "episodes": len(path.episode_returns),
-            "mean_return": _mean([r for r, _ in self.recent]),
-            "mean_length": _mean([n for _, n in self.recent]),
+            "mean_return": mean_of([r for r, _ in self.recent]),
+            "mean_length": mean_of([n for _, n in self.recent]),
             "accepted": int(report.accepted),
             "reason": report.reason,
             "surrogate_gain": report.actual_gain,
@@ -213,12 +213,12 @@ def _load_all_of_torch() -> None:
     torch.autograd.grad(2 * x, x, torch.ones(1))
 
 
-def sampler_for(config: TrainConfig, generator: torch.Generator) -> EnvironmentGroups:
+def sampler_for(config: TrainConfig, generator: torch.Generator) -> Sampler:
     """What collects the samples of a run."""
     if config.sampling == "vine":
         return VineSampler(config, generator)
     return GameSampler(config, generator) if config.task in envs.GAMES else PathSampler(config, generator)
 
 
-def _mean(values: list[float] | list[int]) -> float:
+def mean_of(values: list[float] | list[int]) -> float:
     return sum(values) / len(values) if values else math.nan

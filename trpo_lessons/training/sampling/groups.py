@@ -71,7 +71,7 @@ class Group:
     raw_obs: Tensor = field(default_factory=lambda: torch.empty(0))
 
 
-class EnvironmentGroups(ABC):
+class EnvironmentGroups:
     """`config.num_envs` environments between two batches, in `num_groups` groups of about the same size.
 
     The first group draws from `generator`, the others from generators of their own, seeded by the run's seed.
@@ -91,10 +91,6 @@ class EnvironmentGroups(ABC):
         self._turn, self._stop = Lock(), Event()
         self._threads = ThreadPoolExecutor(num_groups, thread_name_prefix="sampling")
         self.reset()
-
-    @abstractmethod
-    def sample(self, pi_old: Actor, value: Value | None = None) -> Experience:
-        """The next samples, from where the last ones have ended; `value` is asked for what was cut off, if need be."""
 
     @property
     def envs(self) -> list[VectorEnv[Any, Any, Any]]:
@@ -171,6 +167,14 @@ class EnvironmentGroups(ABC):
         self._threads.shutdown()
         for group in self._groups:
             group.env.close()
+
+
+class Sampler(EnvironmentGroups, ABC):
+    """Environments that follow one policy, from batch to batch."""
+
+    @abstractmethod
+    def sample(self, pi_old: Actor, value: Value | None = None) -> Experience:
+        """The next samples, from where the last ones have ended; `value` is asked for what was cut off, if need be."""
 
 
 class _Stopped(Exception):  # noqa: N818 (nothing went wrong here)

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from trpo_lessons import envs
 from trpo_lessons.single_path import Actor, PathRecord, SinglePath, sample_single_path
-from trpo_lessons.training.sampling.groups import EnvironmentGroups, Group, Value
+from trpo_lessons.training.sampling.groups import Sampler, Group, Value
 from trpo_lessons.training.settings.config import TrainConfig
 
 
-class PathSampler(EnvironmentGroups):
+class PathSampler(Sampler):
     """Paths of `config.rows` steps in every environment, each from where the one before has ended.
 
     There is one group for each of `config.threads` where the simulator leaves the interpreter free, otherwise a single

@@ -11,7 +11,7 @@ import torch
 from trpo_lessons import envs
 from trpo_lessons.rollout_set import FirstActions, every_action, from_the_policy, uniformly
 from trpo_lessons.single_path import Actor
-from trpo_lessons.training.sampling.groups import EnvironmentGroups, Group, Value
+from trpo_lessons.training.sampling.groups import Sampler, Group, Value
 from trpo_lessons.training.settings.config import TrainConfig
 from trpo_lessons.vine import Branching, Vine, sample_vine
 
@@ -20,7 +20,7 @@ from trpo_lessons.vine import Branching, Vine, sample_vine
 WIDTH = 256
 
 
-class VineSampler(EnvironmentGroups):
+class VineSampler(Sampler):
     """Trunks of `config.rows` steps in every environment, each from where the one before has ended, and their branches.
 
     Branches are many, and step together. So the simulator itself spreads every step over `config.threads`, which keeps

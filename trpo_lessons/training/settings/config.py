@@ -101,6 +101,14 @@ class TrainConfig:
     penalty: float = 1.0  # of the natural gradient: lambda in equation 18
     chunk_size: int | None = None
 
+    # Of the methods that search with populations (cem, cma). One generation is an iteration.
+    population: int = 32  # how many thetas are drawn and played
+    episodes: int = 1  # that each of them plays
+    elite_share: float = 0.2  # of cem: how much of the population the next one is fitted to
+    initial_std: float = 0.5  # of every parameter that is searched for
+    extra_noise: float = 0.0  # of cem: added to the variance after the first generation, less after each of the next
+    noise_generations: int = 50  # of cem: after so many nothing is added
+
     def __post_init__(self) -> None:
         for each in dataclasses.fields(self):
             if each.name != "env":
@@ -346,4 +354,10 @@ _RULES = {
     "max_backtracks": _count(0),
     "penalty": _number(_TINY, 1e6, "above 0, at most 1e6"),
     "chunk_size": _or_none(_count()),
+    "population": _count(4),
+    "episodes": _count(),
+    "elite_share": _number(_TINY, 1, "above 0, at most 1"),
+    "initial_std": _number(_TINY, 1e3, "above 0, at most 1000"),
+    "extra_noise": _number(0, 1e6, "a number from 0 to 1e6"),
+    "noise_generations": _count(),
 }
