@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import cma
+import cma  # type: ignore[import-untyped]
 import numpy as np
 import torch
 from numpy.typing import NDArray

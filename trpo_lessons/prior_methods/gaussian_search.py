@@ -4,8 +4,8 @@ Three methods differ by one function, the weights of a population with returns J
 
     elite(share)        1 for the best, 0 for the others: the cross-entropy method
     exponential(beta)   exp(beta (J - max J)): episodic reward-weighted regression, Peters and Schaal (2007)
-    bounded_kl(epsilon) exp(J / eta), with the eta at which the weights are epsilon nats away from uniform ones: episodic
-                        relative entropy policy search, Peters et al. (2010); Deisenroth et al. (2013), section 2.4.3
+    bounded_kl(epsilon) exp(J / eta), with the eta at which the weights are epsilon nats away from uniform ones:
+                        episodic relative entropy policy search, Peters et al. (2010), Deisenroth et al. (2013)
 
 Episodic, because a return belongs to a whole theta: states, actions and time steps do not appear.
 """
@@ -138,7 +138,8 @@ def weighted_gaussian(thetas: Tensor, weights: Tensor, *, full: bool = False) ->
 def root(covariance: Tensor) -> Tensor:
     """A matrix [n, n] whose product with its transpose is `covariance`, which may be singular."""
     eigenvalues, vectors = torch.linalg.eigh(covariance)
-    return vectors * eigenvalues.clamp(min=0.0).sqrt()
+    scaled: Tensor = vectors * eigenvalues.clamp(min=0.0).sqrt()
+    return scaled
 
 
 def checked(asked: Tensor | None, returns: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from trpo_lessons.envs.atari.frames import FrameStacks
 from trpo_lessons.single_path import Actor, follow
 from trpo_lessons.training.sampling.game_path import GamePath, GameRecorder
-from trpo_lessons.training.sampling.groups import Sampler, Group, Value
+from trpo_lessons.training.sampling.groups import Group, Sampler, Value
 from trpo_lessons.training.sampling.memory import keep_freed_memory
 from trpo_lessons.training.sampling.path_sampler import joined
 from trpo_lessons.training.settings.config import TrainConfig

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trpo_lessons import envs
 from trpo_lessons.single_path import Actor, PathRecord, SinglePath, sample_single_path
-from trpo_lessons.training.sampling.groups import Sampler, Group, Value
+from trpo_lessons.training.sampling.groups import Group, Sampler, Value
 from trpo_lessons.training.settings.config import TrainConfig
 
 

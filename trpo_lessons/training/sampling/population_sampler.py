@@ -53,9 +53,9 @@ class Played:
 class PopulationSampler(EnvironmentGroups):
     """Plays `config.episodes` whole episodes with every theta of a population, and takes no other step.
 
-    All begin in the same states, in every generation in new ones, so that in a generation nothing but theta makes one
-    return better than another. Where the simulator leaves the interpreter free, each of `config.threads` plays its share
-    of the population.
+    All begin in the same states, in every generation in new ones, so that within a generation nothing but theta makes
+    one return better than another. Where the simulator leaves the interpreter free, each of `config.threads` plays its
+    share of the population.
     """
 
     def __init__(self, config: TrainConfig) -> None:
@@ -66,9 +66,7 @@ class PopulationSampler(EnvironmentGroups):
         num_groups = min(config.threads, copies) if parallel else 1
         super().__init__(replace(config, num_envs=copies), torch.Generator(), num_groups)
         self._shares = np.array_split(np.arange(num_episodes), num_groups)
-        self._starts = envs.restorable(
-            envs.make(config.task, config.episodes, threads=1, **config.task_settings)
-        )
+        self._starts = envs.restorable(envs.make(config.task, config.episodes, threads=1, **config.task_settings))
         self._episodes = config.episodes
 
     def play(self, policy: Policy, thetas: Tensor, statistics: RunningMoments, generation: int) -> Played:

@@ -11,7 +11,7 @@ import torch
 from trpo_lessons import envs
 from trpo_lessons.rollout_set import FirstActions, every_action, from_the_policy, uniformly
 from trpo_lessons.single_path import Actor
-from trpo_lessons.training.sampling.groups import Sampler, Group, Value
+from trpo_lessons.training.sampling.groups import Group, Sampler, Value
 from trpo_lessons.training.settings.config import TrainConfig
 from trpo_lessons.vine import Branching, Vine, sample_vine
 
