@@ -72,16 +72,19 @@ class Group:
 
 
 class EnvironmentGroups:
-    """`config.num_envs` environments between two batches, in `num_groups` groups of about the same size.
+    """`num_envs` environments between two batches, in `num_groups` groups of about the same size.
 
     The first group draws from `generator`, the others from generators of their own, seeded by the run's seed.
     """
 
     OBS_DTYPE = torch.float64  # of raw observations
 
-    def __init__(self, config: TrainConfig, generator: torch.Generator, num_groups: int) -> None:
+    def __init__(
+        self, config: TrainConfig, generator: torch.Generator, num_groups: int, num_envs: int | None = None
+    ) -> None:
+        """num_envs: instead of config.num_envs."""
         self._seed = config.seed
-        self._sizes = [len(copies) for copies in np.array_split(np.arange(config.num_envs), num_groups)]
+        self._sizes = [len(copies) for copies in np.array_split(np.arange(num_envs or config.num_envs), num_groups)]
         generators = [generator] + [_seeded(config.seed, group) for group in range(1, num_groups)]
         threads = max(1, config.threads // num_groups)
         self._groups = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,7 @@ class PopulationSampler(EnvironmentGroups):
         copies = min(config.num_envs, num_episodes)
         parallel = config.task in envs.TASKS and envs.TASKS[config.task].frees_interpreter
         num_groups = min(config.threads, copies) if parallel else 1
-        super().__init__(replace(config, num_envs=copies), torch.Generator(), num_groups)
+        super().__init__(config, torch.Generator(), num_groups, copies)
         self._shares = np.array_split(np.arange(num_episodes), num_groups)
         self._starts = envs.restorable(envs.make(config.task, config.episodes, threads=1, **config.task_settings))
         self._episodes = config.episodes
