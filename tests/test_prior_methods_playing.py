@@ -1,4 +1,4 @@
-"""A population plays: every theta as if it were alone, from the same starts, and no step for an episode that is over."""
+"""A population plays: every theta as if it were alone, from the same starts, and no step when its episode is over."""
 
 from __future__ import annotations
 
@@ -147,9 +147,12 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_in_playing_would_be_noticed(mistake: str) -> None:
     broken = mutant(episodes, MISTAKES[mistake]).play_episodes
-    with pytest.raises((AssertionError, IndexError, KeyError)):
-        for width in (4, 30):
+    for width in (4, 30):
+        try:
             check_played("fuse", width, 20, broken)
+        except (AssertionError, IndexError, KeyError):
+            return
+    pytest.fail("it was not noticed")
 
 
 class Breaks(Fuse):
