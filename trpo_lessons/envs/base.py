@@ -66,7 +66,8 @@ class EpisodicVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC
         self._elapsed_steps = np.zeros(num_envs, dtype=np.int64)
         self._episode_returns = np.zeros(num_envs)
         self._needs_reset = True
-        self._awake: NDArray[np.intp] | None = None  # the copies that do not rest; None is every copy
+        self._resting = np.zeros(num_envs, dtype=np.bool_)
+        self._set_resting(self._which(None), False)
 
     # What a concrete environment provides.
 
@@ -99,7 +100,8 @@ class EpisodicVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC
         self._elapsed_steps[:] = 0
         self._episode_returns[:] = 0.0
         self._reset_rows(np.arange(self.num_envs))
-        self._needs_reset, self._awake = False, None
+        self._needs_reset = False
+        self._set_resting(self._which(None), False)
         return self._observe(), {}
 
     def step(self, actions: NDArray[Any]) -> tuple[NDArray[Any], Floats, Bools, Bools, dict[str, Any]]:
@@ -110,13 +112,10 @@ class EpisodicVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC
         if self._needs_reset:
             raise ResetNeeded(f"call reset() of {self.task} before step()")
         obs, rewards, terminated = self._advance(checked_actions(self, self.task, actions))
-        awake = slice(None) if self._awake is None else self._awake
-        self._elapsed_steps[awake] += 1
-        self._episode_returns[awake] += rewards[awake]
+        self._elapsed_steps += ~self._resting
+        self._episode_returns += rewards
         truncated = self._elapsed_steps >= self.max_episode_steps
-        done = terminated | truncated
-        if self._awake is not None:
-            done[np.setdiff1d(self._which(None), self._awake)] = False
+        done = (terminated | truncated) & ~self._resting
         if not done.any():
             return obs, rewards, terminated, truncated, {}
         infos = {"final_obs": obs, "_final_obs": done, "episode": self._episode_statistics(done), "_episode": done}
@@ -128,8 +127,12 @@ class EpisodicVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC
 
         Meanwhile `step` takes actions for them as for all others; what it returns for them carries no meaning.
         """
-        awake = self._which(None) if self._awake is None else self._awake
-        self._awake = np.setdiff1d(awake, self._which(rows))
+        self._set_resting(self._which(rows), True)
+
+    def _set_resting(self, rows: NDArray[np.intp], resting: bool) -> None:
+        self._resting[rows] = resting
+        # The copies that `_advance` must simulate; None is every copy.
+        self._awake = np.flatnonzero(~self._resting) if self._resting.any() else None
 
     def _episode_statistics(self, done: Bools) -> dict[str, NDArray[Any]]:
         return {"r": np.where(done, self._episode_returns, 0.0), "l": np.where(done, self._elapsed_steps, 0)}
@@ -191,9 +194,7 @@ class RestorableVectorEnv(EpisodicVectorEnv):
         self._episode_returns[which] = state["episode_returns"]
         put_back([self._generators[row] for row in which], state["generators"])
         self._needs_reset = False
-        if self._awake is not None:
-            woken = np.union1d(self._awake, which)
-            self._awake = woken if len(woken) < self.num_envs else None
+        self._set_resting(which, False)
         return self._observe()
 
     def _layout(self) -> State:
