@@ -28,9 +28,9 @@ from trpo_lessons.training.running.loop import PHASES, Trainer
 
 TINY = {"num_envs": 5, "steps_per_iteration": 100}
 ROUNDS = (
-    Round(ceiling=100.0, environment=90.0, training=50.0, vine=80.0, gradient=2.0, fisher_product=2.2, peer=10.0),
-    Round(ceiling=1000.0, environment=800.0, training=700.0, vine=700.0, gradient=1.0, fisher_product=1.3, peer=70.0),
-    Round(ceiling=10.0, environment=9.6, training=6.0, vine=9.0, gradient=4.0, fisher_product=4.0, peer=0.5),
+    Round(100.0, environment=90.0, training=50.0, vine=80.0, population=75.0, gradient=2.0, fisher_product=2.2, peer=10.0),
+    Round(1000.0, environment=800.0, training=700.0, vine=700.0, population=720.0, gradient=1.0, fisher_product=1.3, peer=70.0),
+    Round(10.0, environment=9.6, training=6.0, vine=9.0, population=7.8, gradient=4.0, fisher_product=4.0, peer=0.5),
 )
 
 
@@ -80,6 +80,7 @@ def test_ratios_are_quotients_of_what_stands_in_the_same_round() -> None:
         "environment_of_ceiling": (0.9, 0.8, 0.96),
         "training_of_ceiling": (0.5, 0.7, 0.6),
         "vine_of_ceiling": (0.8, 0.7, 0.9),
+        "population_of_ceiling": (0.75, 0.72, 0.78),
         "fisher_product_in_gradients": (1.1, 1.3, 1.0),
         "training_to_sb3_contrib": (5.0, 10.0, 12.0),
     }
@@ -98,6 +99,7 @@ def test_the_table_says_the_same_as_the_facts() -> None:
     assert "environment alone 90 steps/s 0.90 [0.85, 0.93] of the ceiling" in text
     assert "training 50 steps/s 0.60 [0.55, 0.65] of the ceiling" in text
     assert "vine sampling 80 steps/s 0.80 [0.75, 0.85] of the ceiling" in text
+    assert "population 75 steps/s 0.75 [0.73, 0.77] of the ceiling" in text
     assert "training is 10.0 [7.5, 11.0] times as fast" in text
     assert "A Fisher product takes 1.10 [1.05, 1.20] gradients." in text
     assert "simulating 53%" in text
@@ -112,7 +114,7 @@ def test_without_sb3_contrib_its_ratio_is_left_out_and_the_reason_told() -> None
     assert table.as_facts(alone)["no_sb3_contrib"] == "sb3-contrib is not installed"
     assert "not measured: sb3-contrib is not installed\n" in table.as_text(alone)
     assert "sb3" not in table.as_line(1, dataclasses.replace(ROUNDS[0], peer=None))
-    assert table.as_line(1, ROUNDS[0]).endswith("training 0.50, vine sampling 0.80 of it, 5.0 times sb3-contrib")
+    assert table.as_line(1, ROUNDS[0]).endswith("vine sampling 0.80, population 0.75 of it, 5.0 times sb3-contrib")
 
 
 # ---- measuring ------------------------------------------------------------------------------------------------------
@@ -245,7 +247,7 @@ def test_a_small_measurement_of_a_game_is_complete() -> None:
     measured = speed.measure(config, 0.2)
     for each in measured.rounds:
         numbers = dataclasses.asdict(each)
-        assert (numbers.pop("peer"), numbers.pop("vine")) == (None, None)
+        assert [numbers.pop(name) for name in ("peer", "vine", "population")] == [None] * 3
         assert all(np.isfinite(number) and number > 0 for number in numbers.values())
     assert all(0 < measured.shares[phase] < 1 for phase in PHASES if phase not in ("advantages", "value"))
     facts, text = table.as_facts(measured), table.as_text(measured)

@@ -25,11 +25,13 @@ from trpo_lessons.envs import GAMES
 from trpo_lessons.envs.mujoco import ROBOTS
 from trpo_lessons.kl import fisher_vector_product
 from trpo_lessons.policies import Policy
+from trpo_lessons.prior_methods.many_policies import num_searched
 from trpo_lessons.surrogate import Samples, surrogate_gradient
 from trpo_lessons.training import TrainConfig, preset
 from trpo_lessons.training.running.loop import PHASES, Trainer
 from trpo_lessons.training.running.run_folder import RunFolder
 from trpo_lessons.training.sampling.game_path import GamePath
+from trpo_lessons.training.sampling.population_sampler import PopulationSampler
 from trpo_lessons.training.sampling.vine_sampler import VineSampler
 
 WARM_UP = 20  # iterations, if there is time: robots that fall at once are not what training is about
@@ -48,16 +50,17 @@ Burst = Callable[[], tuple[int, float]]  # -> simulator steps, seconds
 class Round:
     """What was measured side by side.
 
-    ceiling, environment, training, vine, peer  simulator steps a second: of vine those of trunk and branches, with the
-                                                policy that chooses their actions; None where games have no vine, and
-                                                where sb3-contrib was not measured
-    gradient, fisher_product                    seconds
+    ceiling, environment, training, peer  simulator steps a second; None where sb3-contrib was not measured
+    vine, population                      the same: of trunk and branches, with the policy that chooses their actions,
+                                          and of a population that plays whole episodes; None where games have neither
+    gradient, fisher_product              seconds
     """
 
     ceiling: float
     environment: float
     training: float
     vine: float | None
+    population: float | None
     gradient: float
     fisher_product: float
     peer: float | None
@@ -123,8 +126,9 @@ def measure(config: TrainConfig, seconds: float, report: Callable[[Round], None]
         training = _Training(config, stack, warm_up=seconds / 5)
         simulator = _ceiling(training, stack)
         vine = None if config.task in GAMES else _Vine(training.trainer, stack)
+        population = None if config.task in GAMES else _Population(training.trainer, stack)
         while len(rounds) < MIN_ROUNDS or time.perf_counter() < end:
-            rounds.append(_round(training, simulator, vine, peer, moment))
+            rounds.append(_round(training, simulator, vine, population, peer, moment))
             report(rounds[-1])
     return Speed(config, tuple(rounds), training.seconds, training.phases, no_peer)
 
@@ -148,6 +152,7 @@ def _round(
     training: _Training,
     simulator: RobotCeiling | GameCeiling,
     vine: _Vine | None,
+    population: _Population | None,
     peer: PeerProcess | None,
     moment: float,
 ) -> Round:
@@ -161,6 +166,7 @@ def _round(
         environment=_speed(simulator.environment, moment),
         training=_speed(training.iterate, moment),
         vine=_speed(vine.sample, moment) if vine else None,
+        population=_speed(population.play, moment) if population else None,
         gradient=gradient,
         fisher_product=product,
         peer=peer.steps_per_second() if peer else None,
@@ -222,6 +228,32 @@ class _Vine:
         start = time.perf_counter()
         vine = self._sampler.sample(self._trainer.pi_old, self._trainer.value)
         return vine.num_steps, time.perf_counter() - start
+
+
+class _Population:
+    """As many policies as the class preset of CMA-ES has, each playing a whole episode: all near the one that is being
+    trained, so that they move as it does.
+    """
+
+    NEAR = 0.02  # standard deviation of every parameter
+
+    def __init__(self, trainer: Trainer, stack: ExitStack) -> None:
+        config = trainer.config
+        usual = preset(config.task, method="cma", threads=config.threads, **config.task_settings)
+        self._trainer, self._sampler = trainer, PopulationSampler(usual)
+        self._population, self._generation = usual.population, 0
+        self._generator = torch.Generator().manual_seed(0)
+        stack.callback(self._sampler.close)
+
+    def play(self) -> tuple[int, float]:
+        """One population: simulator steps, seconds. Nobody learns from it."""
+        policy, statistics = self._trainer.policy, self._trainer.statistics
+        middle = self._trainer.theta.cpu()[: num_searched(policy)]
+        start = time.perf_counter()
+        thetas = middle + self.NEAR * torch.randn(self._population, len(middle), generator=self._generator)
+        played = self._sampler.play(policy, thetas, statistics, self._generation)
+        self._generation += 1
+        return played.num_steps, time.perf_counter() - start
 
 
 def _wait_for(tensor: torch.Tensor) -> None:

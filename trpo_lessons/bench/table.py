@@ -16,6 +16,7 @@ RATIOS: dict[str, Callable[[Round], float]] = {
     "environment_of_ceiling": lambda r: r.environment / r.ceiling,
     "training_of_ceiling": lambda r: r.training / r.ceiling,
     "vine_of_ceiling": lambda r: (r.vine or np.nan) / r.ceiling,
+    "population_of_ceiling": lambda r: (r.population or np.nan) / r.ceiling,
     "fisher_product_in_gradients": lambda r: r.fisher_product / r.gradient,
 }
 TO_PEER: Callable[[Round], float] = lambda r: r.training / (r.peer or np.nan)  # noqa: E731 (as the others)
@@ -42,7 +43,7 @@ def as_facts(speed: Speed) -> dict[str, Any]:
     """Everything as values for JSON: settings, machine, ratios, shares, and the rounds that they come from."""
     ratios = dict(RATIOS) if speed.no_peer else {**RATIOS, "training_to_sb3_contrib": TO_PEER}
     if not _has_vine(speed):
-        del ratios["vine_of_ceiling"]
+        del ratios["vine_of_ceiling"], ratios["population_of_ceiling"]
     return {
         "task": speed.config.task,
         "preset": speed.config.preset,
@@ -70,9 +71,9 @@ def as_text(speed: Speed) -> str:
         _line("training", _steps(speed, lambda r: r.training), _ratio(speed, "training_of_ceiling")),
     ]
     if _has_vine(speed):
-        lines.append(
-            _line("vine sampling", _steps(speed, lambda r: r.vine or np.nan), _ratio(speed, "vine_of_ceiling"))
-        )
+        vine, population = (_steps(speed, one) for one in (lambda r: r.vine or 0.0, lambda r: r.population or 0.0))
+        lines.append(_line("vine sampling", vine, _ratio(speed, "vine_of_ceiling")))
+        lines.append(_line("population", population, _ratio(speed, "population_of_ceiling")))
     if speed.no_peer:
         lines.append(_line("sb3-contrib", "", f"not measured: {speed.no_peer}"))
     else:
@@ -90,9 +91,9 @@ def as_text(speed: Speed) -> str:
 def as_line(number: int, each: Round) -> str:
     """One round, while people wait for the others."""
     peer = f", {TO_PEER(each):.1f} times sb3-contrib" if each.peer else ""
-    environment, training, vine, _ = (ratio(each) for ratio in RATIOS.values())
-    told_vine = f", vine sampling {vine:.2f}" if each.vine else ""
-    shares = f"environment {environment:.2f}, training {training:.2f}{told_vine} of it"
+    environment, training, vine, population, _ = (ratio(each) for ratio in RATIOS.values())
+    others = f", vine sampling {vine:.2f}, population {population:.2f}" if each.vine else ""
+    shares = f"environment {environment:.2f}, training {training:.2f}{others} of it"
     return f"round {number}: ceiling {each.ceiling:,.0f} steps/s, {shares}{peer}"
 
 
