@@ -27,10 +27,14 @@ from trpo_lessons.envs.mujoco import ROBOTS
 from trpo_lessons.training.running.loop import PHASES, Trainer
 
 TINY = {"num_envs": 5, "steps_per_iteration": 100}
-ROUNDS = (
-    Round(100.0, environment=90.0, training=50.0, vine=80.0, population=75.0, gradient=2.0, fisher_product=2.2, peer=10.0),
-    Round(1000.0, environment=800.0, training=700.0, vine=700.0, population=720.0, gradient=1.0, fisher_product=1.3, peer=70.0),
-    Round(10.0, environment=9.6, training=6.0, vine=9.0, population=7.8, gradient=4.0, fisher_product=4.0, peer=0.5),
+COLUMNS = ("ceiling", "environment", "training", "vine", "population", "gradient", "fisher_product", "peer")
+ROUNDS = tuple(
+    Round(**dict(zip(COLUMNS, numbers, strict=True)))
+    for numbers in (
+        (100.0, 90.0, 50.0, 80.0, 75.0, 2.0, 2.2, 10.0),
+        (1000.0, 800.0, 700.0, 700.0, 720.0, 1.0, 1.3, 70.0),
+        (10.0, 9.6, 6.0, 9.0, 7.8, 4.0, 4.0, 0.5),
+    )
 )
 
 

@@ -248,8 +248,8 @@ def test_no_copy_idles_while_an_episode_waits(width: int, count: int) -> None:
 
 
 def sampler(task: str, **settings: Any) -> PopulationSampler:
-    settings = {"num_envs": 8, "hidden": (), "population": 6, "episodes": 2, **settings}
-    return PopulationSampler(preset(task, **settings, steps_per_iteration=settings["num_envs"]))
+    settings = {"method": "cem", "num_envs": 8, "population": 6, "episodes": 2, **settings}
+    return PopulationSampler(preset(task, **settings))
 
 
 def test_returns_are_those_of_gymnasiums_own_environment() -> None:
@@ -301,8 +301,3 @@ def test_all_begin_in_the_same_states_and_every_generation_in_new_ones() -> None
     assert torch.equal(first.returns, first.returns[:1].expand(6, -1))
     assert not torch.equal(first.raw_obs[:8], later.raw_obs[:8])
     population.close()
-
-
-def test_a_task_that_cannot_restore_its_state_is_refused() -> None:
-    with pytest.raises(ValueError, match="cannot save and restore its state"):
-        sampler("gym:Pendulum-v1")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trpo_lessons import training
 from trpo_lessons.training import TrainConfig
-from trpo_lessons.training.running.loop import Trainer
+from trpo_lessons.training.running.run import trainer_for
 
 BASE: dict[str, Any] = {
     "task": "hopper",
@@ -31,6 +31,7 @@ PONG: dict[str, Any] = {**BASE, "task": "pong", "steps_per_iteration": 64, "num_
 PONG |= {"value_hidden": (), "height": 26, "width": 20}
 SEARCHING: dict[str, Any] = {**BASE, "delta": 5.0}  # the full step is refused, and shrunk
 NATURAL: dict[str, Any] = {**BASE, "method": "natural-gradient"}
+CEM: dict[str, Any] = {**BASE, "method": "cem", "iterations": 3, "hidden": (), "population": 6, "extra_noise": 0.1}
 
 # setting -> (base, another value). A run that reads the setting ends elsewhere than the base.
 ANOTHER: dict[str, tuple[dict[str, Any], Any]] = {
@@ -72,6 +73,12 @@ ANOTHER: dict[str, tuple[dict[str, Any], Any]] = {
     "shrink": (SEARCHING, 0.4),
     "max_backtracks": (SEARCHING, 0),
     "penalty": (NATURAL, 2.0),
+    "population": (CEM, 7),
+    "episodes": (CEM, 2),
+    "elite_share": (CEM, 0.5),
+    "initial_std": (CEM, 0.6),
+    "extra_noise": (CEM, 0.2),
+    "noise_generations": (CEM, 1),
 }
 # Where and how it is computed, not what: other tests hold that these change rounding at most.
 SAME_RUN = {"preset", "device", "threads", "chunk_size"}
@@ -79,7 +86,7 @@ SAME_RUN = {"preset", "device", "threads", "chunk_size"}
 
 def end_of(settings: dict[str, Any]) -> list[Tensor]:
     """What a run has learned after its iterations: theta, the value function, the statistics."""
-    with closing(Trainer(TrainConfig(**settings))) as trainer:
+    with closing(trainer_for(TrainConfig(**settings))) as trainer:
         while not trainer.config.is_complete(trainer.iteration, trainer.total_steps):
             trainer.iterate()
         tensors, _ = trainer.state()
@@ -100,7 +107,7 @@ def test_a_setting_changes_the_run(setting: str) -> None:
 
 def test_a_run_is_a_function_of_its_settings() -> None:
     """Or the test above would prove nothing."""
-    for base in (BASE, VINE, PONG, SEARCHING):
+    for base in (BASE, VINE, PONG, SEARCHING, CEM):
         assert equal(end_of(base), end_of(base))
 
 

@@ -39,7 +39,7 @@ MOST_REASONS = 3  # that the end of a run names
 MOST_SEEDS = 10_000  # in one range
 LONGEST_FILM = 60  # s; its pictures take half a gigabyte of memory
 ROBOTS = ("swimmer", "hopper", "walker", "halfcheetah")
-METHODS = ("trpo", "natural-gradient", "empirical-fim")
+METHODS = ("trpo", "natural-gradient", "empirical-fim", "cem", "cma")
 GAMES = ("beam_rider", "breakout", "enduro", "pong", "qbert", "seaquest", "space_invaders")
 
 
@@ -160,7 +160,7 @@ def _list_settings(ctx: click.Context, _param: click.Parameter, wanted: bool) ->
     help="smoke takes seconds and learns little; class minutes on two CPU cores, games an hour or so; paper has the "
     "paper's budgets and takes hours.",
 )
-@click.option("--iterations", type=int, help="How many updates.")
+@click.option("--iterations", type=int, help="How many updates, or generations of a population.")
 @click.option(
     "--steps-per-iteration", type=int, help="Simulator steps of each update; for the vine, trunk and branches, at most."
 )
@@ -212,7 +212,8 @@ def train(
 
     The bar shows the mean return of the latest 100 episodes, the mean KL (nats) and the length of the step in the
     policy's parameters, how much of the variance of returns the value function explains, and how many updates were
-    refused.
+    refused; of cem and cma, which let populations of policies play whole episodes, the best return of a generation and
+    how far the population is spread.
     """
     from trpo_lessons import training
 

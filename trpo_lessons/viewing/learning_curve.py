@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,7 +15,9 @@ from trpo_lessons.training import RunError, TrainConfig
 from trpo_lessons.training.running.run_folder import RunFolder
 from trpo_lessons.viewing.style import BLUE, GREEN, GREY, VERMILION, new_figure, style
 
-COLUMNS = ("total_steps", "mean_return", "mean_kl", "accepted", "explained_variance")
+COLUMNS = ("total_steps", "mean_return", "accepted")
+OF_UPDATES = ("mean_kl", "explained_variance")
+OF_POPULATIONS = ("best_return", "population_spread")
 Log = Mapping[str, NDArray[np.float64]]
 
 
@@ -28,7 +30,8 @@ def logged(folder: RunFolder, iterations: int) -> Log:
     remedy = "restore it from a copy, or there is no learning curve"
     try:
         rows = folder.rows()[:iterations]  # a later one may be half written
-        log = {name: np.array([float(row[name]) for row in rows]) for name in COLUMNS}
+        columns = COLUMNS + (OF_POPULATIONS if rows and OF_POPULATIONS[0] in rows[0] else OF_UPDATES)
+        log = {name: np.array([float(row[name]) for row in rows]) for name in columns}
     except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
         raise RunError(f"{path} is damaged ({error}); {remedy}") from error
     if len(rows) < iterations:
@@ -37,17 +40,23 @@ def logged(folder: RunFolder, iterations: int) -> Log:
 
 
 def learning_curve(config: TrainConfig, log: Log) -> Figure:
-    """Curves over `total_steps`: mean return, mean KL, and explained variance where there is a value function."""
-    steps, explained = log["total_steps"], log["explained_variance"]
+    """Curves over `total_steps`: mean return, mean KL, and explained variance where there is a value function; of a
+    search with populations also the best return, and the spread of the population.
+    """
+    steps, searching = log["total_steps"], "population_spread" in log
+    explained = log.get("explained_variance", np.array(np.nan))
     has_value = bool(np.isfinite(explained).any())
     with style():
         figure = new_figure(7.0, 5.6 if has_value else 4.6)
         ratios = [3, 1, 1] if has_value else [3, 1]
         panels = figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios)
-        title = f"{config.task}, seed {config.seed}: preset {config.preset}, {config.sampling}"
-        panels[0].set_title(title, fontsize=11)
+        how = config.method if searching else config.sampling
+        panels[0].set_title(f"{config.task}, seed {config.seed}: preset {config.preset}, {how}", fontsize=11)
+        if searching:
+            _draw_search(panels, log)
+        else:
+            _draw_kl(panels[1], steps, log["mean_kl"], log["accepted"] == 0, config.delta)
         _draw_return(panels[0], steps, log["mean_return"])
-        _draw_kl(panels[1], steps, log["mean_kl"], log["accepted"] == 0, config.delta)
         if has_value:
             panels[2].plot(steps, explained, color=GREEN, linestyle="-")
             panels[2].set(ylim=(min(0.0, max(-1.0, float(np.nanmin(explained)))), 1.05), ylabel="explained\nvariance")
@@ -55,6 +64,14 @@ def learning_curve(config: TrainConfig, log: Log) -> Figure:
         panels[-1].xaxis.set_major_formatter(EngFormatter(sep=""))
         figure.align_ylabels(list(panels))
     return figure
+
+
+def _draw_search(panels: Sequence[Axes], log: Log) -> None:
+    panels[0].plot(log["total_steps"], log["best_return"], color=GREY, linestyle=":", label="best of a generation")
+    panels[0].legend(loc="lower right", fontsize=8)
+    panels[1].plot(log["total_steps"], log["population_spread"], color=VERMILION, linestyle="-")
+    panels[1].set(ylabel="spread of\nparameters")
+    panels[1].set_ylim(bottom=0.0)
 
 
 def _draw_return(axes: Axes, steps: NDArray[np.float64], returns: NDArray[np.float64]) -> None:

@@ -29,7 +29,7 @@ class Reporter:
 
     def __init__(self, folder: Path, config: TrainConfig, iteration: int, total_steps: int, progress: bool) -> None:
         self._events = EventFile(folder, iteration, total_steps)
-        self._refused = 0
+        self._refused, self._budget = 0, config.step_budget
         is_terminal = getattr(sys.stderr, "isatty", lambda: False)  # not every program's standard error is a file
         # Not told to be shown, so that TQDM_DISABLE and its like are heard.
         hidden = {} if progress and sys.stderr is not None else {"disable": True}
@@ -44,17 +44,22 @@ class Reporter:
 
     def report(self, row: Mapping[str, Any]) -> None:
         """Show one row. Raises RunError when the disk refuses."""
-        numbers = {tag_of(name): x for name, x in row.items() if isinstance(x, int | float) and name != "total_steps"}
-        self._events.write(row["total_steps"], numbers)  # total_steps is the axis
+        scalars = {tag_of(name): x for name, x in row.items() if isinstance(x, int | float) and name != "total_steps"}
+        self._events.write(row["total_steps"], scalars)  # total_steps is the axis
         shown = {
-            "return": (row["mean_return"], ".1f"),
-            "KL": (row["mean_kl"], ".4f"),
-            "step": (row["step_norm"], ".3f"),
-            "explained variance": (row["explained_variance"], ".2f"),
+            "return": ("mean_return", ".1f"),
+            "best": ("best_return", ".1f"),
+            "spread": ("population_spread", ".3f"),
+            "KL": ("mean_kl", ".4f"),
+            "step": ("step_norm", ".3f"),
+            "explained variance": ("explained_variance", ".2f"),
         }
-        words = [f"{name} {number:{digits}}" for name, (number, digits) in shown.items() if math.isfinite(number)]
+        numbers = {name: (row.get(column, math.nan), digits) for name, (column, digits) in shown.items()}
+        words = [f"{name} {number:{digits}}" for name, (number, digits) in numbers.items() if math.isfinite(number)]
         self._refused += not row["accepted"]
         words += [f"{self._refused} refused"] * (self._refused > 0)
+        if self._budget is not None:  # how many iterations it will last, if they go on like that
+            self._bar.total = min(self._bar.total, math.ceil(row["iteration"] * self._budget / row["total_steps"]))
         self._bar.set_postfix_str(", ".join(words), refresh=False)
         self._bar.update()
 
@@ -69,7 +74,7 @@ class Reporter:
 
 
 _GROUPS = {
-    "return": ("mean_return", "mean_length", "episodes"),
+    "return": ("mean_return", "mean_length", "episodes", "best_return", "elite_return", "population_return"),
     "value": ("explained_variance",),
     "vine": ("branch_steps", "mean_branch_length", "mean_q", "q_spread"),
     "wall_time": ("iteration",),

@@ -27,10 +27,11 @@ from trpo_lessons.policies import Policy
 from trpo_lessons.training.running import device as devices
 from trpo_lessons.training.running.acting import Spaces, act
 from trpo_lessons.training.running.loop import Trainer
+from trpo_lessons.training.running.population_loop import PopulationTrainer
 from trpo_lessons.training.running.reporting import Reporter
 from trpo_lessons.training.running.run_folder import RunError, RunFolder, environment_facts, trust_option
 from trpo_lessons.training.running.stopping import Deadline, check, postponed_interrupts
-from trpo_lessons.training.settings.config import SettingError, TrainConfig
+from trpo_lessons.training.settings.config import POPULATION_METHODS, SettingError, TrainConfig
 from trpo_lessons.training.settings.obs_statistics import restored, statistics_for
 from trpo_lessons.training.settings.policy_for import policy_for
 
@@ -159,7 +160,7 @@ def resume(
         return _run_to_the_end(trainer, folder, progress, stop_after, callback), changes
 
 
-def _refuse_without_budget(trainer: Trainer, path: Path | str, iterations: int | None) -> None:
+def _refuse_without_budget(trainer: AnyTrainer, path: Path | str, iterations: int | None) -> None:
     """Raises RunError where more iterations are asked for and none of them could begin."""
     config, done = trainer.config, trainer.iteration
     if iterations is not None and done < iterations and config.is_complete(done, trainer.total_steps):
@@ -209,7 +210,7 @@ def load_run(path: Path | str, *, env: MakeOne | None = None, trust_module: str 
 
 
 def _run_to_the_end(
-    trainer: Trainer, folder: RunFolder, progress: bool, stop_after: float | None, callback: Callback | None
+    trainer: AnyTrainer, folder: RunFolder, progress: bool, stop_after: float | None, callback: Callback | None
 ) -> Run:
     config, interrupted, deadline = trainer.config, False, Deadline(stop_after)
     begun = trainer.iteration, trainer.total_steps
@@ -265,9 +266,17 @@ def _prepare_device(config: TrainConfig) -> None:
         raise RunError(str(error)) from error
 
 
-def _trainer(config: TrainConfig) -> Trainer:
+AnyTrainer = Trainer | PopulationTrainer
+
+
+def trainer_for(config: TrainConfig) -> AnyTrainer:
+    """The loop that the run's method needs. Raises ValueError where the environment or its policy does not suit it."""
+    return PopulationTrainer(config) if config.method in POPULATION_METHODS else Trainer(config)
+
+
+def _trainer(config: TrainConfig) -> AnyTrainer:
     try:
-        return Trainer(config)
+        return trainer_for(config)
     except (ValueError, EnvironmentFault) as error:  # an environment that cannot be made, or has spaces of no policy
         raise SettingError(str(error)) from error
     except MemoryError as error:
@@ -284,7 +293,7 @@ def _command_to_resume(path: Path, config: TrainConfig) -> str:
     return " ".join(filter(None, ["trpo-lessons resume", shlex.quote(str(path)), trust_option(config.task)]))
 
 
-def _restore(trainer: Trainer, folder: RunFolder) -> None:
+def _restore(trainer: AnyTrainer, folder: RunFolder) -> None:
     tensors, facts = folder.load_checkpoint()
     with _checkpoint_must_fit(folder, trainer.config):
         _theta_of(trainer.policy, tensors)

@@ -132,7 +132,9 @@ class TrainConfig:
         if self.life_loss_ends and self.task not in GAMES:
             raise SettingError(f"{self.task} has no lives to lose: life_loss_ends is for games")
         self._check_method()
-        if self.sampling == "vine":
+        if self.method in POPULATION_METHODS:
+            self._check_population()
+        elif self.sampling == "vine":
             self._check_vine()
         elif self.steps_per_iteration % self.num_envs:
             raise SettingError(
@@ -142,6 +144,19 @@ class TrainConfig:
     def _check_method(self) -> None:
         if self.sampling == "vine" and self.method in _NEED_A_PATH:
             raise SettingError(f"{self.method} learns from {_NEED_A_PATH[self.method]}; use sampling single-path")
+
+    def _check_population(self) -> None:
+        if self.sampling == "vine":
+            raise SettingError(f"{self.method} plays whole episodes, and has no vine; use sampling single-path")
+        if self.task in GAMES:
+            raise SettingError(
+                f"{self.method} cannot find the {self.task} policy's parameters: for pictures it has tens of thousands"
+            )
+        if self.task not in TASKS:
+            raise SettingError(
+                f"{self.task} cannot go back to an earlier state, which {self.method} needs: a whole population begins "
+                "in the same one"
+            )
 
     def _check_vine(self) -> None:
         if self.task in GAMES:
@@ -175,13 +190,15 @@ class TrainConfig:
 
     @property
     def total_steps(self) -> int:
-        """Simulator steps of the whole run; for the vine the most it can take."""
+        """Simulator steps of the whole run; for the vine the most it can take. Not of populations: theirs depend on
+        how long episodes last.
+        """
         return self.iterations * self.steps_per_iteration
 
     @property
     def expected_iterations(self) -> int:
-        """How many iterations the run will take, if each of them takes all the steps that it can."""
-        if self.step_budget is None:
+        """How many iterations the run will take, if each of them takes all the steps that it can; at most."""
+        if self.step_budget is None or self.method in POPULATION_METHODS:  # nobody knows how long episodes will last
             return self.iterations
         return min(self.iterations, math.ceil(self.step_budget / self.steps_per_iteration))
 
@@ -288,7 +305,9 @@ _OF_ROBOTS = ("control_cost", "impact_cost")
 _OF_GAMES = ("height", "width", "actions", "sticky_actions", "no_op_max", "fire_reset")
 _SEARCHING = ("trpo", "empirical-fim")
 _WITH_FISHER = (*_SEARCHING, "natural-gradient")
-METHODS = ("trpo", "natural-gradient", "empirical-fim")
+POPULATION_METHODS = ("cem", "cma")
+"""Methods that search for theta with populations of policies, and see neither steps nor gradients."""
+METHODS = ("trpo", "natural-gradient", "empirical-fim", *POPULATION_METHODS)
 """Every method, by the names that people give them."""
 SETTINGS_OF: dict[str, tuple[str, ...]] = {
     "delta": _SEARCHING,
@@ -300,6 +319,13 @@ SETTINGS_OF: dict[str, tuple[str, ...]] = {
     "penalty": ("natural-gradient",),
 }
 """Which methods read a setting; those that are not listed belong to all."""
+_OF_UPDATES = (
+    *("steps_per_iteration", "gamma", "lam", "value_hidden", "value_steps", "value_damping", "value_stride"),
+    *("chunk_size", "life_loss_ends"),
+)
+SETTINGS_OF |= dict.fromkeys(_OF_UPDATES, tuple(name for name in METHODS if name not in POPULATION_METHODS))
+SETTINGS_OF |= dict.fromkeys(("population", "episodes", "initial_std"), POPULATION_METHODS)
+SETTINGS_OF |= dict.fromkeys(("elite_share", "extra_noise", "noise_generations"), ("cem",))
 _NEED_A_PATH = {"empirical-fim": "the actions taken in every state, and a vine's trunk has none"}
 _VARIANTS = (*_OF_ROBOTS, *_OF_GAMES, "env_kwargs", "env")
 
