@@ -108,12 +108,12 @@ def test_a_killed_run_goes_on_to_the_same_bits(method: str, tmp_path: Path) -> N
     named = ["--method", method, "--preset", "smoke", "--iterations", 3, "--set", "threads=1", "--out"]
     assert command("train", "barto-cartpole", *named, tmp_path / "whole").status == 0
     killed = 0
-    for operation in (7, 9, 12, 14):
+    for operation in (7, 9, 12):
         folder = tmp_path / str(operation)
         killed += command("train", "barto-cartpole", *named, folder, kill_at=operation).status == -9
         assert command("resume", folder).status == 0
         assert contents(folder) == contents(tmp_path / "whole")
-    assert killed >= 3
+    assert killed == 3
 
 
 @both
@@ -123,7 +123,7 @@ def test_an_interrupt_is_heard_at_every_step(method: str, monkeypatch: pytest.Mo
         pytest.raises(KeyboardInterrupt),
         closing(PopulationTrainer(config)) as trainer,
         stopping.postponed_interrupts(),
-    ):  # noqa: PT012
+    ):
         os.kill(os.getpid(), signal.SIGINT)
         trainer.iterate()
     assert (trainer.iteration, trainer.total_steps) == (0, 0)
@@ -131,23 +131,12 @@ def test_an_interrupt_is_heard_at_every_step(method: str, monkeypatch: pytest.Mo
 
 
 def test_ctrl_c_loses_nothing(tmp_path: Path) -> None:
-    named = [
-        "--method",
-        "cma",
-        "--preset",
-        "smoke",
-        "--iterations",
-        40,
-        "--set",
-        "threads=1",
-        "--out",
-        tmp_path / "run",
-    ]
-    outcome = command("train", "hopper", *named, interrupt_at=30)
+    named = ["--method", "cma", "--preset", "smoke", "--iterations", 12, "--set", "threads=1", "--out"]
+    outcome = command("train", "barto-cartpole", *named, tmp_path / "run", interrupt_at=20)
     assert outcome.status == cli.STOPPED
     assert "go on with: trpo-lessons resume" in outcome.message
     assert command("resume", tmp_path / "run").status == 0
-    assert command("train", "hopper", *named, tmp_path / "whole").status == 0
+    assert command("train", "barto-cartpole", *named, tmp_path / "whole").status == 0
     assert contents(tmp_path / "run") == contents(tmp_path / "whole")
 
 
