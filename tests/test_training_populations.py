@@ -119,7 +119,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(method: str, tmp_path: Path) -> N
 @both
 def test_an_interrupt_is_heard_at_every_step(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny(method, "hopper", threads=2)
-    with (
+    with (  # noqa: PT012
         pytest.raises(KeyboardInterrupt),
         closing(PopulationTrainer(config)) as trainer,
         stopping.postponed_interrupts(),
