@@ -225,8 +225,6 @@ def test_on_dask_nothing_is_lost_or_done_twice_however_it_ends(
             os.kill(command.pid, number)
             assert status_of(command) == status
             until(lambda: nobody_trains(scene.out))
-        for lease in scene.out.glob(".*.lease"):  # of the one that was killed
-            lease.unlink()
 
         command = scene.start(on)
         parents = {parent_of(pid) for pid in scene.pids_at_gate(2)}
@@ -253,6 +251,14 @@ def test_two_sweeps_in_one_folder_share_the_work(tmp_path: Path, trained: dict[s
     scene.open_gate()
     assert [status_of(one), status_of(two)] == [0, 0]
     assert_all_is_there(scene, trained)
+
+
+def test_a_sweep_past_its_time_is_stopped_as_by_an_interrupt(tmp_path: Path) -> None:
+    result = training.sweep(tmp_path, ["cartpole"], seeds=[0, 1], preset="smoke", workers=1, stop_after=1e-9)
+    assert result.interrupted
+    assert [run.state for run in result.runs] == ["stopped", "stopped"]
+    assert nobody_trains(tmp_path)
+    assert result.failed == []
 
 
 # ---- what it consists of ---------------------------------------------------------------------------------------------
@@ -295,6 +301,11 @@ def test_a_run_means_what_train_means_by_the_same_settings() -> None:
     assert run.config == training.preset("hopper", "smoke", seed=3, threads=2, step_budget=600)
 
 
+def test_what_stands_alone_is_a_list_of_one() -> None:
+    alone = planned("hopper", "trpo", [0], {"delta": 0.1, "hopper:control_cost": None})
+    assert alone == planned(["hopper"], ["trpo"], [0], {"delta": [0.1], "hopper:control_cost": [None]})
+
+
 @pytest.mark.parametrize("shares", [1, 3, 7, 40])
 def test_shares_are_disjoint_and_together_everything(shares: int) -> None:
     runs = planned(["cartpole"], seeds=range(10), settings={"gamma": [0.9, 0.99]}, preset="smoke")
@@ -317,6 +328,7 @@ def test_what_cannot_be_is_told_for_each_run_and_the_others_are_trained() -> Non
         ({}, {"presets": "smoke"}, "did you mean 'preset'"),
         ({"delta": [-1]}, {}, "delta must be above 0"),
         ({"walker:delta": [0.1]}, {}, "there is no run of 'walker' in this sweep"),
+        ({}, {"env": list}, "a sweep cannot store env"),
         ({"delta": []}, {}, "there are no runs in this sweep"),
     ],
 )
@@ -509,6 +521,7 @@ def test_what_a_sweep_cannot_do_is_told_in_one_line(
 def test_a_cluster_that_does_not_answer_or_cannot_is_told_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    pytest.importorskip("distributed")
     arguments = ["sweep", str(tmp_path), "--task=cartpole", "--preset=smoke", "--on=tcp://127.0.0.1:9"]
     monkeypatch.setattr(hands, "ANSWER_WITHIN", 0.2)
     assert cli.main(arguments) == 2

@@ -97,7 +97,11 @@ class Lease:
 
 @contextmanager
 def _lease(out: Path) -> Iterator[Lease]:
-    lease = Lease(str(out / f".sweep-{secrets.token_hex(4)}.lease"), socket.gethostname())
+    host = socket.gethostname()
+    for path in out.glob(f".sweep-{host}-*.lease"):  # of those that were killed
+        if not (left := Lease(str(path), host)).holds():
+            left.end()
+    lease = Lease(str(out / f".sweep-{host}-{secrets.token_hex(4)}.lease"), host)
     try:
         handle = os.open(lease.path, os.O_RDWR | os.O_CREAT)
     except OSError as error:

@@ -106,17 +106,20 @@ def planned(
     """Every task with every method, every combination of settings, and every seed.
 
     settings: values by the setting's name. A name such as trpo:delta or hopper:gamma means the runs of that method or
-        task alone, in place of what the plain name says.
+        task alone, in place of what the plain name says. A single value can stand without a list.
     options: settings that all runs have and that are not in their names, of `NOT_IN_NAMES`, and sampling.
 
     Raises UnknownTask or SettingError (one line) for names that there are not, and when there is not one run that can
     be. Where some cannot be, such as a method that a task is too large for, these have a flaw.
     """
-    settings = {} if settings is None else settings
+    tasks, methods = _listed(tasks), _listed(methods)
+    settings = {name: _listed(values) for name, values in (settings or {}).items()}
     for task in tasks:
         check_task(task)
     for name in (*map(_bare, settings), *options):
         _check_name(name)
+        if name == "env":
+            raise SettingError("a sweep cannot store env; register the environment, and name it gym:MODULE:ENV_ID")
     for scope in filter(None, map(_scope, settings)):
         if scope not in (*tasks, *methods):
             raise SettingError(f"there is no run of {scope!r} in this sweep: settings of some runs are TASK:NAME=VALUE")
@@ -135,6 +138,11 @@ def planned(
     if all(run.config is None for run in found):
         raise SettingError(found[0].flaw)
     return found
+
+
+def _listed(values: Any) -> Sequence[Any]:
+    """What stands alone, as a list of one."""
+    return [values] if isinstance(values, str | int | float | None | dict) else list(values)
 
 
 def _scope(name: str) -> str:
