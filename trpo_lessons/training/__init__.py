@@ -1,15 +1,16 @@
 """Training runs from the parts that the lessons explain.
 
-Reading order: after `value_function`. Four rooms:
+Reading order: after `prior_methods`. Four rooms:
 
     settings   `config` and `presets` say what a run is, `policy_for` and `obs_statistics` which policy an environment
                needs and how it sees
     sampling   `path_sampler`, `game_sampler` (of the paths in `game_path`) and `vine_sampler` collect samples on all
-               cores, by `groups` of environments; `memory` keeps the memory that was freed, `threads` says how many
-               torch computes with
-    running    `loop` is one iteration after another, `run_folder` keeps it on disk, `run` starts it and goes on with
-               it, `stopping` ends it, `device` says where it computes, `reporting` shows it, `evaluation` scores it and
-               `acting` lets its policy act
+               cores, by `groups` of environments, and `population_sampler` plays the episodes of a population;
+               `memory` keeps the memory that was freed, `threads` says how many torch computes with
+    running    `loop` is one iteration after another (of the method's update, from `updates`), `population_loop` one
+               generation after another, `run_folder` keeps them on disk, `run` starts them and goes on with them,
+               `stopping` ends them, `device` says where they compute, `reporting` shows them, `evaluation` scores them
+               and `acting` lets their policy act
     sweeping   many runs in one folder: `plan` says which, `sweep` sees them through, `hands` are this machine's or a
                cluster's, `own_process` is where one of them happens (by `one_run`), `table` shows
                what came out

@@ -4,6 +4,12 @@
 returns the row that is logged, `state` and `load_state` turn all of it into named tensors and back. A generation
 depends on the search, on the statistics and on its number alone: what is random in it has seeds of its own, and
 environments begin anew.
+
+Every theta of a population is a policy without randomness that plays whole episodes, all from the same starts; its
+return is the sum of the task's own rewards. All of them see through the same statistics, which are those of earlier
+generations: were they to move meanwhile, the first and the last of a population would be played by other rules. That
+they move between generations changes what a theta does, less and less; without them a parameter counts as much as its
+component of the observation happens to be large, and one standard deviation suits all of them badly.
 """
 
 from __future__ import annotations
