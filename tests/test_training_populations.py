@@ -21,13 +21,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from trpo_lessons import cli, envs, training
 from trpo_lessons.prior_methods.many_policies import num_searched
-from trpo_lessons.training import SettingError, TrainConfig
+from trpo_lessons.training import RunError, SettingError, TrainConfig
 from trpo_lessons.training.running import stopping
 from trpo_lessons.training.running.population_loop import PopulationTrainer
 from trpo_lessons.training.running.run import trainer_for
+from trpo_lessons.training.running.run_folder import RunFolder
 from trpo_lessons.training.sampling.population_sampler import Played
 from trpo_lessons.training.settings.config import POPULATION_METHODS, SETTINGS_OF
 from trpo_lessons.viewing import watching
+from trpo_lessons.viewing.learning_curve import learning_curve, logged
 
 both = pytest.mark.parametrize("method", POPULATION_METHODS)
 
@@ -114,6 +116,18 @@ def test_a_killed_run_goes_on_to_the_same_bits(method: str, tmp_path: Path) -> N
         assert command("resume", folder).status == 0
         assert contents(folder) == contents(tmp_path / "whole")
     assert killed == 3
+
+
+@both
+def test_a_search_that_comes_out_elsewhere_is_refused(method: str, tmp_path: Path) -> None:
+    """As with another version of the library: the returns that it was told would be those of other thetas."""
+    training.train(tiny(method), tmp_path, callback=lambda row: row["iteration"] == 2)
+    folder = RunFolder(tmp_path)
+    tensors, facts = folder.load_checkpoint()
+    other = "search.seeds" if method == "cma" else "search.mean"
+    folder.save_checkpoint({**tensors, other: tensors[other] + 1}, facts)
+    with pytest.raises(RunError, match="the search ends elsewhere: is cma of another version"):
+        training.resume(tmp_path)
 
 
 @both
@@ -244,9 +258,6 @@ def test_a_run_is_evaluated_and_watched(method: str, tmp_path: Path, capsys: pyt
 
 
 def test_the_curves_of_a_search_are_the_columns_of_its_log(tmp_path: Path) -> None:
-    from trpo_lessons.training.running.run_folder import RunFolder
-    from trpo_lessons.viewing.learning_curve import learning_curve, logged
-
     run = training.train(tiny("cem", "cartpole"), tmp_path)
     returns, spread = learning_curve(run.config, logged(RunFolder(tmp_path), run.iteration)).axes
     drawn = {"mean_return": returns, "best_return": returns, "population_spread": spread}

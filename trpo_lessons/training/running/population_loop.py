@@ -119,10 +119,16 @@ class PopulationTrainer:
         return tensors, facts
 
     def load_state(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Go on from `state()`. Raises KeyError or ValueError for the state of another kind of run."""
+        """Go on from `state()`. Raises KeyError or ValueError for the state of another kind of run.
+
+        A search that is replayed must end where it had been: with other random numbers, or another version of the
+        library, the returns would be those of other thetas.
+        """
         saved = {name.removeprefix("search."): t for name, t in tensors.items() if name.startswith("search.")}
         with torch_threads(self.config.threads):
             self.search.load_state(saved)
+        if not torch.allclose(self.theta, tensors["theta"], rtol=1e-4, atol=1e-6):
+            raise ValueError("told of the same returns again, the search ends elsewhere: is cma of another version?")
         self.statistics = restored(self.statistics, tensors, facts)
         self.iteration, self.total_steps = facts["iteration"], facts["total_steps"]
         self.recent = deque((tuple(pair) for pair in facts["recent"]), maxlen=RECENT_EPISODES)
