@@ -203,8 +203,8 @@ def reps_temperature(returns: Tensor, epsilon: float) -> float:
         eta = math.exp(log_eta)
         return eta * (epsilon + (torch.logsumexp(below / unit / eta, 0) - math.log(len(returns))).item())
 
-    # As b = 1 / eta grows, the KL of the weights grows by b times the variance of the returns under the weights. In units
-    # of the range that is at most 1/4, so that the KL is at most b²/8, and the minimum lies below this:
+    # As b = 1 / eta grows, the KL of the weights grows by b times the variance of the returns under the weights. In
+    # units of the range that is at most 1/4, so that the KL is at most b²/8, and the minimum lies below this:
     most = max(1.0, math.sqrt(1.0 / (8.0 * epsilon))) * 2.0
     found = minimize_scalar(
         dual, bounds=(math.log(LEAST_TEMPERATURE), math.log(most)), method="bounded", options={"xatol": 1e-10}
