@@ -36,6 +36,12 @@ PATHS: dict[str, dict[str, Any]] = {
     "games": {"task": "pong", "num_envs": 2, "steps_per_iteration": 32},
     "natural gradient": {"task": "cartpole", "method": "natural-gradient"},
     "empirical Fisher matrix": {"task": "hopper", "method": "empirical-fim"},
+    "max KL": {"task": "barto-cartpole", "method": "max-kl", "hidden": ()},
+    "max KL in chunks": {"task": "cartpole", "method": "max-kl", "hidden": (), "chunk_size": 60},
+    "RWR": {"task": "cartpole", "method": "rwr", "chunk_size": 60},
+    "RWR of a game": {"task": "pong", "method": "rwr", "num_envs": 2, "steps_per_iteration": 32},
+    "REPS": {"task": "hopper", "method": "reps"},
+    "REPS with the flow": {"task": "cartpole", "method": "reps", "reps_constraint": "flow", "epsilon": 0.5},
     "games in chunks": {"task": "pong", "num_envs": 2, "steps_per_iteration": 32, "chunk_size": 8},
     "games without statistics": {"task": "pong", "num_envs": 2, "steps_per_iteration": 32, "normalise_obs": False},
 }

@@ -15,7 +15,10 @@ from torch import Tensor
 
 from trpo_lessons import cli, training
 from trpo_lessons.kl import empirical_fisher_vector_product
+from trpo_lessons.prior_methods.max_kl import max_kl_update
 from trpo_lessons.prior_methods.natural_gradient import natural_gradient_update
+from trpo_lessons.prior_methods.reps import flow, reps_update
+from trpo_lessons.prior_methods.rwr import rwr_update
 from trpo_lessons.problem import Problem
 from trpo_lessons.training import RunError, SettingError, TrainConfig
 from trpo_lessons.training.running.loop import Trainer
@@ -25,11 +28,12 @@ from trpo_lessons.training.settings.config import METHODS, SETTINGS_OF
 from trpo_lessons.trpo import TrustRegion, trpo_update
 
 TINY: dict[str, Any] = {"name": "smoke", "iterations": 2, "steps_per_iteration": 128, "num_envs": 4, "threads": 1}
-UPDATES = ("trpo", "natural-gradient", "empirical-fim")
+UPDATES = ("trpo", "natural-gradient", "empirical-fim", "max-kl", "rwr", "reps")
 
 
 def tiny(method: str, task: str = "barto-cartpole", **settings: Any) -> TrainConfig:
-    return training.preset(task, method=method, **{**TINY, **settings})
+    linear = {"hidden": ()} if method == "max-kl" else {}
+    return training.preset(task, method=method, **{**TINY, **linear, **settings})
 
 
 def first_problem(config: TrainConfig) -> tuple[Problem, Tensor]:
@@ -51,6 +55,9 @@ REGION = TrustRegion(delta=0.03, damping=0.2, cg_iterations=7, shrink=0.6, max_b
 EXPECTED: dict[str, Update] = {
     "trpo": partial(trpo_update, region=REGION),
     "natural-gradient": partial(natural_gradient_update, region=REGION, penalty=2.5),
+    "max-kl": partial(max_kl_update, region=REGION),
+    "rwr": partial(rwr_update, temperature=0.7, largest_weight=3.0, fit_iterations=4),
+    "reps": partial(reps_update, epsilon=0.2, fit_iterations=4, constraint=partial(flow, num_steps=32)),
     "empirical-fim": partial(
         trpo_update, region=TrustRegion(0.03, 0.2, 7, 1e-10, 0.6, 3, empirical_fisher_vector_product, 2)
     ),
@@ -61,10 +68,11 @@ EXPECTED: dict[str, Update] = {
 @pytest.mark.parametrize("task", ["barto-cartpole", "cartpole"])
 def test_a_method_is_its_update_with_the_settings_of_the_run(method: str, task: str) -> None:
     given = {"delta": 0.03, "damping": 0.2, "cg_iterations": 7, "shrink": 0.6, "max_backtracks": 3, "fisher_stride": 2}
-    given |= {"penalty": 2.5}
+    given |= {"penalty": 2.5, "temperature": 0.7, "largest_weight": 3.0, "epsilon": 0.2, "fit_iterations": 4}
+    given |= {"reps_constraint": "flow"}
     config = tiny(method, task, **{name: value for name, value in given.items() if method in SETTINGS_OF[name]})
     problem, theta = first_problem(config)
-    found, report = update_for(config)(problem, theta)
+    found, report = update_for(config, problem.policy)(problem, theta)
     expected, expected_report = EXPECTED[method](problem, theta)
     assert torch.equal(found, expected)
     assert report == expected_report
@@ -74,7 +82,7 @@ def test_a_method_is_its_update_with_the_settings_of_the_run(method: str, task: 
 
 def test_methods_differ() -> None:
     problem, theta = first_problem(tiny("trpo"))
-    thetas = [tuple(update_for(tiny(method))(problem, theta)[0].tolist()) for method in UPDATES]
+    thetas = [tuple(update_for(tiny(method), problem.policy)(problem, theta)[0].tolist()) for method in UPDATES]
     assert len(set(thetas)) == len(UPDATES)
 
 
@@ -101,8 +109,9 @@ def test_a_run_without_a_method_or_a_budget_in_its_config_is_a_run_of_trpo(tmp_p
     training.train(tiny("trpo"), tmp_path)
     path = tmp_path / "config.json"
     config = json.loads(path.read_text())
-    for name in ("method", "step_budget", "penalty"):
-        del config["settings"][name]
+    for name in {"method", "step_budget", "reps_constraint"} | (SETTINGS_OF.keys() - {"delta", "shrink"}):
+        if "trpo" not in SETTINGS_OF.get(name, ()):
+            del config["settings"][name]
     path.write_text(json.dumps(config))
     run, changes = training.resume(tmp_path, iterations=3)
     assert (run.config.method, run.config.step_budget, run.iteration, changes) == ("trpo", None, 3, [])
@@ -181,6 +190,26 @@ def test_the_paper_s_tasks_have_every_preset(method: str, task: str, name: str) 
         pytest.skip("it needs a linear policy")
     config = training.preset(task, name, method=method)
     assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_max_kl_is_not_for_networks() -> None:
+    told = "max-kl needs a Fisher matrix for every state, and so a policy of at most 50 parameters; this one has 5126"
+    with pytest.raises(SettingError, match=told) as refusal:
+        training.train(training.preset("hopper", method="max-kl"), "nowhere")
+    assert "\n" not in str(refusal.value)
+    assert not Path("nowhere").exists()
+
+
+@pytest.mark.parametrize("method", ["rwr", "reps"])
+def test_a_vine_has_several_actions_in_a_state(method: str) -> None:
+    with pytest.raises(SettingError, match=f"{method} learns from one weighted action in every state"):
+        tiny(method, "hopper", sampling="vine")
+
+
+def test_pictures_are_no_features_for_reps() -> None:
+    with pytest.raises(SettingError, match="reps needs features of the state, and pictures are none: pong has no reps"):
+        training.preset("pong", method="reps")
+    assert training.preset("pong", method="rwr").method == "rwr"
 
 
 def test_a_vine_has_no_actions_in_its_trunk_for_the_empirical_fisher_matrix() -> None:

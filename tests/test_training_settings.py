@@ -32,6 +32,8 @@ PONG |= {"value_hidden": (), "height": 26, "width": 20}
 SEARCHING: dict[str, Any] = {**BASE, "delta": 5.0}  # the full step is refused, and shrunk
 NATURAL: dict[str, Any] = {**BASE, "method": "natural-gradient"}
 CEM: dict[str, Any] = {**BASE, "method": "cem", "iterations": 3, "hidden": (), "population": 6, "extra_noise": 0.1}
+RWR: dict[str, Any] = {**BASE, "method": "rwr"}
+REPS: dict[str, Any] = {**BASE, "method": "reps"}
 
 # setting -> (base, another value). A run that reads the setting ends elsewhere than the base.
 ANOTHER: dict[str, tuple[dict[str, Any], Any]] = {
@@ -79,6 +81,11 @@ ANOTHER: dict[str, tuple[dict[str, Any], Any]] = {
     "initial_std": (CEM, 0.6),
     "extra_noise": (CEM, 0.2),
     "noise_generations": (CEM, 1),
+    "temperature": (RWR, 0.5),
+    "largest_weight": (RWR, 1.5),
+    "fit_iterations": (RWR, 3),
+    "epsilon": (REPS, 0.1),
+    "reps_constraint": (REPS, "flow"),
 }
 # Where and how it is computed, not what: other tests hold that these change rounding at most.
 SAME_RUN = {"preset", "device", "threads", "chunk_size"}

@@ -39,7 +39,7 @@ MOST_REASONS = 3  # that the end of a run names
 MOST_SEEDS = 10_000  # in one range
 LONGEST_FILM = 60  # s; its pictures take half a gigabyte of memory
 ROBOTS = ("swimmer", "hopper", "walker", "halfcheetah")
-METHODS = ("trpo", "natural-gradient", "empirical-fim", "cem", "cma")
+METHODS = ("trpo", "natural-gradient", "empirical-fim", "max-kl", "rwr", "reps", "cem", "cma")
 GAMES = ("beam_rider", "breakout", "enduro", "pong", "qbert", "seaquest", "space_invaders")
 
 

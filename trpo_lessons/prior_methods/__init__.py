@@ -4,6 +4,10 @@
 same problem, with the same advantages: what differs is how far they go, and what measures it.
 
     natural_gradient  equation 18: TRPO's direction, with a fixed factor in place of the trust region and its search
+    max_kl            equation 12: the largest KL of all visited states in place of their mean
+    weighted_fit      a policy fitted to weighted samples, which the next two share
+    rwr               reward-weighted regression: weights exponential in the advantages
+    reps              relative entropy policy search: the best weights within a KL of the samples
 
 The empirical Fisher matrix needs no module: it is `trpo_update` in a
 `TrustRegion(fisher=empirical_fisher_vector_product)`.

@@ -56,7 +56,7 @@ class Trainer:
             if config.value_hidden:
                 self.value = ValueFunction(observation_shape(space), config.value_hidden, generator, config.device)
         self.statistics = statistics_for(space)
-        self._update = update_for(config)
+        self._update = update_for(config, self.policy)
         self.iteration = self.total_steps = 0
         self.recent: deque[tuple[float, int]] = deque(maxlen=RECENT_EPISODES)
         _load_all_of_torch()

@@ -8,7 +8,11 @@ from functools import partial
 from torch import Tensor
 
 from trpo_lessons.kl import empirical_fisher_vector_product, fisher_vector_product
+from trpo_lessons.policies import Policy
+from trpo_lessons.prior_methods.max_kl import check_num_parameters, max_kl_update
 from trpo_lessons.prior_methods.natural_gradient import natural_gradient_update
+from trpo_lessons.prior_methods.reps import REPS_FACTS, flow, reps_update, visited
+from trpo_lessons.prior_methods.rwr import RWR_FACTS, rwr_update
 from trpo_lessons.problem import Fisher, Problem
 from trpo_lessons.training.settings.config import TrainConfig
 from trpo_lessons.trpo import TrustRegion, UpdateReport, trpo_update
@@ -16,8 +20,13 @@ from trpo_lessons.trpo import TrustRegion, UpdateReport, trpo_update
 Update = Callable[[Problem, Tensor], tuple[Tensor, UpdateReport]]
 
 
-def update_for(config: TrainConfig) -> Update:
-    """The update of the run's method, with its settings in place."""
+def update_for(config: TrainConfig, policy: Policy) -> Update:
+    """The update of the run's method, with its settings in place.
+
+    Raises ValueError for a policy that the method cannot improve.
+    """
+    if config.method == "max-kl":
+        check_num_parameters(policy)
     return _UPDATES[config.method](config)
 
 
@@ -42,5 +51,18 @@ _UPDATES: Mapping[str, Callable[[TrainConfig], Update]] = {
     "trpo": lambda config: partial(trpo_update, region=_region(config)),
     "natural-gradient": lambda config: partial(natural_gradient_update, region=_region(config), penalty=config.penalty),
     "empirical-fim": lambda config: partial(trpo_update, region=_region(config, empirical_fisher_vector_product)),
+    "max-kl": lambda config: partial(max_kl_update, region=_region(config)),
+    "rwr": lambda config: partial(
+        rwr_update,
+        temperature=config.temperature,
+        largest_weight=config.largest_weight,
+        fit_iterations=config.fit_iterations,
+    ),
+    "reps": lambda config: partial(
+        reps_update,
+        epsilon=config.epsilon,
+        fit_iterations=config.fit_iterations,
+        constraint=visited if config.reps_constraint == "visited" else partial(flow, num_steps=config.rows),
+    ),
 }
-_FACTS: Mapping[str, tuple[str, ...]] = {}
+_FACTS: Mapping[str, tuple[str, ...]] = {"rwr": RWR_FACTS, "reps": REPS_FACTS}

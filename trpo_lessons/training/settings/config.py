@@ -99,6 +99,11 @@ class TrainConfig:
     shrink: float = 0.8
     max_backtracks: int = 15
     penalty: float = 1.0  # of the natural gradient: lambda in equation 18
+    temperature: float = 1.0  # of RWR, in standard deviations of the advantages
+    largest_weight: float = 20.0  # of RWR: where an action that is as good as the policy has weight 1
+    epsilon: float = 0.25  # of REPS, in nats: how far the weighted samples may be from those that were drawn
+    reps_constraint: str = "visited"  # or flow: what REPS' weights may not change, see prior_methods.reps
+    fit_iterations: int = 20  # of RWR and REPS: how many iterations of L-BFGS fit the policy to weighted samples
     chunk_size: int | None = None
 
     # Of the methods that search with populations (cem, cma). One generation is an iteration.
@@ -144,6 +149,8 @@ class TrainConfig:
     def _check_method(self) -> None:
         if self.sampling == "vine" and self.method in _NEED_A_PATH:
             raise SettingError(f"{self.method} learns from {_NEED_A_PATH[self.method]}; use sampling single-path")
+        if self.method == "reps" and self.task in GAMES:
+            raise SettingError(f"reps needs features of the state, and pictures are none: {self.task} has no reps")
 
     def _check_population(self) -> None:
         if self.sampling == "vine":
@@ -303,20 +310,26 @@ _YES_OR_NO = _Rule("true or false", lambda value: isinstance(value, bool))
 _ACTIONS = _Rule("joystick, legal or minimal", lambda value: value in ("joystick", "legal", "minimal"))
 _OF_ROBOTS = ("control_cost", "impact_cost")
 _OF_GAMES = ("height", "width", "actions", "sticky_actions", "no_op_max", "fire_reset")
-_SEARCHING = ("trpo", "empirical-fim")
-_WITH_FISHER = (*_SEARCHING, "natural-gradient")
+_WITH_FISHER = ("trpo", "natural-gradient", "empirical-fim")
+_SEARCHING = ("trpo", "empirical-fim", "max-kl")
+_FITTED = ("rwr", "reps")
 POPULATION_METHODS = ("cem", "cma")
 """Methods that search for theta with populations of policies, and see neither steps nor gradients."""
-METHODS = ("trpo", "natural-gradient", "empirical-fim", *POPULATION_METHODS)
+METHODS = (*_WITH_FISHER, "max-kl", *_FITTED, *POPULATION_METHODS)
 """Every method, by the names that people give them."""
 SETTINGS_OF: dict[str, tuple[str, ...]] = {
     "delta": _SEARCHING,
-    "damping": _WITH_FISHER,
+    "damping": (*_WITH_FISHER, "max-kl"),
     "cg_iterations": _WITH_FISHER,
     "fisher_stride": _WITH_FISHER,
     "shrink": _SEARCHING,
     "max_backtracks": _SEARCHING,
     "penalty": ("natural-gradient",),
+    "temperature": ("rwr",),
+    "largest_weight": ("rwr",),
+    "epsilon": ("reps",),
+    "reps_constraint": ("reps",),
+    "fit_iterations": _FITTED,
 }
 """Which methods read a setting; those that are not listed belong to all."""
 _OF_UPDATES = (
@@ -326,7 +339,11 @@ _OF_UPDATES = (
 SETTINGS_OF |= dict.fromkeys(_OF_UPDATES, tuple(name for name in METHODS if name not in POPULATION_METHODS))
 SETTINGS_OF |= dict.fromkeys(("population", "episodes", "initial_std"), POPULATION_METHODS)
 SETTINGS_OF |= dict.fromkeys(("elite_share", "extra_noise", "noise_generations"), ("cem",))
-_NEED_A_PATH = {"empirical-fim": "the actions taken in every state, and a vine's trunk has none"}
+_NEED_A_PATH = {
+    "empirical-fim": "the actions taken in every state, and a vine's trunk has none",
+    "rwr": "one weighted action in every state, and a vine has several",
+    "reps": "one weighted action in every state, and a vine has several",
+}
 _VARIANTS = (*_OF_ROBOTS, *_OF_GAMES, "env_kwargs", "env")
 
 
@@ -379,6 +396,11 @@ _RULES = {
     "shrink": _number(_TINY, 1 - _TINY, "strictly between 0 and 1"),
     "max_backtracks": _count(0),
     "penalty": _number(_TINY, 1e6, "above 0, at most 1e6"),
+    "temperature": _number(1e-3, 1e6, "from 0.001 to 1e6"),
+    "largest_weight": _number(1, 1e12, "from 1 to 1e12"),
+    "epsilon": _number(_TINY, 10, "above 0, at most 10"),
+    "reps_constraint": _Rule("visited or flow", lambda v: v in ("visited", "flow")),
+    "fit_iterations": _count(),
     "chunk_size": _or_none(_count()),
     "population": _count(4),
     "episodes": _count(),
