@@ -186,8 +186,6 @@ def test_a_setting_is_for_the_methods_that_read_it(setting: str, method: str) ->
 @pytest.mark.parametrize("task", ["barto-cartpole", "swimmer", "hopper", "walker"])
 @pytest.mark.parametrize("method", UPDATES)
 def test_the_paper_s_tasks_have_every_preset(method: str, task: str, name: str) -> None:
-    if method == "max-kl" and task != "barto-cartpole":
-        pytest.skip("it needs a linear policy")
     config = training.preset(task, name, method=method)
     assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
 
