@@ -186,9 +186,9 @@ _POPULATION_ROBOT: dict[str, Any] = {
     "extra_noise": 0.02,
     "noise_generations": 15,
 }
-# Where episodes end early, some go on when most are over, and a larger population keeps the simulator busier. And they
-# are short, so that there are more generations.
-_POPULATION_FALLING: dict[str, Any] = {**_POPULATION_ROBOT, "population": 64, "num_envs": 64, "noise_generations": 40}
+# Where episodes end early there are more generations. Populations of 64 learned less from as many steps: on Hopper
+# CMA-ES scored 1102 in place of 2404 after half a million of them, and CEM 1063 in place of 2866 (seed 1).
+_POPULATION_FALLING: dict[str, Any] = {**_POPULATION_ROBOT, "noise_generations": 40}
 _POPULATION: dict[str, dict[str, Any]] = {
     "cartpole": _POPULATION_CARTPOLE,
     "barto-cartpole": _POPULATION_CARTPOLE,
