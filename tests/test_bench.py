@@ -16,12 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from processes import command
 
-from trpo_lessons import cli, training
+from trpo_lessons import training
 from trpo_lessons.bench import game_ceiling, peer_process, robot_ceiling, speed, table
 from trpo_lessons.bench.game_ceiling import GameCeiling
 from trpo_lessons.bench.peer_process import PeerError, PeerProcess
 from trpo_lessons.bench.robot_ceiling import RobotCeiling
 from trpo_lessons.bench.speed import Round, Speed
+from trpo_lessons.cli import subcommands
 from trpo_lessons.envs import GAMES
 from trpo_lessons.envs.mujoco import ROBOTS
 from trpo_lessons.training.running.loop import PHASES, Trainer
@@ -343,7 +344,7 @@ def test_bench_prints_json_alone_and_a_line_for_each_round_on_the_side() -> None
 
 
 def test_the_command_knows_every_robot_and_game() -> None:
-    assert (tuple(ROBOTS), tuple(GAMES)) == (cli.ROBOTS, cli.GAMES)
+    assert (tuple(ROBOTS), tuple(GAMES)) == (subcommands.ROBOTS, subcommands.GAMES)
 
 
 @pytest.mark.parametrize(

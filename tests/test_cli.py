@@ -11,6 +11,7 @@ import pytest
 from processes import command
 
 from trpo_lessons import cli, envs, training
+from trpo_lessons.cli.arguments import parse_settings
 from trpo_lessons.doctor import Finding
 
 SMALL = ("--preset", "smoke", "--iterations", 2, "--steps-per-iteration", 64, "--set=num_envs=4", "--set=threads=1")
@@ -70,7 +71,7 @@ def test_a_gymnasium_environment_is_a_task(tmp_path: Path) -> None:
 
 def test_settings_are_parsed_as_what_they_are() -> None:
     given = ("gamma=0.9", "hidden=32,16", "value_hidden=", "cg-iterations=7", "chunk_size=none", "delta=1e-3")
-    assert cli.parse_settings(given) == {
+    assert parse_settings(given) == {
         "gamma": 0.9,
         "hidden": (32, 16),
         "value_hidden": (),
@@ -78,7 +79,7 @@ def test_settings_are_parsed_as_what_they_are() -> None:
         "chunk_size": None,
         "delta": 0.001,
     }
-    assert cli.parse_settings(["hidden=(64, 64)", "value_hidden=8"]) == {"hidden": (64, 64), "value_hidden": (8,)}
+    assert parse_settings(["hidden=(64, 64)", "value_hidden=8"]) == {"hidden": (64, 64), "value_hidden": (8,)}
 
 
 def test_evaluate_prints_the_same_figures_as_json_and_as_text(runs: Path) -> None:

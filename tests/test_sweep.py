@@ -27,6 +27,8 @@ import pytest
 
 import trpo_lessons
 from trpo_lessons import cli, training
+from trpo_lessons.cli.arguments import Seeds, parse_values
+from trpo_lessons.cli.telling import SOME_FAILED
 from trpo_lessons.envs import UnknownTask
 from trpo_lessons.training.running.run_folder import InUseError, RunFolder
 from trpo_lessons.training.sweeping import hands, own_process
@@ -193,7 +195,7 @@ def test_on_processes_nothing_is_lost_or_done_twice_however_it_ends(tmp_path: Pa
     os.kill(pid, signal.SIGKILL)
     scene.pids_at_gate(1)  # the other run goes on
     scene.open_gate()
-    assert status_of(command) == cli.SOME_FAILED
+    assert status_of(command) == SOME_FAILED
     told = "its process was ended by SIGKILL, as happens where memory runs out; the same command goes on with it"
     assert f"{NAMES[0]}: {told}" in scene.printed()
     assert "1 of 2 runs failed" in scene.printed()
@@ -532,12 +534,12 @@ def test_a_cluster_that_does_not_answer_or_cannot_is_told_in_one_line(
 
 
 def test_values_and_seeds_of_the_command() -> None:
-    assert cli.parse_values(["delta=.003,.01", "hidden=8,4", "hidden=", "trpo:fisher-stride=1,2"]) == {
+    assert parse_values(["delta=.003,.01", "hidden=8,4", "hidden=", "trpo:fisher-stride=1,2"]) == {
         "delta": [0.003, 0.01],
         "hidden": [(8, 4), ()],
         "trpo:fisher_stride": [1, 2],
     }
-    assert cli.Seeds().convert("0-2, 7,1", None, None) == (0, 1, 2, 7)
+    assert Seeds().convert("0-2, 7,1", None, None) == (0, 1, 2, 7)
 
 
 def test_the_command_skips_what_is_complete_and_shows_means_over_seeds(

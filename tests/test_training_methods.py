@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from trpo_lessons import cli, training
+from trpo_lessons.cli import subcommands
 from trpo_lessons.kl import empirical_fisher_vector_product
 from trpo_lessons.prior_methods.max_kl import max_kl_update
 from trpo_lessons.prior_methods.natural_gradient import natural_gradient_update
@@ -167,7 +168,7 @@ def test_a_run_with_a_budget_that_is_stopped_ends_where_it_would_have(tmp_path: 
 
 
 def test_the_shell_offers_every_method() -> None:
-    assert cli.METHODS == METHODS
+    assert subcommands.METHODS == METHODS
 
 
 @pytest.mark.parametrize("setting", SETTINGS_OF)
