@@ -455,8 +455,8 @@ def test_reps_weights_solve_the_primal_problem(constraint: str) -> None:
         ("log_w = (advantages + c @ v) / eta", "log_w = advantages / eta"),
         ("log_w = (advantages + c @ v) / eta", "log_w = advantages + c @ v"),
         ("rows[:, 1:] - rows[:, :-1]", "rows[:, 1:] + rows[:, :-1]"),
-        ("reshape(-1, num_steps, 2", "reshape(1, -1, 2"),  # follows from one environment into another
-        ("phi.mean(0) - phi", "phi"),
+        ("phi.reshape(-1, num_steps, ", "phi.reshape(1, -1, "),  # follows from one environment into another
+        ("phi - phi.mean(0)", "phi"),
     ],
 )
 def test_mistakes_in_reps_are_caught(mistake: tuple[str, str]) -> None:

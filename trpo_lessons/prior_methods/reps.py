@@ -53,8 +53,7 @@ Constraint = Callable[[Tensor], Floats]
 
 def visited(obs: Tensor) -> Floats:
     """No feature's mean may change: mean of phi - phi(s), for `obs` [N, obs_dim]."""
-    phi = features(obs)
-    return np.asarray(phi.mean(0) - phi)
+    return -features(obs)  # which have mean 0
 
 
 def flow(obs: Tensor, num_steps: int) -> Floats:
@@ -66,23 +65,28 @@ def flow(obs: Tensor, num_steps: int) -> Floats:
     """
     if len(obs) % num_steps:
         raise ValueError(f"{len(obs)} states are not rows of {num_steps}")
-    rows = features(obs).reshape(-1, num_steps, 2 * obs.shape[1])
+    phi = features(obs)
+    rows = phi.reshape(-1, num_steps, phi.shape[1])
     changes = np.zeros_like(rows)
     changes[:, :-1] = rows[:, 1:] - rows[:, :-1]
     return changes.reshape(len(obs), -1)
 
 
 def features(obs: Tensor) -> Floats:
-    """phi: every component of `obs` [N, obs_dim] and its square, each with standard deviation 1 (or 0): [N, 2 obs_dim].
+    """phi: every component of `obs` [N, obs_dim] and its square, made uncorrelated: [N, at most 2 obs_dim].
 
-    Raises ValueError for observations that are no vectors.
+    Each has mean 0 and standard deviation 1. What they can say together is the same as before, and so are the weights;
+    but the dual is as steep in one direction as in another, which spares most iterations. Raises ValueError for
+    observations that are no vectors.
     """
     if obs.ndim != 2:
         raise ValueError(f"REPS needs features of vectors, got observations {tuple(obs.shape)}")
     obs = obs.double().cpu()
     phi = torch.cat([obs, obs.square()], 1).numpy()
+    phi = phi - phi.mean(0)
     spread = phi.std(0)
-    return np.asarray(phi / np.where(spread > 1e-9, spread, 1.0))
+    basis, sizes, _ = np.linalg.svd(phi / np.where(spread > 1e-9, spread, 1.0), full_matrices=False)
+    return np.asarray(basis[:, sizes > 1e-6 * sizes.max(initial=1e-9)] * math.sqrt(len(phi)))
 
 
 def reps_update(
