@@ -150,6 +150,13 @@ _PAPER_VINE: dict[str, dict[str, Any]] = {
 }
 
 
+# A network of thousands of parameters also fits the noise of the actions, and takes it for confidence. From equal
+# weights there is nothing to learn, and yet twenty iterations of a fit to one batch of Hopper made a KL of .026, took
+# .05 nats of entropy and lowered the surrogate by .018; five made .005, took .02 and lowered it by .001. Seventy
+# updates of RWR with twenty iterations left an entropy of -.8 and a return of 350, where TRPO had 3.3 and 2140.
+_ROBOTS = ("swimmer", "hopper", "walker", "halfcheetah")
+_EARLY_END: dict[str, Any] = {"fit_iterations": 5}
+
 # Of one method, on top of the settings above.
 #
 # The natural gradient's penalty: what TRPO's multiplier is in the class preset, where its KL is delta. The median over
@@ -159,7 +166,10 @@ _OF_METHOD: dict[str, dict[str, dict[str, Any]]] = {
         "swimmer": {"penalty": 1.0},
         "hopper": {"penalty": 1.5},
         "walker": {"penalty": 3.0},
+        "halfcheetah": {"penalty": 2.0},
     },
+    "rwr": dict.fromkeys(_ROBOTS, _EARLY_END),
+    "reps": dict.fromkeys(_ROBOTS, _EARLY_END),
 }
 
 
