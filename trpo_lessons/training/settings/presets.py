@@ -168,8 +168,10 @@ _OF_METHOD: dict[str, dict[str, dict[str, Any]]] = {
         "walker": {"penalty": 3.0},
         "halfcheetah": {"penalty": 2.0},
     },
-    "rwr": dict.fromkeys(_ROBOTS, _EARLY_END),
-    "reps": dict.fromkeys(_ROBOTS, _EARLY_END),
+    # On the cart-pole sixty iterations were just enough: all of eleven runs scored 500 at their end, but two had not yet
+    # earned 475 on their way.
+    "rwr": {"barto-cartpole": {"iterations": 100}, **dict.fromkeys(_ROBOTS, _EARLY_END)},
+    "reps": {"barto-cartpole": {"iterations": 100}, **dict.fromkeys(_ROBOTS, _EARLY_END)},
 }
 
 
@@ -239,7 +241,7 @@ def preset(task: str, name: str = "class", **overrides: Any) -> TrainConfig:
     settings = settings | _EVERY.get(task, {})
     method = overrides.get("method", "trpo")
     if method in METHODS:
-        settings = settings | _OF_METHOD.get(method, {}).get(task, {})
+        settings = settings | ({} if name == "smoke" else _OF_METHOD.get(method, {}).get(task, {}))
         if method in POPULATION_METHODS:
             settings = settings | _population_settings(task, name)
         _refuse_settings_of_others(method, overrides)
