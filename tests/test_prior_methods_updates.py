@@ -465,6 +465,15 @@ def test_mistakes_in_reps_are_caught(mistake: tuple[str, str]) -> None:
         check_both(wrong)
 
 
+def test_a_constraint_that_no_weights_hold_is_refused() -> None:
+    """States that only ever rise: no weighting comes to each of them as often as it leaves it."""
+    batch = small_problem("linear-gaussian", 24).batch
+    rising = replace(batch, obs=torch.arange(24.0, dtype=torch.float64)[:, None])
+    with pytest.raises(Refused, match="no weights within epsilon = 0.15 nats"):
+        reps.relative_entropy_weights(rising, 0.15, partial(reps.flow, num_steps=24))
+    reps.relative_entropy_weights(rising, 0.15)
+
+
 def test_the_dual_s_gradient_is_that_of_its_value() -> None:
     advantages, c = normal(0, 30).numpy(), normal(1, 30, 3).numpy()
     at = np.array([0.7, 0.3, -0.2, 0.5])

@@ -58,7 +58,7 @@ EXPECTED: dict[str, Update] = {
     "natural-gradient": partial(natural_gradient_update, region=REGION, penalty=2.5),
     "max-kl": partial(max_kl_update, region=REGION),
     "rwr": partial(rwr_update, temperature=0.7, largest_weight=3.0, fit_iterations=4),
-    "reps": partial(reps_update, epsilon=0.2, fit_iterations=4, constraint=partial(flow, num_steps=32)),
+    "reps": partial(reps_update, epsilon=1.0, fit_iterations=4, constraint=partial(flow, num_steps=32)),
     "empirical-fim": partial(
         trpo_update, region=TrustRegion(0.03, 0.2, 7, 1e-10, 0.6, 3, empirical_fisher_vector_product, 2)
     ),
@@ -69,7 +69,7 @@ EXPECTED: dict[str, Update] = {
 @pytest.mark.parametrize("task", ["barto-cartpole", "cartpole"])
 def test_a_method_is_its_update_with_the_settings_of_the_run(method: str, task: str) -> None:
     given = {"delta": 0.03, "damping": 0.2, "cg_iterations": 7, "shrink": 0.6, "max_backtracks": 3, "fisher_stride": 2}
-    given |= {"penalty": 2.5, "temperature": 0.7, "largest_weight": 3.0, "epsilon": 0.2, "fit_iterations": 4}
+    given |= {"penalty": 2.5, "temperature": 0.7, "largest_weight": 3.0, "epsilon": 1.0, "fit_iterations": 4}
     given |= {"reps_constraint": "flow"}
     config = tiny(method, task, **{name: value for name, value in given.items() if method in SETTINGS_OF[name]})
     problem, theta = first_problem(config)

@@ -126,12 +126,18 @@ def relative_entropy_weights(batch: Batch, epsilon: float, constraint: Constrain
 
 
 def solve_dual(advantages: Floats, c: Floats, epsilon: float) -> tuple[float, Floats]:
-    """(eta, v) that minimise the dual, for `advantages` [N] and `c` [N, num_features]."""
+    """(eta, v) that minimise the dual, for `advantages` [N] and `c` [N, num_features].
+
+    Raises Refused where no weights within epsilon hold the constraint: the dual has no minimum then, and falls below
+    every mean of w A that there could be.
+    """
     first = np.zeros(1 + c.shape[1])
     first[0] = max(LOWEST_TEMPERATURE, advantages.std() / math.sqrt(2 * epsilon))  # exact for normal advantages
     bounds = [(LOWEST_TEMPERATURE, None)] + [(None, None)] * c.shape[1]
     options = {"maxiter": 1000, "maxfun": 2000, "ftol": 1e-12, "gtol": 1e-6}
     found = minimize(dual, first, (advantages, c, epsilon), "L-BFGS-B", jac=True, bounds=bounds, options=options)
+    if found.fun < advantages.min():
+        raise Refused(f"no weights within epsilon = {epsilon:.3g} nats of the samples hold REPS' constraint")
     return float(found.x[0]), np.asarray(found.x[1:])
 
 
