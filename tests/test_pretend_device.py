@@ -42,6 +42,7 @@ PATHS: dict[str, dict[str, Any]] = {
     "RWR of a game": {"task": "pong", "method": "rwr", "num_envs": 2, "steps_per_iteration": 32},
     "REPS": {"task": "hopper", "method": "reps"},
     "REPS with the flow": {"task": "cartpole", "method": "reps", "reps_constraint": "flow", "epsilon": 0.5},
+    "vine of a game": {"task": "pong", "num_envs": 2, "sampling": "vine"},
     "games in chunks": {"task": "pong", "num_envs": 2, "steps_per_iteration": 32, "chunk_size": 8},
     "games without statistics": {"task": "pong", "num_envs": 2, "steps_per_iteration": 32, "normalise_obs": False},
 }

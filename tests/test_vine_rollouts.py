@@ -14,7 +14,7 @@ from vine_toys import CHEAP, ENVS, GAMMA, Fuse, naive_roll_out, policy_for
 
 from trpo_lessons import vine
 from trpo_lessons.envs import rollouts
-from trpo_lessons.envs.rollouts import Rollouts
+from trpo_lessons.envs.rollouts import Rollouts, rows_of
 from trpo_lessons.single_path import for_environment
 from trpo_lessons.vine import roll_out
 
@@ -36,11 +36,15 @@ def rollout_problem(name: str, count: int = 11, length: int = 8, seed: int = 0) 
     return pi_old, starts, distribution.sample(generator), noise
 
 
-def check_roll_out(roll_out: Any, name: str, width: int, **settings: int) -> Rollouts:
+def check_roll_out(roll_out: Any, name: str, width: int, each: int = 1, **settings: int) -> Rollouts:
+    """each: how many of the rollouts begin in every start."""
     pi_old, starts, first_actions, noise = rollout_problem(name, **settings)
     env = ENVS[name](width)
-    found = roll_out(env, pi_old, starts, first_actions, noise, GAMMA)
-    expected = naive_roll_out(ENVS[name], pi_old, starts, first_actions, noise)
+    few = rows_of(starts, np.arange(len(first_actions) // each))
+    found = roll_out(env, pi_old, few, first_actions, noise, GAMMA)
+    repeated = {key: array.repeat(each, axis=0) for key, array in few.items()}
+    expected = naive_roll_out(ENVS[name], pi_old, repeated, first_actions, noise)
+    assert found.num_steps == sum(length for _, length, *_ in expected)
     for m, (total, length, terminated, last_obs) in enumerate(expected):
         assert (found.lengths[m], found.terminated[m]) == (length, terminated), m
         assert found.returns[m].item() == pytest.approx(total, rel=1e-12), m
@@ -51,8 +55,12 @@ def check_roll_out(roll_out: Any, name: str, width: int, **settings: int) -> Rol
 @pytest.mark.parametrize("width", [1, 4, 11, 30])
 @pytest.mark.parametrize("name", CHEAP)
 def test_rollouts_side_by_side_are_rollouts_one_by_one(name: str, width: int) -> None:
-    found = check_roll_out(roll_out, name, width)
-    assert found.num_steps % width == 0
+    check_roll_out(roll_out, name, width)
+
+
+@pytest.mark.parametrize("each", [2, 3])
+def test_several_rollouts_begin_in_every_start(each: int) -> None:
+    check_roll_out(roll_out, "fuse", width=4, each=each, count=12)
 
 
 def test_rollouts_of_a_hopper_are_rollouts_one_by_one() -> None:
@@ -76,7 +84,9 @@ MISTAKES = {
     "discounted from the wrong step": ("(gamma**age * rewards)", "(gamma ** (age + 1) * rewards)"),
     "a rollout goes on with an old age": ("self.age[ended], self.busy[ended] = 0,", "_, self.busy[ended] = 0,"),
     "idle copies are counted in": ("returns[rollout[busy]] += (gamma**age * rewards)[busy]", IDLE_COUNTED),
-    "the waiting start elsewhere": ("self._starts, self.rollout[which]), which", "self._starts, which), which"),
+    "the waiting start elsewhere": ("begin = self.rollout[which] //", "begin = which //"),
+    "idle steps are counted": ("int(busy.sum())", "env.num_envs"),
+    "rollouts of a state begin in others": ("rollout // self._from_each", "rollout % len(starts['task'])"),
 }  # fmt: skip
 MISTAKES_OF_THE_POLICY = {
     "the first action is forgotten": ("actions[age == 0] =", "_ ="),
@@ -92,7 +102,7 @@ def test_mistakes_in_a_rollout_would_be_noticed(mistake: str) -> None:
         broken = mutant(vine, MISTAKES_OF_THE_POLICY[mistake]).roll_out
     for width in (4, 30):
         try:
-            check_roll_out(broken, "fuse", width, count=20, length=5)
+            check_roll_out(broken, "fuse", width, each=2, count=20, length=5)
         except (AssertionError, IndexError):
             return
     pytest.fail("it was not noticed")
@@ -100,14 +110,11 @@ def test_mistakes_in_a_rollout_would_be_noticed(mistake: str) -> None:
 
 @PROPERTY
 @given(st.integers(1, 12), st.integers(1, 20), st.integers(1, 7), st.integers(0, 100))
-def test_every_step_is_counted_and_none_is_wasted_while_a_rollout_waits(
+def test_every_step_is_counted_and_none_is_taken_for_a_rollout_that_is_over(
     width: int, count: int, length: int, seed: int
 ) -> None:
     pi_old, starts, first_actions, noise = rollout_problem("fuse", count, length, seed)
     env = Fuse(width)
     found = roll_out(env, pi_old, starts, first_actions, noise, GAMMA)
-    assert found.num_steps == env.counted
+    assert found.num_steps == env.counted == found.lengths.sum()
     assert ((found.lengths >= 1) & (found.lengths <= length)).all()
-    # Idling begins when nothing waits any more, and lasts no longer than one rollout.
-    idle = found.num_steps - found.lengths.sum()
-    assert 0 <= idle <= width * length

@@ -44,7 +44,7 @@ class Fuse(RestorableVectorEnv):
             self._rows[row] = (self._generators[row].integers(2, 13), 0.0, self._rows[row, 2] + 1)
 
     def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        self.counted += self.num_envs
+        self.counted += self.num_envs - int(self._resting.sum())
         luck = [generator.random() for generator in self._generators]
         rewards = 10 * self._rows[:, 2] + actions + self._luck * np.array(luck)
         self._rows[:, 0] -= 1 + (actions == 2)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from trpo_lessons.distributions import Categorical, Distribution, FactoredCategorical
-from trpo_lessons.surrogate import States
+from trpo_lessons.surrogate import States, Surrogate
 
 FirstActions = Callable[[Distribution, torch.Generator], tuple[Tensor, Tensor]]
 """q, as a function (pi_old in N states, generator) -> actions [N, K] or [N, K, action_dim], their log q [N, K]."""
@@ -104,3 +104,8 @@ def every_action(pi_old: Distribution, generator: torch.Generator) -> tuple[Tens
     actions = torch.cartesian_prod(*map(torch.arange, sizes))
     log_q = torch.full((len(pi_old), len(actions)), -math.log(len(actions)), dtype=pi_old.parameters[0].dtype)
     return actions.expand(len(pi_old), *actions.shape), log_q
+
+
+def surrogate_for(first_actions: FirstActions) -> Surrogate:
+    """Equation 16 for every action once, equation 17 for any other q."""
+    return all_actions_surrogate if first_actions is every_action else self_normalised_surrogate

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,17 +27,17 @@ from torch import Tensor
 from trpo_lessons.distributions import Distribution
 from trpo_lessons.envs import RestorableVectorEnv, State
 from trpo_lessons.envs.obs_statistics import unit_of
-from trpo_lessons.envs.rollouts import Rollouts, SavesChosen, new_generators, not_run, rows_of, run_rollouts
+from trpo_lessons.envs.rollouts import Copied, Rollouts, SavesChosen, new_generators, not_run, rows_of, run_rollouts
 from trpo_lessons.policies import Policy
 from trpo_lessons.problem import Problem, Refused
 from trpo_lessons.rollout_set import (
     FirstActions,
     RolloutSet,
     all_actions_surrogate,
-    every_action,
     self_normalised_surrogate,
+    surrogate_for,
 )
-from trpo_lessons.single_path import Actor, SinglePath, for_environment, sample_single_path
+from trpo_lessons.single_path import Actor, PathRecord, for_environment, sample_single_path
 from trpo_lessons.surrogate import Surrogate
 
 __all__ = ["Branching", "Vine", "all_actions_surrogate", "sample_vine", "self_normalised_surrogate"]
@@ -69,17 +69,18 @@ class Branching:
 class Vine:
     """A trunk of T steps in E environments side by side, and K branches in each of N of its states.
 
-    trunk         the trajectories, [T, E, ...]; all their states enter the KL and the Fisher matrix
+    trunk         the trajectories, [T, E, ...], a SinglePath (of games one with frames); all their states enter the KL
+                  and the Fisher matrix
     chosen        [N, 2]  (t, e) of the states with branches, in the order of time
     saved         the environment's states there, arrays [N, ...]: restore them to follow a branch again, or to draw it
     rollout_set   [N, K]  their observations, first actions, Q-values (float64) and log q
     surrogate     equation 16 or 17, as the first actions need it
     lengths       [N, K]  steps in each branch
-    branch_steps  simulator steps taken for the branches, those of copies that idled at the end included
+    branch_steps  simulator steps taken for the branches
     seconds       wall time spent "acting" and "simulating", trunk and branches
     """
 
-    trunk: SinglePath
+    trunk: PathRecord
     chosen: Tensor
     saved: State
     rollout_set: RolloutSet
@@ -121,8 +122,7 @@ class Vine:
         Advantages of the trunk are not used; they are asked for so that paths and vines are used alike. Raises Refused
         when the Q-values are too large to compute with.
         """
-        found = self.rollout_set
-        scaled = RolloutSet(found.obs, found.actions, scaled_differences(found.q_values).float(), found.log_q)
+        scaled = replace(self.rollout_set, q_values=scaled_differences(self.rollout_set.q_values).float())
         return Problem(policy, scaled, self.surrogate, self.trunk.states, chunk_size)
 
 
@@ -184,13 +184,13 @@ def sample_vine(
         rollouts = not_run(num_states * num_branches, raw_obs.shape[1:])
     else:
         rollouts = roll_out(branch_env, pi_old, starts, actions.flatten(0, 1), noise, branching.gamma)
-    q_values = _worth(rollouts, pi_old, branching).view_as(log_q)
+    q_values = worth(rollouts, pi_old, branching).view_as(log_q)
     return Vine(
         trunk=trunk,
         chosen=chosen,
         saved=saved,
         rollout_set=RolloutSet(obs, actions, q_values, log_q),
-        surrogate=all_actions_surrogate if branching.first_actions is every_action else self_normalised_surrogate,
+        surrogate=surrogate_for(branching.first_actions),
         lengths=rollouts.lengths.view_as(log_q),
         branch_steps=rollouts.num_steps,
         seconds={phase: spent + rollouts.seconds[phase] for phase, spent in trunk.seconds.items()},
@@ -198,17 +198,17 @@ def sample_vine(
 
 
 def roll_out(
-    env: RestorableVectorEnv,
+    env: Copied,
     pi_old: Callable[[Tensor], Distribution],
     starts: State,
     first_actions: Tensor,
     noise: Tensor,
     gamma: float,
 ) -> Rollouts:
-    """M rollouts of at most L steps, each from its own start, with its own first action and random numbers.
+    """M rollouts of at most L steps, each with its own first action and random numbers.
 
     pi_old         raw observations [E, obs_dim] -> the policy there
-    starts         saved states, arrays [M, ...]
+    starts         saved states, arrays [M, ...]; or [N, ...]: in each begin M / N rollouts, one state after the other
     first_actions  [M] or [M, action_dim]
     noise          [L, M, noise_dim]  what `Distribution.sample_from` makes of it are the later actions; row 0 is unused
     """
@@ -220,7 +220,7 @@ def roll_out(
         actions[age == 0] = first_actions[rollout[age == 0]]
         return for_environment(actions, env.single_action_space)
 
-    return run_rollouts(env, act, starts, len(noise), gamma)
+    return run_rollouts(env, act, starts, noise.shape[:2], gamma)
 
 
 def choose_states(num_steps: int, num_envs: int, num_states: int, generator: torch.Generator) -> Tensor:
@@ -243,7 +243,7 @@ def branch_noise(
     return torch.stack(rows).expand(-1, -1, num_branches, -1).flatten(1, 2)
 
 
-def _worth(rollouts: Rollouts, pi_old: Actor, branching: Branching) -> Tensor:
+def worth(rollouts: Rollouts, pi_old: Actor, branching: Branching) -> Tensor:
     """Q-values [M]: what every rollout earned, discounted, and what `branching.value` expects where it was cut."""
     if branching.value is None:
         return rollouts.returns

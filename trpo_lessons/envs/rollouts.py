@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from gymnasium.vector import VectorWrapper
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trpo_lessons.envs.base import Bools, Floats, RestorableVectorEnv, State
+from trpo_lessons.envs.base import Bools, Floats, RestorableVectorEnv, Rows, State
 from trpo_lessons.envs.random_state import make_generators, pack_generators
 
 Integers = NDArray[np.int64]
@@ -67,8 +67,8 @@ class Rollouts:
     returns     [M]  discounted sum of rewards to the end of the rollout, or of its episode if that comes first; float64
     lengths     [M]  steps taken, from 1 to the limit
     terminated  [M]  True where the episode is over for good; elsewhere it was cut, by the limit or by its time limit
-    last_obs    [M, obs_dim]  raw observation that the last step led to, before any reset; float64
-    num_steps   simulator steps, those of idle copies included
+    last_obs    [M, *obs_shape]  raw observation that the last step led to, before any reset; as the environment has it
+    num_steps   simulator steps
     seconds     wall time spent "acting" and "simulating"
     """
 
@@ -83,19 +83,39 @@ class Rollouts:
 def not_run(count: int, obs_shape: Sequence[int]) -> Rollouts:
     """Of `count` rollouts that were not begun: returns that are no numbers."""
     nothing, nan = torch.zeros(count, dtype=torch.int64), torch.full((count,), math.nan, dtype=torch.float64)
-    return Rollouts(nan, nothing, nothing.bool(), torch.zeros(count, *obs_shape), 0, {"acting": 0.0, "simulating": 0.0})
+    seen = torch.zeros(()).expand(count, *obs_shape)
+    return Rollouts(nan, nothing, nothing.bool(), seen, 0, {"acting": 0.0, "simulating": 0.0})
 
 
-def run_rollouts(env: RestorableVectorEnv, act: Act, starts: State, max_steps: int, gamma: float) -> Rollouts:
-    """M rollouts of at most `max_steps` steps each, from the saved states `starts`, arrays [M, ...].
+class Copied(Protocol):
+    """What rollouts ask of E copies of an environment; see `RestorableVectorEnv`."""
+
+    num_envs: int
+
+    @property
+    def single_action_space(self) -> Any: ...
+
+    def step(self, actions: Any, /) -> Any: ...
+
+    def restore_state(self, state: State, rows: Rows | None = None) -> NDArray[Any]: ...
+
+    def rest(self, rows: Rows) -> None: ...
+
+
+def run_rollouts(env: Copied, act: Act, starts: State, size: Sequence[int], gamma: float) -> Rollouts:
+    """Rollouts of at most L steps, M of them, `size` being (L, M).
+
+    starts: the saved states where they begin, arrays [N, ...]; of each, M / N rollouts begin, one state after the
+        other. A state is stored once, and copied when its turn comes: of a game it has 60,000 bytes.
 
     All copies of `env` work side by side, however many they are. When the rollout of one ends, it takes the next that
-    waits: nobody simulates the episode that follows, and copies idle only when no rollout is left.
+    waits: nobody simulates the episode that follows. When none waits, the copy rests.
     """
-    count = len(starts["task"])
+    max_steps, count = size
     returns, lengths, is_over = np.zeros(count), np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.bool_)
     copies = Copies(env, starts, count)
-    last_obs, num_steps = np.zeros((count, *copies.obs.shape[1:])), 0
+    env.rest(np.flatnonzero(~copies.busy))
+    last_obs, num_steps = np.zeros((count, *copies.obs.shape[1:]), dtype=copies.obs.dtype), 0
     acting, begun = 0.0, time.perf_counter()
     while copies.busy.any():
         asked = time.perf_counter()
@@ -103,9 +123,9 @@ def run_rollouts(env: RestorableVectorEnv, act: Act, starts: State, max_steps: i
         actions = act(copies.obs, rollout, age)
         acting += time.perf_counter() - asked
         copies.obs, rewards, terminated, truncated, infos = env.step(actions)
-        num_steps += env.num_envs
+        num_steps += int(busy.sum())
         # What follows an observation that is not finite is not the policy's doing, so the rollout must not count.
-        rewards = np.where(np.isfinite(copies.obs).all(1), rewards, np.nan)
+        rewards = np.where(np.isfinite(copies.obs).all(tuple(range(1, copies.obs.ndim))), rewards, np.nan)
         returns[rollout[busy]] += (gamma**age * rewards)[busy]
         age += 1
         ended = busy & (terminated | truncated | (age == max_steps))
@@ -113,6 +133,7 @@ def run_rollouts(env: RestorableVectorEnv, act: Act, starts: State, max_steps: i
             lengths[rollout[ended]], is_over[rollout[ended]] = age[ended], terminated[ended]
             last_obs[rollout[ended]] = _before_reset(copies.obs, infos)[ended]
             copies.take_next(ended)
+            env.rest(np.flatnonzero(ended & ~copies.busy))
     seconds = {"acting": acting, "simulating": time.perf_counter() - begun - acting}
     returned, steps, over, last = (torch.from_numpy(array) for array in (returns, lengths, is_over, last_obs))
     return Rollouts(returned, steps, over, last, num_steps, seconds)
@@ -121,12 +142,13 @@ def run_rollouts(env: RestorableVectorEnv, act: Act, starts: State, max_steps: i
 class Copies:
     """Which of `count` rollouts each copy of the environment works on, how many steps it has done, and what it sees."""
 
-    def __init__(self, env: RestorableVectorEnv, starts: State, count: int) -> None:
+    def __init__(self, env: Copied, starts: State, count: int) -> None:
         self._env, self._starts, self._waiting = env, starts, np.arange(env.num_envs, count)
+        self._from_each = count // len(starts["task"])  # rollouts from each start
         self.rollout = np.arange(env.num_envs) % count
         self.busy = np.arange(env.num_envs) < count
         self.age = np.zeros(env.num_envs, dtype=np.int64)
-        self.obs = env.restore_state(rows_of(starts, self.rollout))
+        self.obs = env.restore_state(rows_of(starts, self.rollout // self._from_each))
 
     def take_next(self, ended: NDArray[np.bool_]) -> None:
         """Give the copies that are through, [E], the rollouts that wait."""
@@ -135,7 +157,8 @@ class Copies:
         if len(which):
             self.rollout[which], self._waiting = np.split(self._waiting, [len(which)])
             self.busy[which] = True
-            self.obs = self._env.restore_state(rows_of(self._starts, self.rollout[which]), which)
+            begin = self.rollout[which] // self._from_each
+            self.obs = self._env.restore_state(rows_of(self._starts, begin), which)
 
 
 def rows_of(state: State, rows: NDArray[np.int64]) -> State:
@@ -143,9 +166,12 @@ def rows_of(state: State, rows: NDArray[np.int64]) -> State:
     return {name: array[rows] for name, array in state.items()}
 
 
-def _before_reset(obs: Floats, infos: Mapping[str, Any]) -> Floats:
+def _before_reset(obs: NDArray[Any], infos: Mapping[str, Any]) -> NDArray[Any]:
     """What every step led to: the final observation where it ended an episode, and not the first of the next."""
-    return np.where(infos["_final_obs"][:, None], infos["final_obs"], obs) if infos else obs
+    if "_final_obs" not in infos:
+        return obs
+    ended = np.expand_dims(infos["_final_obs"], tuple(range(1, obs.ndim)))
+    return np.where(ended, infos["final_obs"], obs)
 
 
 class SavesChosen(VectorWrapper):
@@ -167,7 +193,8 @@ class SavesChosen(VectorWrapper):
 
     def saved(self) -> State:
         """Arrays [N, ...]."""
-        return {name: np.concatenate([state[name] for state in self._saved]) for name in self._saved[0]}
+        saved = self._saved or [self._restorable.save_state([])]
+        return {name: np.concatenate([state[name] for state in saved]) for name in saved[0]}
 
 
 def new_generators(count: int, generator: torch.Generator) -> NDArray[np.uint64]:

@@ -57,7 +57,7 @@ class AtariVectorEnv(GamesVectorEnv, RestorableVectorEnv):
 
     def _advance(self, actions: NDArray[Any]) -> tuple[NDArray[Any], Floats, Bools]:
         self._hold(self._controls.emulator_actions(actions))
-        self._order(workers.STEP)
+        self._order(workers.STEP, self._awake)
         return self._observe(), self._shared["rewards"].copy(), self._shared["game_over"].copy()
 
     def _hold(self, actions: NDArray[np.int64]) -> None:

@@ -25,6 +25,7 @@ from trpo_lessons.surrogate import Samples
 from trpo_lessons.training.running.stopping import AttentivePolicy
 from trpo_lessons.training.running.updates import facts_of, update_for
 from trpo_lessons.training.sampling.game_sampler import GameSampler
+from trpo_lessons.training.sampling.game_vine_sampler import GameVineSampler
 from trpo_lessons.training.sampling.groups import Experience, Sampler
 from trpo_lessons.training.sampling.path_sampler import PathSampler
 from trpo_lessons.training.sampling.threads import torch_threads
@@ -215,9 +216,8 @@ def _load_all_of_torch() -> None:
 
 def sampler_for(config: TrainConfig, generator: torch.Generator) -> Sampler:
     """What collects the samples of a run."""
-    if config.sampling == "vine":
-        return VineSampler(config, generator)
-    return GameSampler(config, generator) if config.task in envs.GAMES else PathSampler(config, generator)
+    of_robots, of_games = (VineSampler, GameVineSampler) if config.sampling == "vine" else (PathSampler, GameSampler)
+    return (of_games if config.task in envs.GAMES else of_robots)(config, generator)
 
 
 def mean_of(values: list[float] | list[int]) -> float:

@@ -1,16 +1,20 @@
-"""A path through games: frames stored once, rewards clipped to their sign, scores as they are."""
+"""Paths and rollout sets of games: frames stored once, rewards clipped to their sign, scores as they are."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from trpo_lessons.distributions import Distribution
 from trpo_lessons.envs.atari.frames import FrameRecorder, FrameStacks
+from trpo_lessons.envs.base import Bools, Floats
 from trpo_lessons.envs.obs_statistics import RunningMoments
 from trpo_lessons.envs.rollouts import Outcome
 from trpo_lessons.single_path import PathRecord, PathRecorder, by_environment
@@ -38,6 +42,25 @@ class GameBatch(GameStates):
     actions: Tensor
     advantages: Tensor
     log_q: Tensor
+
+
+@dataclass(frozen=True)
+class GameRolloutSet(GameStates):
+    """What `rollout_set.RolloutSet` is, for games."""
+
+    actions: Tensor
+    q_values: Tensor
+    log_q: Tensor
+
+
+def as_learned(
+    scores: NDArray[Any], terminated: Bools, infos: Mapping[str, Any], life_loss_ends: bool
+) -> tuple[Floats, Bools]:
+    """A step of games as the learner is told of it: the signs of its scores, [E], and what terminates, [E].
+
+    life_loss_ends: a lost life terminates, although the game goes on.
+    """
+    return np.sign(scores), terminated | infos["life_lost"] if life_loss_ends else terminated
 
 
 @dataclass(frozen=True)
@@ -70,6 +93,10 @@ class GamePath(PathRecord):
             statistics = statistics.including(rows.flatten(0, 1))
         return statistics
 
+    def states_at(self, steps: Tensor) -> GameStates:
+        """The states before some steps, [N], given their (t, e), [N, 2]."""
+        return GameStates(self.frames[steps[:, 1] * len(self.rewards) + steps[:, 0]])
+
     def batch(self, advantages: Tensor) -> GameBatch:
         """The batch for an update, given `advantages` [T, E]; game by game."""
         return GameBatch(self.frames, *map(by_environment, (self.actions, advantages.float(), self.log_q)))
@@ -93,9 +120,8 @@ class GameRecorder(PathRecorder):
         """One step of every game; rewards are scores."""
         scores, terminated, truncated, infos = outcome
         started_next = torch.from_numpy(terminated | truncated)
-        if self._life_loss_ends:
-            terminated = terminated | infos["life_lost"]
-        super().record(raw_obs, obs, answer, actions, (np.sign(scores), terminated, truncated, infos))
+        rewards, terminated = as_learned(scores, terminated, infos, self._life_loss_ends)
+        super().record(raw_obs, obs, answer, actions, (rewards, terminated, truncated, infos))
         self._started = started_next
 
     def _see(self, raw_obs: Tensor, obs: Tensor) -> None:  # noqa: ARG002

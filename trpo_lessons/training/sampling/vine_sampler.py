@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import gymnasium as gym
 import torch
@@ -31,7 +32,7 @@ class VineSampler(Sampler):
     def __init__(self, config: TrainConfig, generator: torch.Generator) -> None:
         super().__init__(config, generator, num_groups=1)
         self._config = config
-        width, threads = _width(config.vine_states * config.vine_branches), config.threads
+        width, threads = width_for(config.vine_states * config.vine_branches, WIDTH), config.threads
         branches = envs.make(config.task, width, seed=config.seed, threads=threads, **config.task_settings)
         self._branches = envs.restorable(branches)
         self._branching = Branching(
@@ -60,17 +61,22 @@ class VineSampler(Sampler):
         self._branches.close()
 
 
-def first_actions_for(action_space: gym.Space[object], num_branches: int) -> FirstActions:
+def first_actions_for(action_space: gym.Space[Any], num_branches: int) -> FirstActions:
     """How to choose the K first actions of a state.
 
     With as many branches as there are actions, each action gets one, and equation 16 needs no sampling of actions at
     all. Otherwise K actions are drawn, for equation 17: from the policy, or uniformly where actions are discrete.
     """
-    if not isinstance(action_space, gym.spaces.Discrete):
+    if isinstance(action_space, gym.spaces.MultiDiscrete):
+        num_actions = math.prod(action_space.nvec.tolist())
+    elif isinstance(action_space, gym.spaces.Discrete):
+        num_actions = int(action_space.n)
+    else:
         return from_the_policy(num_branches)
-    return every_action if num_branches == action_space.n else uniformly(num_branches)
+    return every_action if num_branches == num_actions else uniformly(num_branches)
 
 
-def _width(num_rollouts: int) -> int:
-    rounds = math.ceil(num_rollouts / WIDTH)
-    return math.ceil(num_rollouts / rounds)  # copies have equally much to do
+def width_for(num_rollouts: int, most: int) -> int:
+    """How many rollouts to follow side by side, `most` or less: all copies get equally much to do."""
+    rounds = math.ceil(num_rollouts / most)
+    return math.ceil(num_rollouts / rounds)

@@ -166,8 +166,6 @@ class TrainConfig:
             )
 
     def _check_vine(self) -> None:
-        if self.task in GAMES:
-            raise SettingError(f"{self.task} has no vine yet; use sampling single-path")
         if self.task not in TASKS:
             raise SettingError(
                 f"{self.task} cannot go back to an earlier state, which the vine needs; use sampling single-path"
@@ -185,8 +183,7 @@ class TrainConfig:
     def branch_steps(self) -> int:
         """The most simulator steps that the branches of one iteration take; 0 on a single path.
 
-        Branches whose episode ends early take fewer, so most iterations take less. Where the rollouts do not divide
-        evenly among the copies that work side by side, copies that idle can take a few more.
+        Branches whose episode ends early take fewer, so most iterations take less.
         """
         return self.vine_states * self.vine_branches * self.rollout_length if self.sampling == "vine" else 0
 

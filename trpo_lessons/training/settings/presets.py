@@ -108,9 +108,19 @@ _PAPER: dict[str, dict[str, Any]] = {
 
 # For the vine, on top of the settings above. Its budget is that of the single path unless it says otherwise.
 _SMOKE_VINE: dict[str, Any] = {"vine_states": 16, "vine_branches": 2, "rollout_length": 4}
+# Half of the single path's steps are the trunk's, where the value function is fitted as well, and half the branches'. A
+# branch of 16 steps is about a second of play. The thinned states are as many as the single path's.
+_CLASS_VINE_GAME: dict[str, Any] = {
+    "vine_states": 64,
+    "vine_branches": 4,
+    "rollout_length": 16,
+    "fisher_stride": 8,
+    "value_stride": 8,
+}
 # A trunk has few states, so that none are left out when the Fisher matrix or the value function is fitted.
 _FEW_STATES: dict[str, Any] = {"fisher_stride": 1, "value_stride": 1}
 _CLASS_VINE: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(GAMES, _CLASS_VINE_GAME),
     "cartpole": {**_FEW_STATES, "num_envs": 16, "vine_states": 12, "vine_branches": 2, "rollout_length": 64},
     "barto-cartpole": {**_FEW_STATES, "num_envs": 16, "vine_states": 8, "vine_branches": 4, "rollout_length": 32},
     "swimmer": {
@@ -136,7 +146,18 @@ _PAPER_VINE_HOPPER: dict[str, Any] = {
     "rollout_length": 100,
     "fisher_stride": 1,  # the trunk has a sixtieth of a single path's states
 }
+# Table 3: 400,000 steps, about four rollouts a state. The paper is silent on the rest: trunk and rollout length are
+# Hopper's.
+_PAPER_VINE_GAME: dict[str, Any] = {
+    "steps_per_iteration": 400_000,
+    "num_envs": 16,  # trunks of 1000 steps
+    "vine_states": 960,
+    "vine_branches": 4,
+    "rollout_length": 100,
+    "fisher_stride": 2,  # about as many states as a tenth of the single path's
+}
 _PAPER_VINE: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(GAMES, _PAPER_VINE_GAME),
     "barto-cartpole": {"vine_states": 50, "vine_branches": 4, "rollout_length": 25},  # our choice; the paper has none
     "swimmer": {
         **_PAPER_VINE_HOPPER,
