@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import mujoco
@@ -18,6 +18,7 @@ from processes import command
 
 from trpo_lessons import training
 from trpo_lessons.bench import game_ceiling, peer_process, robot_ceiling, speed, table
+from trpo_lessons.bench.game_branches import GameBranches
 from trpo_lessons.bench.game_ceiling import GameCeiling
 from trpo_lessons.bench.peer_process import PeerError, PeerProcess
 from trpo_lessons.bench.robot_ceiling import RobotCeiling
@@ -252,17 +253,36 @@ def test_a_small_measurement_of_a_game_is_complete() -> None:
     measured = speed.measure(config, 0.2)
     for each in measured.rounds:
         numbers = dataclasses.asdict(each)
-        assert [numbers.pop(name) for name in ("peer", "vine", "population")] == [None] * 3
+        assert [numbers.pop(name) for name in ("peer", "population")] == [None] * 2
         assert all(np.isfinite(number) and number > 0 for number in numbers.values())
     assert all(0 < measured.shares[phase] < 1 for phase in PHASES if phase not in ("advantages", "value"))
     facts, text = table.as_facts(measured), table.as_text(measured)
-    assert facts["ratios"].keys() == {"environment_of_ceiling", "training_of_ceiling", "fisher_product_in_gradients"}
+    of_all = {"environment_of_ceiling", "training_of_ceiling", "vine_of_ceiling", "fisher_product_in_gradients"}
+    assert facts["ratios"].keys() == of_all | {"branches_to_loop", "branches_to_emulator"}
+    ratio = np.median([each.branches / each.loop for each in measured.rounds])
+    assert facts["ratios"]["branches_to_loop"]["median"] == pytest.approx(ratio)
     assert facts["preset"] == "paper"
     json.loads(json.dumps(facts, allow_nan=False))
     assert "pong, paper preset, 3 environments" in text
     assert "ale_py's own threads" in text
-    assert "vine" not in text + table.as_line(1, measured.rounds[0])
+    assert f"{ratio:.2f} [" in text
+    assert "times one emulator in a loop" in text
+    assert "population" not in text + table.as_line(1, measured.rounds[0])
     assert "not measured: its recipe is for robots\n" in text
+
+
+def test_the_branches_of_the_loop_are_those_of_the_vine() -> None:
+    """Every branch with the frames that the sampler's own games show, to the end."""
+    trainer = Trainer(speed.config_for("pong", num_envs=2, steps_per_iteration=60, threads=2, hidden=(5,)))
+    with closing(trainer), ExitStack() as stack:
+        games = GameBranches(trainer, stack)
+        found = games._sampler.roll_out(trainer.pi_old, games._vine.saved, games._first, games._noise)
+        for m in range(4):
+            assert games.loop()[0] == found.lengths[m] == 16
+            assert np.array_equal(games._frames, found.last_obs[m])
+        assert games.branches()[0] == found.num_steps == 64
+        assert games.emulator()[0] == 16
+        assert games.vine()[0] == 64 + 30
 
 
 def test_the_games_of_training_and_native_ones_take_the_actions_of_the_policy(monkeypatch: pytest.MonkeyPatch) -> None:

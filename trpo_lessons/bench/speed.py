@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from trpo_lessons.advantages import standardised
+from trpo_lessons.bench.game_branches import GameBranches
 from trpo_lessons.bench.game_ceiling import GameCeiling
 from trpo_lessons.bench.peer_process import PeerError, PeerProcess
 from trpo_lessons.bench.robot_ceiling import RobotCeiling
@@ -52,8 +53,10 @@ class Round:
 
     ceiling, environment, training, peer  simulator steps a second; None where sb3-contrib was not measured
     vine, population                      the same: of trunk and branches, with the policy that chooses their actions,
-                                          and of a population that plays whole episodes; None where games have neither
+                                          and of a population that plays whole episodes, which is None for games
     gradient, fisher_product              seconds
+    branches, loop, emulator              of games alone, steps a second: branches as the vine follows them, with their
+                                          policy; one after the other in one emulator; and that without any policy
     """
 
     ceiling: float
@@ -64,6 +67,9 @@ class Round:
     gradient: float
     fisher_product: float
     peer: float | None
+    branches: float | None = None
+    loop: float | None = None
+    emulator: float | None = None
 
 
 @dataclass(frozen=True)
@@ -125,11 +131,16 @@ def measure(config: TrainConfig, seconds: float, report: Callable[[Round], None]
         peer, no_peer = _peer(config.task, stack)
         training = _Training(config, stack, warm_up=seconds / 5)
         simulator = _ceiling(training, stack)
-        vine = None if config.task in GAMES else _Vine(training.trainer, stack)
+        games = GameBranches(training.trainer, stack) if config.task in GAMES else None
+        vine = games.vine if games else _Vine(training.trainer, stack).sample
         population = None if config.task in GAMES else _Population(training.trainer, stack)
         while len(rounds) < MIN_ROUNDS or time.perf_counter() < end:
-            rounds.append(_round(training, simulator, vine, population, peer, moment))
-            report(rounds[-1])
+            each = _round(training, simulator, vine, population, peer, moment)
+            if games:
+                bursts = {"branches": games.branches, "loop": games.loop, "emulator": games.emulator}
+                each = replace(each, **{name: _speed(burst, moment) for name, burst in bursts.items()})
+            rounds.append(each)
+            report(each)
     return Speed(config, tuple(rounds), training.seconds, training.phases, no_peer)
 
 
@@ -151,7 +162,7 @@ def _ceiling(training: _Training, stack: ExitStack) -> RobotCeiling | GameCeilin
 def _round(
     training: _Training,
     simulator: RobotCeiling | GameCeiling,
-    vine: _Vine | None,
+    vine: Burst,
     population: _Population | None,
     peer: PeerProcess | None,
     moment: float,
@@ -165,7 +176,7 @@ def _round(
         ceiling=_speed(simulator.ceiling, moment),
         environment=_speed(simulator.environment, moment),
         training=_speed(training.iterate, moment),
-        vine=_speed(vine.sample, moment) if vine else None,
+        vine=_speed(vine, moment),
         population=_speed(population.play, moment) if population else None,
         gradient=gradient,
         fisher_product=product,

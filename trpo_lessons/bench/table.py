@@ -19,6 +19,10 @@ RATIOS: dict[str, Callable[[Round], float]] = {
     "population_of_ceiling": lambda r: (r.population or np.nan) / r.ceiling,
     "fisher_product_in_gradients": lambda r: r.fisher_product / r.gradient,
 }
+OF_GAMES: dict[str, Callable[[Round], float]] = {
+    "branches_to_loop": lambda r: (r.branches or np.nan) / (r.loop or np.nan),
+    "branches_to_emulator": lambda r: (r.branches or np.nan) / (r.emulator or np.nan),
+}
 TO_PEER: Callable[[Round], float] = lambda r: r.training / (r.peer or np.nan)  # noqa: E731 (as the others)
 CEILINGS = {False: "mujoco.rollout, open loop", True: "ale_py's own threads, without a policy"}
 NAMES = {"cg": "conjugate gradient", "value": "value fit"}
@@ -42,8 +46,9 @@ def spread(speed: Speed, quantity: Callable[[Round], float]) -> Spread:
 def as_facts(speed: Speed) -> dict[str, Any]:
     """Everything as values for JSON: settings, machine, ratios, shares, and the rounds that they come from."""
     ratios = dict(RATIOS) if speed.no_peer else {**RATIOS, "training_to_sb3_contrib": TO_PEER}
-    if not _has_vine(speed):
-        del ratios["vine_of_ceiling"], ratios["population_of_ceiling"]
+    if speed.config.task in GAMES:
+        del ratios["population_of_ceiling"]
+        ratios |= OF_GAMES
     return {
         "task": speed.config.task,
         "preset": speed.config.preset,
@@ -70,9 +75,13 @@ def as_text(speed: Speed) -> str:
         _line("environment alone", _steps(speed, lambda r: r.environment), _ratio(speed, "environment_of_ceiling")),
         _line("training", _steps(speed, lambda r: r.training), _ratio(speed, "training_of_ceiling")),
     ]
-    if _has_vine(speed):
-        vine, population = (_steps(speed, one) for one in (lambda r: r.vine or 0.0, lambda r: r.population or 0.0))
-        lines.append(_line("vine sampling", vine, _ratio(speed, "vine_of_ceiling")))
+    vine, population = (_steps(speed, one) for one in (lambda r: r.vine or 0.0, lambda r: r.population or 0.0))
+    lines.append(_line("vine sampling", vine, _ratio(speed, "vine_of_ceiling")))
+    if config.task in GAMES:
+        loop, emulator = (_bracketed(spread(speed, ratio), ".2f") for ratio in OF_GAMES.values())
+        told = f"{loop} times one emulator in a loop, {emulator} times that without its policy"
+        lines.append(_line("branches alone", _steps(speed, lambda r: r.branches or 0.0), told))
+    else:
         lines.append(_line("population", population, _ratio(speed, "population_of_ceiling")))
     if speed.no_peer:
         lines.append(_line("sb3-contrib", "", f"not measured: {speed.no_peer}"))
@@ -92,13 +101,9 @@ def as_line(number: int, each: Round) -> str:
     """One round, while people wait for the others."""
     peer = f", {TO_PEER(each):.1f} times sb3-contrib" if each.peer else ""
     environment, training, vine, population, _ = (ratio(each) for ratio in RATIOS.values())
-    others = f", vine sampling {vine:.2f}, population {population:.2f}" if each.vine else ""
-    shares = f"environment {environment:.2f}, training {training:.2f}{others} of it"
+    others = f"vine sampling {vine:.2f}" + (f", population {population:.2f}" if each.population else "")
+    shares = f"environment {environment:.2f}, training {training:.2f}, {others} of it"
     return f"round {number}: ceiling {each.ceiling:,.0f} steps/s, {shares}{peer}"
-
-
-def _has_vine(speed: Speed) -> bool:
-    return all(each.vine for each in speed.rounds)
 
 
 def _line(name: str, figure: str, told: str) -> str:

@@ -70,7 +70,7 @@ class GameVineSampler(GameGroups):
             if trunk.flaw:
                 rollouts = not_run(log_q.numel(), trunk.next_obs.shape[1:])
             else:
-                rollouts = self._roll_out(pi_old, saved, actions.flatten(0, 1), noise)
+                rollouts = self.roll_out(pi_old, saved, actions.flatten(0, 1), noise)
             branching = replace(branching, value=in_chunks(value, config.chunk_size) if value else None)
             q_values = worth(rollouts, pi_old, branching).view_as(log_q)
         return Vine(
@@ -98,7 +98,7 @@ class GameVineSampler(GameGroups):
         order = np.argsort(np.concatenate(places))
         return trunk, {name: np.concatenate([state[name] for state in states])[order] for name in states[0]}
 
-    def _roll_out(self, pi_old: Actor, saved: State, first_actions: Tensor, noise: Tensor) -> Rollouts:
+    def roll_out(self, pi_old: Actor, saved: State, first_actions: Tensor, noise: Tensor) -> Rollouts:
         """K rollouts from each of N states, given first actions [N * K, ...] and noise [L, N * K, noise_dim]."""
         config, branches = self._config, self._config.vine_branches
         work = {
