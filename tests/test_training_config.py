@@ -80,7 +80,7 @@ def test_trunk_and_branches_share_the_budget() -> None:
     assert training.preset("cartpole", "smoke").branch_steps == 0
 
 
-PRESETS = [(task, name) for task in envs.TASKS if task not in envs.GAMES for name in ("smoke", "class", "paper")]
+PRESETS = [(task, name) for task in envs.TASKS for name in ("smoke", "class", "paper")]
 PRESETS.remove(("cartpole", "paper"))  # the paper's cart-pole is the other one
 
 

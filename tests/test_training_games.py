@@ -40,6 +40,7 @@ TINY: dict[str, Any] = {
     "hidden": (5,),
     "value_hidden": (5,),
 }
+VINE: dict[str, Any] = {"sampling": "vine", "vine_states": 3, "vine_branches": 3, "rollout_length": 4}
 NOTHING_SEEN = FrameMoments.empty((52, 40))
 
 
@@ -268,6 +269,7 @@ def test_every_game_trains(game: str) -> None:
     [
         ("pong", {"num_envs": 3, "threads": 2, "sticky_actions": 0.25}),
         ("breakout", {"num_envs": 5, "threads": 3, "sticky_actions": 0.25, "life_loss_ends": True, "chunk_size": 16}),
+        ("qbert", {"num_envs": 4, "threads": 2, "sticky_actions": 0.25, **VINE}),
     ],
 )
 def test_killed_and_resumed_it_is_the_run_it_would_have_been(
@@ -275,7 +277,9 @@ def test_killed_and_resumed_it_is_the_run_it_would_have_been(
 ) -> None:
     # Five units: a width with which matrix products depend on where in memory theta lies.
     start = ["train", game, "--preset", "smoke", "--iterations", 3, "--steps-per-iteration", 20 * settings["num_envs"]]
-    start += [f"--set={name}={value}" for name, value in {"hidden": 5, "value_hidden": 5, **settings}.items()]
+    settings = {"hidden": 5, "value_hidden": 5, "sampling": "single-path", **settings}
+    start += ["--sampling", settings.pop("sampling")]
+    start += [f"--set={name}={value}" for name, value in settings.items()]
     assert command(*start, "--out", tmp_path / "whole").status == 0
     assert command(*start, "--out", tmp_path / "killed", kill_at=9).status == -9
     assert 0 < training.load_run(tmp_path / "killed").iteration < 3
@@ -369,6 +373,19 @@ def test_the_paper_s_settings(game: str) -> None:
     assert ours.normalise_obs
 
 
+@pytest.mark.parametrize("game", envs.GAMES)
+def test_the_paper_s_vine_is_that_of_table_3(game: str) -> None:
+    config = training.preset(game, "paper", sampling="vine")
+    assert (config.steps_per_iteration, config.vine_branches, config.iterations) == (400_000, 4, 500)
+    assert config.branch_steps + config.rows * config.num_envs == 400_000
+    assert (config.value_hidden, config.hidden, config.delta, config.gamma) == ((), (20,), 0.01, 0.99)
+    ours, path = (training.preset(game, "class", sampling=sampling) for sampling in ("vine", "single-path"))
+    assert ours.steps_per_iteration == path.steps_per_iteration
+    assert ours.life_loss_ends
+    thinned = [each.rows * each.num_envs // each.fisher_stride for each in (ours, path)]
+    assert thinned[0] == thinned[1], "the Fisher matrix has as many states as on a single path"
+
+
 def test_the_paper_preset_has_the_paper_s_33500_parameters() -> None:
     config = training.preset("seaquest", "paper")
     with closing(envs.make("seaquest", 1, threads=1, **config.task_settings)) as env:
@@ -378,7 +395,6 @@ def test_the_paper_preset_has_the_paper_s_33500_parameters() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"sampling": "vine"}, "pong has no vine yet; use sampling single-path"),
         ({"height": 9}, "height must be a whole number from 10 to 210, or none, got 9"),
         ({"actions": "all"}, "actions must be joystick, legal or minimal, or none, got 'all'"),
         ({"sticky_actions": 1}, "sticky_actions must be at least 0 and below 1, or none, got 1"),
