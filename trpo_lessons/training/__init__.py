@@ -4,8 +4,9 @@ Reading order: after `prior_methods`. Four rooms:
 
     settings   `config` and `presets` say what a run is, `policy_for` and `obs_statistics` which policy an environment
                needs and how it sees
-    sampling   `path_sampler`, `game_sampler` (of the paths in `game_path`) and `vine_sampler` collect samples on all
-               cores, by `groups` of environments, and `population_sampler` plays the episodes of a population;
+    sampling   `path_sampler` and `vine_sampler`, for games `game_sampler` (of the paths in `game_path`) and
+               `game_vine_sampler`, collect samples on all cores, by `groups` of environments, and
+               `population_sampler` plays the episodes of a population;
                `memory` keeps the memory that was freed, `threads` says how many torch computes with
     running    `loop` is one iteration after another (of the method's update, from `updates`), `population_loop` one
                generation after another, `run_folder` keeps them on disk, `run` starts them and goes on with them,
