@@ -269,7 +269,7 @@ def test_every_game_trains(game: str) -> None:
     [
         ("pong", {"num_envs": 3, "threads": 2, "sticky_actions": 0.25}),
         ("breakout", {"num_envs": 5, "threads": 3, "sticky_actions": 0.25, "life_loss_ends": True, "chunk_size": 16}),
-        ("qbert", {"num_envs": 4, "threads": 2, "sticky_actions": 0.25, **VINE}),
+        ("pong", {"num_envs": 4, "threads": 2, "sticky_actions": 0.25, **VINE}),
     ],
 )
 def test_killed_and_resumed_it_is_the_run_it_would_have_been(
