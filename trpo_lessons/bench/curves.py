@@ -50,6 +50,9 @@ COLUMNS: dict[str, Callable[[Floats], Any]] = {
 """What is kept of a log, as far as it has it; and what the values of several iterations become."""
 
 
+ALWAYS = ("task", "method", "seed")  # of the settings, whether or not the runs differ in them
+
+
 @dataclass(frozen=True)
 class Curves:
     """A run's thinned log, and what it was.
@@ -134,7 +137,7 @@ def keep(runs: Path, out: Path) -> list[str]:
             left_out.append(str(error))
     if not found:
         raise RunError(f"there is no finished run in {runs}")
-    names = differing([config for _, config, _ in found.values()])
+    names = [*ALWAYS, *(name for name in differing([config for _, config, _ in found.values()]) if name not in ALWAYS)]
     kinds = [kind for kind in COLUMNS if any(kind in curves.columns for curves, _, _ in found.values())]
     environments: list[dict[str, Any]] = []
     kept, tensors = {}, {}
@@ -152,6 +155,7 @@ def keep(runs: Path, out: Path) -> list[str]:
         save_file(tensors, out / "curves.safetensors.partial")
         (out / "runs.json.partial").write_text(json_text(facts) + "\n")
         for file in ("curves.safetensors", "runs.json"):
+            (out / f"{file}.partial").chmod(0o644)
             os.replace(out / f"{file}.partial", out / file)
     except OSError as error:
         raise RunError(f"cannot write into {out} ({error.strerror}); choose another folder with --out") from error
