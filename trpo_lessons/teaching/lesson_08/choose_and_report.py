@@ -30,7 +30,9 @@ def several(choose: Choose, scores: Floats, tuning: int) -> list[Choice]:
 choose_and_report = Check("choose_and_report", minutes=6, inputs=sweep, behavior=several)
 
 
-@choose_and_report.property("What is reported should not depend on scores of tuning seeds, as long as the choice stays.")
+@choose_and_report.property(
+    "What is reported should not depend on scores of tuning seeds, as long as the choice stays."
+)
 def reports_other_seeds(student: Choose, rng: Generator) -> bool:
     scores, tuning = sweep(rng)
     before = student(scores, tuning)

@@ -17,7 +17,7 @@ from trpo_lessons.teaching.lesson_01.explorers import text
 from trpo_lessons.teaching.lesson_08 import cloud
 from trpo_lessons.teaching.lesson_08.cloud import METHODS, Generation
 from trpo_lessons.teaching.lesson_08.recorded_runs import DELTA, PENALTY, finals, step_size_runs
-from trpo_lessons.teaching.pictures import BLACK, BLUE, GREY, ORANGE, SKY, VERMILION
+from trpo_lessons.teaching.pictures import BLACK, BLUE, ORANGE, SKY, VERMILION
 
 # ---- delta and lambda ------------------------------------------------------------------------------------------------
 
@@ -146,7 +146,8 @@ def draw_clouds(numbers: Clouds, figure: FigureBase) -> None:
     """Thetas over the landscape, as large as they weigh; the Gaussian that drew them, and the one fitted to them."""
     shape = (3, 1) if upright(figure) else (1, 3)
     edge, eta = cloud.landscape()
-    for axes, (method, each) in zip(figure.subplots(*shape, sharex=True, sharey=True), numbers.by_method.items()):
+    panels = figure.subplots(*shape, sharex=True, sharey=True)
+    for axes, (method, each) in zip(panels, numbers.by_method.items(), strict=True):
         axes.contourf(edge, edge, eta, 14, cmap="Greys_r", alpha=0.75)
         heaviest = each.weights.max()
         axes.scatter(*each.thetas.T, s=4, color=SKY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ METHODS = ("trpo", "cem")
 def count_of(hidden: Sequence[int]) -> int:
     """Parameters of a Gaussian policy for the cart-pole's four numbers and one force, log sigma included."""
     widths = [4, *hidden, 1]
-    return sum(a * b + b for a, b in zip(widths, widths[1:], strict=False)) + 1
+    return sum(a * b + b for a, b in itertools.pairwise(widths)) + 1
 
 
 @functools.cache
@@ -138,4 +139,4 @@ def draw_sizes(figure: Figure) -> None:
         axes.set(title=titles[method], xlabel="simulator steps", ylim=(0, 520))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     panels[0].set_ylabel("return, mean over\nthe latest 100 episodes")
-    panels[0].legend(loc="lower right", fontsize=9)
+    panels[1].legend(loc="lower right", fontsize=9)

@@ -1,0 +1,410 @@
+"""What lesson 08 shows, computed a second time by other means."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from scipy import stats
+from scipy.optimize import minimize
+from teaching_contract import line_of
+
+from trpo_lessons.bench.compare import compare
+from trpo_lessons.distributions import DiagGaussian
+from trpo_lessons.kl import empirical_fisher_vector_product, fisher_matrix, fisher_vector_product
+from trpo_lessons.mdp import evaluate_policy
+from trpo_lessons.policies import CategoricalHead, GaussianHead, linear_policy, mlp_policy
+from trpo_lessons.prior_methods.cem import cem
+from trpo_lessons.prior_methods.gaussian_search import bounded_kl, elite, exponential
+from trpo_lessons.prior_methods.natural_gradient import natural_gradient_update
+from trpo_lessons.problem import Problem
+from trpo_lessons.surrogate import Batch, surrogate_gradient
+from trpo_lessons.teaching.hopper_batch import hopper_batch
+from trpo_lessons.teaching.lesson_08 import check as checks
+from trpo_lessons.teaching.lesson_08 import cloud, explorers, recorded_runs
+from trpo_lessons.teaching.solutions import lesson_08 as solutions
+from trpo_lessons.trpo import TrustRegion, natural_direction, trpo_update
+
+# ---- section 2: the lambda that TRPO finds
+
+
+@pytest.mark.parametrize("delta", [1e-4, 0.01])
+def test_a_full_step_promises_twice_delta_times_lambda(delta: float) -> None:
+    policy, theta, batch = hopper_batch()
+    region = TrustRegion(delta=delta, damping=0.1)
+    _, report = trpo_update(Problem(policy, batch), theta, region)
+    product = fisher_vector_product(policy, theta, batch)
+    direction = natural_direction(product, surrogate_gradient(policy, theta, batch), region)
+    penalty = math.sqrt(direction.curvature / (2 * delta))
+    assert report.predicted_gain / report.step_fraction == pytest.approx(2 * delta * penalty, rel=1e-9)
+
+
+def test_what_the_lesson_says_of_the_penalties_is_so() -> None:
+    found = {task: recorded_runs.penalties(task) for task in recorded_runs.TASKS}
+    ratios = {task: each.last / each.first for task, each in found.items()}
+    assert 0.2 < ratios.pop("cartpole") < 0.3, "a quarter"
+    assert abs(ratios["swimmer"] - 1) < 0.02
+    assert abs(ratios["hopper"] - 1) < 0.1
+    assert all(0.5 < ratio < 2 for ratio in ratios.values())
+    robots = [found[task].last for task in ratios]
+    assert 3.5 < max(robots) / min(robots) < 4.5
+
+
+# ---- section 3: somebody else's actions
+
+
+@pytest.mark.parametrize("c", [0.5, 1.0, 2.0])
+def test_blocks_of_a_gaussian_whose_actions_are_too_wide(c: float) -> None:
+    num = 400_000
+    mean, log_std = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    actions = c * torch.from_numpy(np.random.default_rng(0).normal(size=(num, 1)))
+
+    def log_prob(mean: torch.Tensor, log_std: torch.Tensor) -> torch.Tensor:
+        return DiagGaussian(mean.expand(num, 1), log_std).log_prob(actions)
+
+    ones = torch.ones(1, dtype=torch.float64)
+    for i, expected in enumerate((c**2, 3 * c**4 - 2 * c**2 + 1)):
+        scores = torch.func.jvp(log_prob, (mean, log_std), tuple(ones * (i == j) for j in range(2)))[1]
+        squares = scores.square()
+        assert float(squares.mean()) == pytest.approx(expected, abs=5 * float(squares.std()) / math.sqrt(num))
+
+
+@pytest.mark.parametrize("head", [CategoricalHead(3), GaussianHead(2)])
+def test_weighed_scores_average_to_the_fisher_matrix_of_pi(head: CategoricalHead | GaussianHead) -> None:
+    rng, num = np.random.default_rng(1), 40_000
+    policy = linear_policy(2, head)
+    theta = torch.from_numpy(0.4 * rng.normal(size=policy.num_parameters))
+    obs = torch.from_numpy(rng.normal(size=(num, 2)))
+    q = policy(theta + 0.2 * torch.from_numpy(rng.normal(size=len(theta))), obs)
+    actions = q.sample(torch.Generator().manual_seed(0))
+    scores = torch.func.jacfwd(lambda at: policy(at, obs).log_prob(actions))(theta)
+    v = torch.from_numpy(rng.normal(size=len(theta)))
+    log_pi, log_q = policy(theta, obs).log_prob(actions), q.log_prob(actions)
+    terms = (log_pi - log_q).exp()[:, None] * scores * (scores @ v)[:, None]
+    found = solutions.fisher_product_elsewhere(scores, log_pi, log_q, v)
+    torch.testing.assert_close(found, terms.mean(0))
+    error = 5 * terms.std(0) / math.sqrt(num)
+    right = fisher_matrix(policy, theta, obs) @ v
+    assert ((found - right).abs() < error).all()
+    forgetful = solutions.fisher_product_elsewhere(scores, log_q, log_q, v)
+    assert ((forgetful - right).abs() > error).any(), "without the ratio it is another matrix"
+
+
+def test_the_product_is_the_modules_where_q_is_pi() -> None:
+    rng = np.random.default_rng(2)
+    policy = mlp_policy(3, GaussianHead(1), (4,))
+    theta, obs = torch.from_numpy(rng.normal(size=policy.num_parameters)), torch.from_numpy(rng.normal(size=(30, 3)))
+    pi = policy(theta, obs)
+    actions = pi.sample(torch.Generator().manual_seed(0))
+    log_q, v = pi.log_prob(actions), torch.from_numpy(rng.normal(size=len(theta)))
+    scores = torch.func.jacfwd(lambda at: policy(at, obs).log_prob(actions))(theta)
+    batch = Batch(obs, actions, torch.zeros(30, dtype=torch.float64), log_q)
+    right = empirical_fisher_vector_product(policy, theta, batch)(v)
+    torch.testing.assert_close(solutions.fisher_product_elsewhere(scores, log_q, log_q, v), right)
+
+
+def test_the_natural_step_is_the_modules() -> None:
+    rng = np.random.default_rng(3)
+    policy = linear_policy(3, CategoricalHead(3))
+    theta, obs = torch.from_numpy(rng.normal(size=policy.num_parameters)), torch.from_numpy(rng.normal(size=(50, 3)))
+    pi = policy(theta, obs)
+    actions = pi.sample(torch.Generator().manual_seed(0))
+    batch = Batch(obs, actions, torch.from_numpy(rng.normal(size=50)), pi.log_prob(actions))
+    region = TrustRegion(damping=0.3, cg_iterations=30, residual_tol=1e-14)
+    new, _ = natural_gradient_update(Problem(policy, batch), theta, region, penalty=2.5)
+    A, g = fisher_matrix(policy, theta, obs), surrogate_gradient(policy, theta, batch)
+    torch.testing.assert_close(solutions.natural_step(A, g, 2.5, 0.3), new - theta)
+
+
+# ---- section 6: the cloud
+
+
+def test_returns_of_the_cloud_are_exact() -> None:
+    world, phi = cloud.problem(), cloud.features(2)
+    thetas = np.random.default_rng(4).normal(size=(5, 2)) * 3
+    for theta, found in zip(thetas, cloud.returns_of(thetas, phi), strict=True):
+        pi = torch.softmax(torch.from_numpy(phi @ theta), -1)
+        assert found == pytest.approx(float(evaluate_policy(world, pi).eta), abs=1e-12)
+
+
+def test_the_landscape_has_the_first_parameter_to_the_right() -> None:
+    edge, eta = cloud.landscape()
+    for i, j in ((0, 5), (60, 2), (31, 44)):
+        theta = np.array([[edge[j], edge[i]]])
+        assert eta[i, j] == pytest.approx(cloud.returns_of(theta, cloud.features(2))[0], abs=1e-12)
+
+
+@pytest.mark.parametrize(("method", "strength"), [("CEM", 0.2), ("RWR", 3.0), ("REPS", 0.5)])
+def test_generations_are_weighed_and_fitted_by_the_formulas(method: str, strength: float) -> None:
+    found = cloud.generations(method, strength, 1.0)
+    assert len(found) == cloud.GENERATIONS
+    for before, after in itertools.pairwise(found):
+        np.testing.assert_array_equal(before.next_mean, after.mean)
+        np.testing.assert_array_equal(before.next_std, after.std)
+    for each in found:
+        J = each.returns
+        if method == "CEM":
+            expected = np.isin(np.arange(len(J)), np.argsort(J)[-12:]) / 12
+        else:
+            temperature = strength if method == "RWR" else explicit_temperature(J, each.weights)
+            expected = np.exp((J - J.max()) / temperature)
+            expected /= expected.sum()
+        np.testing.assert_allclose(each.weights, expected, atol=1e-7)
+        mean = sum(w * theta for w, theta in zip(each.weights, each.thetas, strict=True))
+        np.testing.assert_allclose(each.next_mean, mean, atol=1e-12)
+        variance = sum(w * (theta - mean) ** 2 for w, theta in zip(each.weights, each.thetas, strict=True))
+        np.testing.assert_allclose(each.next_std**2, variance, atol=1e-12)
+        assert each.counting == pytest.approx(1 / (each.weights**2).sum())
+        if method == "REPS":
+            assert each.kl == pytest.approx(0.5, abs=1e-4)
+
+
+def explicit_temperature(returns: np.ndarray, weights: np.ndarray) -> float:
+    """Of exponential weights: read off two of them."""
+    high, low = returns.argmax(), np.argsort(returns)[len(returns) // 2]
+    return float((returns[high] - returns[low]) / np.log(weights[high] / weights[low]))
+
+
+def last(method: str, strength: float, spread: float = 1.0) -> cloud.Generation:
+    return cloud.generations(method, strength, spread)[-1]
+
+
+def test_what_the_lesson_says_of_greedy_and_patient_clouds_is_so() -> None:
+    for method, strength in (("CEM", 0.1), ("RWR", 0.1)):
+        assert last(method, strength).mean_return < 1.5
+        assert last(method, strength).spread < 0.05
+        assert cloud.generations(method, strength, 1.0)[0].counting < 7, "a handful"
+    for method, strength in (("CEM", 0.5), ("RWR", 10.0), ("REPS", 0.1)):
+        assert last(method, strength).mean_return < 1
+    assert last("REPS", 1.0).mean_return > 6.7
+    wide = [
+        last(method, strength, 2.0).mean_return
+        for method, every in (("CEM", (0.05, 0.1, 0.2, 0.5)), ("RWR", (0.1, 0.3, 1.0, 3.0, 10.0)))
+        for strength in every
+    ] + [last("REPS", epsilon, 2.0).mean_return for epsilon in (0.1, 0.25, 0.5, 1.0, 2.0)]
+    assert sum(earned > 5.5 for earned in wide) >= len(wide) - 1, "nearly every setting arrives"
+
+
+def test_only_a_temperature_notices_the_units_of_returns() -> None:
+    returns = torch.from_numpy(np.random.default_rng(5).normal(size=20))
+    for weigh in (elite(0.2), bounded_kl(0.5)):
+        torch.testing.assert_close(weigh(10 * returns), weigh(returns), rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(exponential(1.0)(10 * returns), exponential(1.0)(returns), atol=0.1)
+
+
+def test_refit_is_the_first_generation_of_the_modules_cem() -> None:
+    search = cem(torch.zeros(3), std=1.0, population=20, elite_share=0.25, extra_noise=0.3, noise_generations=10)
+    thetas = search.ask(torch.Generator().manual_seed(0))
+    returns = -thetas.square().sum(1)
+    search.tell(returns)
+    mean, variance = solutions.refit(thetas.numpy(), returns.numpy(), 5, 0.3)
+    np.testing.assert_allclose(search.mean, mean, atol=1e-12)
+    np.testing.assert_allclose(search.covariance, variance, atol=1e-12)
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 0.7])
+def test_reps_weights_solve_the_primal(epsilon: float) -> None:
+    J = np.random.default_rng(6).normal(size=8)
+    uniform = np.full(8, 1 / 8)
+    within = {"type": "ineq", "fun": lambda w: epsilon - (w * np.log(8 * w)).sum()}
+    whole = {"type": "eq", "fun": lambda w: w.sum() - 1}
+    found = minimize(
+        lambda w: -(w @ J),
+        uniform,
+        method="SLSQP",
+        bounds=[(1e-9, 1)] * 8,
+        constraints=[within, whole],
+        options={"ftol": 1e-12, "maxiter": 500},
+    )
+    weights = solutions.reps_weights(J, epsilon)
+    np.testing.assert_allclose(weights, found.x, atol=2e-4)
+    np.testing.assert_allclose(weights, bounded_kl(epsilon)(torch.from_numpy(J)), atol=1e-4)
+
+
+# ---- section 7: what parameters cost
+
+
+@pytest.mark.parametrize(("hidden", "size"), zip(((), (10,), (28, 28)), recorded_runs.SIZES, strict=True))
+def test_sizes_are_those_of_the_policies(hidden: tuple[int, ...], size: int) -> None:
+    policy = mlp_policy(4, GaussianHead(1), hidden) if hidden else linear_policy(4, GaussianHead(1))
+    assert recorded_runs.count_of(hidden) == size == policy.num_parameters
+
+
+def test_what_the_lesson_says_of_the_sizes_is_so() -> None:
+    medians = {}
+    for method in recorded_runs.METHODS:
+        runs = recorded_runs.size_runs(method)
+        assert tuple(runs) == recorded_runs.SIZES
+        assert {len(each) for each in runs.values()} == {5}
+        medians[method] = [np.median([recorded_runs.steps_to(run) for run in each]) for each in runs.values()]
+    assert all(57_000 < steps < 59_500 for steps in medians["trpo"])
+    assert medians["cem"] == sorted(medians["cem"])
+    assert [round(steps / 1000) for steps in medians["cem"]] == [66, 87, 100]
+    fallen = [run for run in recorded_runs.size_runs("trpo")[62] if run["mean_return"][-1] < 100]
+    assert len(fallen) == 1
+    assert fallen[0]["mean_return"].max() > 495
+    others = [run for each in recorded_runs.size_runs("trpo").values() for run in each if run is not fallen[0]]
+    assert all(run["mean_return"][-1] > 495 for run in others)
+
+
+def test_steps_to_a_level_are_counted_to_the_first_point_there() -> None:
+    (run, *_) = recorded_runs.size_runs("cem")[6]
+    steps = recorded_runs.steps_to(run, 300)
+    there = run["total_steps"] == steps
+    assert run["mean_return"][there] >= 300
+    assert (run["mean_return"][run["total_steps"] < steps] < 300).all()
+    assert math.isinf(recorded_runs.steps_to(run, 501))
+
+
+@pytest.mark.parametrize("draw", [recorded_runs.draw_penalties, recorded_runs.draw_sizes])
+def test_pictures_hold_a_line_for_every_run(draw: object) -> None:
+    figure = Figure()
+    draw(figure)  # type: ignore[operator]
+    drawn = sum(len(axes.lines) for axes in figure.axes)
+    seeds = sum(len(recorded_runs.found_penalties(task)) for task in recorded_runs.TASKS)
+    sizes = sum(len(runs) for method in recorded_runs.METHODS for runs in recorded_runs.size_runs(method).values())
+    assert drawn == (seeds if draw is recorded_runs.draw_penalties else sizes)
+
+
+# ---- section 8: intervals
+
+
+@pytest.mark.parametrize("sizes", [(5, 5), (3, 9)])
+def test_welchs_interval_is_scipys(sizes: tuple[int, int]) -> None:
+    rng = np.random.default_rng(7)
+    a, b = (rng.normal(0, spread, size=n) for spread, n in zip((1.0, 4.0), sizes, strict=True))
+    found = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.9)
+    assert solutions.welch_interval(a, b, 0.9) == pytest.approx((found.low, found.high))
+    ours = compare("hopper", tuple(a), tuple(b), 0.9)
+    assert solutions.welch_interval(a, b, 0.9) == pytest.approx((ours.low, ours.high))
+
+
+def test_the_best_of_nine_is_ahead_by_chance() -> None:
+    grid = np.linspace(-8, 8, 4001)
+    density = 9 * stats.norm.pdf(grid) * stats.norm.cdf(grid) ** 8
+    largest = float(np.trapezoid(grid * density, grid))
+    assert largest == pytest.approx(1.49, abs=0.005)
+    assert largest / math.sqrt(3) == pytest.approx(0.86, abs=0.005)
+    rng = np.random.default_rng(8)
+    reported = [solutions.choose_and_report(rng.normal(size=(9, 6)), 3)[1] for _ in range(4000)]
+    assert abs(np.mean(reported)) < 4 * np.std(reported) / math.sqrt(4000)
+
+
+# ---- explorers
+
+
+def test_facts_of_the_clouds_are_those_of_the_generation() -> None:
+    numbers = explorers.compute_clouds(0.2, 1.0, 0.5, 1.0, 4)
+    lines = explorers.facts_of_clouds(numbers).splitlines()
+    assert [line.split(":")[0] for line in lines] == list(cloud.METHODS)
+    assert lines[0].startswith("CEM: 12.0 of 60 count, 1.61 nats")
+    figure = Figure(figsize=(8, 3))
+    explorers.draw_clouds(numbers, figure)
+    panel = figure.axes[2]
+    drawn = panel.collections[-1].get_offsets()
+    np.testing.assert_array_equal(drawn, numbers.by_method["REPS"].thetas)
+    areas = panel.collections[-1].get_sizes()
+    weights = numbers.by_method["REPS"].weights
+    np.testing.assert_allclose(areas / areas.max(), weights / weights.max())
+
+
+def test_the_step_size_explorer_shows_the_runs_of_the_recording() -> None:
+    numbers = explorers.compute_step_sizes(0.01, 1.5)
+    runs = recorded_runs.step_size_runs(recorded_runs.DELTA)[0.01]
+    figure = Figure(figsize=(8, 3))
+    explorers.draw_step_sizes(numbers, figure)
+    curves = figure.axes[2].lines
+    assert len(curves) == len(runs) + len(recorded_runs.step_size_runs(recorded_runs.PENALTY)[1.5])
+    np.testing.assert_array_equal(curves[0].get_ydata(), runs[0]["mean_return"])
+    first, second = explorers.facts_of_step_sizes(numbers).splitlines()
+    assert first.startswith(f"delta 0.01: earns {runs[0].final():.0f}")
+    assert second.startswith("lambda 1.5: earns ")
+    left, right = (figure.axes[place].get_xlim() for place in (0, 1))
+    assert left[0] < left[1], "longer steps to the right"
+    assert right[0] > right[1], "longer steps to the right: a smaller lambda"
+
+
+# ---- wrong answers, each told what is wrong with it
+
+WRONG = [
+    (checks.natural_step, lambda A, g, p, c: 0.5 * solutions.natural_step(A, g, p, c), "half as long"),
+    (checks.natural_step, lambda A, g, p, c: 0 * g, "A step of zero"),
+    (checks.natural_step, lambda A, g, p, c: solutions.natural_step(A, g, p**0.5, c), "half as long, in the same"),
+    (checks.natural_step, lambda A, g, p, c: solutions.natural_step(A, g, p, 2 * c), "slope of g . d"),
+    (
+        checks.fisher_product_elsewhere,
+        lambda s, p, q, v: s.T @ ((p.exp() / q.exp()) * (s @ v)) / len(s),
+        "subtract the logarithms first",
+    ),
+    (
+        checks.fisher_product_elsewhere,
+        lambda s, p, q, v: s.T @ ((p - q).exp().clamp(max=1.2) * (s @ v)) / len(s),
+        "Fisher matrix, diag(p)",
+    ),
+    (
+        checks.refit,
+        lambda t, r, k, e: solutions.refit(t, np.where(r > 0, r, -1), k, e),
+        "Returns below zero go wrong",
+    ),
+    (checks.refit, lambda t, r, k, e: solutions.refit(t, r, k - 1, e), "mean of the `count` thetas"),
+    (checks.refit, lambda t, r, k, e: solutions.refit(t, r, k, 2 * e), "exactly the extra noise"),
+    (
+        checks.reps_weights,
+        lambda J, e: np.exp(J / (s := solutions_eta(J, e))) / np.exp(J / s).sum(),
+        "overflows there",
+    ),
+    (checks.reps_weights, lambda J, e: solutions.reps_weights(J, 2 * e), "should be epsilon"),
+    (checks.reps_weights, lambda J, e: np.maximum(solutions.reps_weights(J, e), 0.01), "add up to 1"),
+    (
+        checks.welch_interval,
+        lambda a, b, c: tuple(float(x) for x in stats.ttest_ind(a, b, equal_var=False).confidence_interval(c)),
+        "0 / 0 goes wrong",
+    ),
+    (checks.welch_interval, lambda a, b, c: solutions.welch_interval(a, b, c)[::-1], "lower end should come first"),
+    (checks.welch_interval, lambda a, b, c: solutions.welch_interval(a, b, 0.95), "More confidence"),
+    (
+        checks.choose_and_report,
+        lambda s, n: solutions.choose_and_report(np.maximum(s, 0), n),
+        "below zero",
+    ),
+]
+
+
+def solutions_eta(J: np.ndarray, epsilon: float) -> float:
+    """The temperature of right weights."""
+    return explicit_temperature(J, solutions.reps_weights(J, epsilon))
+
+
+@pytest.mark.parametrize(("check", "function", "said"), WRONG, ids=[f"{c.name}: {said}" for c, _, said in WRONG])
+def test_a_wrong_answer_is_told_what_is_wrong_with_it(check, function, said) -> None:  # type: ignore[no-untyped-def]
+    assert said in line_of(check, function)
+
+
+RIGHT = [
+    (checks.natural_step, lambda A, g, p, c: torch.linalg.inv(p * (A + c * torch.eye(len(g), dtype=A.dtype))) @ g),
+    (
+        checks.fisher_product_elsewhere,
+        lambda s, p, q, v: (torch.einsum("n,ni,nj->ij", (p - q).exp(), s, s) / len(s)) @ v,
+    ),
+    (
+        checks.refit,
+        lambda t, r, k, e: (
+            (best := t[np.lexsort((r,))[::-1][:k]]).mean(axis=0),
+            np.array([np.mean((column - column.mean()) ** 2) for column in best.T]) + e,
+        ),
+    ),
+    (checks.reps_weights, lambda J, e: bounded_kl(e)(torch.from_numpy(J)).numpy()),
+    (
+        checks.choose_and_report,
+        lambda s, n: max((float(x[:n].mean()), i, float(x[n:].mean())) for i, x in enumerate(s))[1:],
+    ),
+]
+
+
+@pytest.mark.parametrize(("check", "function"), RIGHT, ids=[check.name for check, _ in RIGHT])
+def test_another_right_answer_passes(check, function) -> None:  # type: ignore[no-untyped-def]
+    assert line_of(check, function) == "passed"
