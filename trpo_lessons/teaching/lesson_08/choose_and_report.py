@@ -24,7 +24,7 @@ def several(choose: Choose, scores: Floats, tuning: int) -> list[Choice]:
     """What is chosen and reported on this sweep and on three that are made of it by permuting settings and seeds."""
     rng = np.random.default_rng(scores.shape)
     shuffled = [rng.permuted(scores, axis=1) for _ in range(3)]
-    return [tuple(choose(each, tuning)) for each in (scores, *shuffled)]
+    return [choose(each, tuning) for each in (scores, *shuffled)]
 
 
 choose_and_report = Check("choose_and_report", minutes=6, inputs=sweep, behavior=several)
@@ -77,7 +77,7 @@ def a_broken_run(student: Choose, rng: Generator) -> bool:
     chosen = int(student(scores, tuning)[0])
     scores[chosen, 0] = -np.inf
     others = np.delete(np.arange(len(scores)), chosen)
-    expected = others[scores[others, :tuning].mean(1).argmax()]
+    expected = int(others[scores[others, :tuning].mean(1).argmax()])
     return int(student(scores, tuning)[0]) == expected
 
 

@@ -27,6 +27,12 @@ def damped(A: Tensor, damping: float) -> Tensor:
     return A + damping * torch.eye(len(A), dtype=A.dtype)
 
 
+def solved(A: Tensor, g: Tensor) -> Tensor:
+    """A^-1 g."""
+    x: Tensor = torch.linalg.solve(A, g)
+    return x
+
+
 natural_step = Check("natural_step", minutes=6, inputs=quadratic_problem)
 
 
@@ -80,7 +86,7 @@ def a_singular_matrix(student: Step, rng: Generator) -> bool:
     "larger penalty on distance makes shorter steps.",
 )
 def multiplies_by_the_penalty(A: Tensor, g: Tensor, penalty: float, damping: float) -> Tensor:
-    return penalty * torch.linalg.solve(damped(A, damping), g)
+    return penalty * solved(damped(A, damping), g)
 
 
 @natural_step.mistake(
@@ -107,7 +113,7 @@ def multiplies_by_the_matrix(A: Tensor, g: Tensor, penalty: float, damping: floa
     "and not delta: nothing is scaled, and what KL comes of it is found out afterwards.",
 )
 def scales_to_a_kl(A: Tensor, g: Tensor, penalty: float, damping: float) -> Tensor:
-    x = torch.linalg.solve(damped(A, damping), g)
+    x = solved(damped(A, damping), g)
     return torch.sqrt(2 * penalty / (x @ damped(A, damping) @ x)) * x
 
 
@@ -117,7 +123,7 @@ def scales_to_a_kl(A: Tensor, g: Tensor, penalty: float, damping: float) -> Tens
     "step then follows the noise of directions that hardly change the policy in the visited states.",
 )
 def forgets_the_damping(A: Tensor, g: Tensor, penalty: float, _damping: float) -> Tensor:
-    return torch.linalg.solve(A, g) / penalty
+    return solved(A, g) / penalty
 
 
 @natural_step.mistake(
@@ -126,7 +132,7 @@ def forgets_the_damping(A: Tensor, g: Tensor, penalty: float, _damping: float) -
     "Damping belongs to the ruler: lambda multiplies A + damping I as a whole.",
 )
 def dampens_the_product(A: Tensor, g: Tensor, penalty: float, damping: float) -> Tensor:
-    return torch.linalg.solve(damped(penalty * A, damping), g)
+    return solved(damped(penalty * A, damping), g)
 
 
 @natural_step.mistake(
@@ -135,7 +141,7 @@ def dampens_the_product(A: Tensor, g: Tensor, penalty: float, damping: float) ->
     "grow, and the new theta is theta plus the step.",
 )
 def goes_down(A: Tensor, g: Tensor, penalty: float, damping: float) -> Tensor:
-    return -torch.linalg.solve(damped(A, damping), g) / penalty
+    return -solved(damped(A, damping), g) / penalty
 
 
 @natural_step.mistake(
@@ -144,7 +150,7 @@ def goes_down(A: Tensor, g: Tensor, penalty: float, damping: float) -> Tensor:
     "far to go is in the length of A^-1 g: where there is little to gain, the step should be short.",
 )
 def normalises(A: Tensor, g: Tensor, penalty: float, damping: float) -> Tensor:
-    x = torch.linalg.solve(damped(A, damping), g)
+    x = solved(damped(A, damping), g)
     return x / x.norm() / penalty
 
 

@@ -17,7 +17,8 @@ Floats = npt.NDArray[np.float64]
 
 def natural_step(A: Tensor, g: Tensor, penalty: float, damping: float) -> Tensor:
     """The d [n] that maximises g . d - penalty / 2 d . (A + damping I) d: equation 18 with a damped ruler."""
-    return torch.linalg.solve(A + damping * torch.eye(len(g), dtype=A.dtype), g) / penalty
+    x: Tensor = torch.linalg.solve(A + damping * torch.eye(len(g), dtype=A.dtype), g)
+    return x / penalty
 
 
 def fisher_product_elsewhere(scores: Tensor, log_pi: Tensor, log_q: Tensor, v: Tensor) -> Tensor:
