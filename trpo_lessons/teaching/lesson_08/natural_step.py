@@ -169,4 +169,5 @@ def divides_by_the_diagonal(A: Tensor, g: Tensor, penalty: float, damping: float
     "a matrix is torch.linalg.inv, and torch.linalg.solve is better than either.",
 )
 def inverts_entry_by_entry(A: Tensor, g: Tensor, penalty: float, damping: float) -> Tensor:
-    return (1 / damped(A, damping)) @ g / penalty
+    inverse: Tensor = 1 / damped(A, damping)
+    return inverse @ g / penalty
