@@ -151,7 +151,8 @@ def goes_down(A: Tensor, g: Tensor, penalty: float, damping: float) -> Tensor:
 )
 def normalises(A: Tensor, g: Tensor, penalty: float, damping: float) -> Tensor:
     x = solved(damped(A, damping), g)
-    return x / x.norm() / penalty
+    unit: Tensor = x / x.norm()
+    return unit / penalty
 
 
 @natural_step.mistake(
