@@ -69,17 +69,18 @@ def test_the_sweep_is_whole() -> None:
 
 def test_what_the_lesson_says_of_delta_and_lambda_is_so() -> None:
     deltas, penalties = mean_finals(recorded_runs.DELTA), mean_finals(recorded_runs.PENALTY)
-    assert [value for value, mean in deltas.items() if mean > 2500] == [0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3]
-    assert [value for value, mean in penalties.items() if mean > 2500] == [0.5, 1.5, 4.5]
+    assert [value for value, mean in deltas.items() if mean > 2000] == [0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3]
+    assert [value for value, mean in penalties.items() if mean > 2000] == [0.5, 1.5, 4.5]
     assert penalties[1.5] == pytest.approx(deltas[0.01], rel=0.05), "hops as well as TRPO does"
-    assert deltas[0.0001] < penalties[13.5] < 1.7 * deltas[0.0001], "the same, or a little higher"
+    assert deltas[0.0001] < penalties[13.5] < 1.5 * deltas[0.0001], "not far above"
     (gentle, gambling) = (recorded_runs.step_size_runs(recorded_runs.PENALTY)[value] for value in (13.5, 0.15))
-    assert np.median([np.median(run["mean_kl"]) for run in gentle]) == pytest.approx(9e-5, abs=1e-5)
-    assert all(1 < np.median(run["mean_kl"]) < 2.5 for run in gambling)
+    assert np.median([np.median(run["mean_kl"]) for run in gentle]) == pytest.approx(8e-5, abs=1e-5)
+    assert all(np.median(run["mean_kl"]) > 1 for run in gambling)
     for runs in (gambling, recorded_runs.step_size_runs(recorded_runs.DELTA)[1.0]):
         assert np.ptp([run.final() for run in runs]) > 1500, "a gamble"
     wild = recorded_runs.step_size_runs(recorded_runs.PENALTY)[0.05]
-    assert all(run["max_kl"].max() > run["mean_kl"].max() > 1000 for run in wild)
+    assert all(run["mean_kl"].max() > 100 for run in wild)
+    assert max(run["mean_kl"].max() for run in wild) > 4000
     for value, runs in recorded_runs.step_size_runs(recorded_runs.DELTA).items():
         assert all(run["mean_kl"].max() <= value for run in runs)
 
