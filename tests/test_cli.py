@@ -265,7 +265,7 @@ def test_a_full_disk_at_the_very_start(tmp_path: Path) -> None:
 def test_a_full_disk_behind_standard_output_in_a_process_of_its_own(runs: Path) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "trpo_lessons.cli", "evaluate", "runs/cartpole-seed0", "--json"],
+            [sys.executable, "-m", "trpo_lessons", "evaluate", "runs/cartpole-seed0", "--json"],
             cwd=runs, stdout=full, stderr=subprocess.PIPE, text=True, env=_environment(),
         )  # fmt: skip
     assert done.returncode == 2
@@ -275,7 +275,7 @@ def test_a_full_disk_behind_standard_output_in_a_process_of_its_own(runs: Path) 
 def _environment() -> dict[str, str]:
     import os
 
-    return {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    return {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])}
 
 
 def test_an_error_that_nobody_foresaw_is_not_hidden(

@@ -18,6 +18,7 @@ import toy_envs
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from trpo_lessons import cli, training
+from trpo_lessons.cli.telling import NOTHING_ACCEPTED, refusals
 from trpo_lessons.training import TrainConfig
 from trpo_lessons.training.running.loop import Trainer
 from trpo_lessons.training.running.reporting import tag_of
@@ -40,7 +41,7 @@ def shell(line: str) -> int:
 
 
 def test_a_run_without_an_accepted_update_says_so_and_why(capsys: Captured) -> None:
-    assert shell(f"train gym:toy_envs:Undefined-v0 {' '.join(SMALL)} --out run") == cli.NOTHING_ACCEPTED
+    assert shell(f"train gym:toy_envs:Undefined-v0 {' '.join(SMALL)} --out run") == NOTHING_ACCEPTED
     told = capsys.readouterr()
     assert "run: 3 iterations, 768 steps, rewards were not finite, 3 of 3 updates refused (3 x a reward" in told.err
     assert "no episode has ended" not in told.err
@@ -55,10 +56,10 @@ def test_refusals_that_differ_by_a_number_are_one_reason() -> None:
     reasons = [f"mean KL is still {kl} > delta = 0.01" for kl in ("0.02", "1e-05", "nan")]
     reasons += ["the gradient is zero", "one", "two", "three"]
     rows = [{"accepted": "0", "reason": reason} for reason in reasons] + [{"accepted": "1", "reason": "accepted"}] * 3
-    told = cli._refusals(rows)
+    told = refusals(rows)
     assert told.startswith(", 7 of 10 updates refused (3 x mean KL is still ... > delta = ...; 1 x ")
     assert told.endswith("; 2 other reasons)")
-    assert cli._refusals(rows[7:]) == ""
+    assert refusals(rows[7:]) == ""
 
 
 def test_a_run_that_learned_ends_with_0_and_counts_what_was_refused(capsys: Captured) -> None:
@@ -139,9 +140,9 @@ def test_the_bar_can_be_switched_off_as_tqdm_has_it(disabled: bool) -> None:
     """In a process of its own: tqdm looks into the environment once, when it is imported."""
     words = [sys.executable, "-m", "trpo_lessons", "train", "cartpole", *SMALL, "--out", "run"]
     environment = {name: value for name, value in os.environ.items() if name != "TQDM_DISABLE"}
-    environment |= {"PYTHONPATH": str(Path(cli.__file__).parents[1])} | ({"TQDM_DISABLE": "1"} if disabled else {})
+    environment |= {"PYTHONPATH": str(Path(cli.__file__).parents[2])} | ({"TQDM_DISABLE": "1"} if disabled else {})
     told = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=120)
-    assert told.returncode in (0, cli.NOTHING_ACCEPTED)
+    assert told.returncode in (0, NOTHING_ACCEPTED)
     assert ("cartpole: 100%" in told.stderr) != disabled
 
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from trpo_lessons import cli, training
+from trpo_lessons.cli.arguments import Duration
 from trpo_lessons.training.running import stopping
 from trpo_lessons.training.running.loop import Trainer
 from trpo_lessons.training.running.run_folder import RunFolder
@@ -146,13 +147,13 @@ def test_an_interrupt_is_heard_in_every_part_of_an_iteration(sampling: str, monk
     ("text", "seconds"), [("90s", 90), ("25m", 1500), ("1h30m", 5400), ("45", 45), (" 0.5H ", 1800), ("2m30", 150)]
 )
 def test_times(text: str, seconds: float) -> None:
-    assert cli.Duration().convert(text, None, None) == seconds
+    assert Duration().convert(text, None, None) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "0", "soon", "-5m", "5x", "1.2.3s", "m"])
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter, match="is not a time; write 90s, 25m or 1h30m"):
-        cli.Duration().convert(text, None, None)
+        Duration().convert(text, None, None)
 
 
 def test_the_command_stops_by_the_clock(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,7 @@ def end_of_training(run: Run) -> int:
 
     folder, rows = shlex.quote(str(run.folder)), RunFolder(run.folder).rows()
     again = " ".join(filter(None, [folder, trust_option(run.config.task)]))
-    refused = _refusals(rows)
+    refused = refusals(rows)
     if run.interrupted:
         done = f"stopped after iteration {run.iteration} of {run.config.expected_iterations}{refused}"
         click.echo(f"trpo-lessons: {done}; go on with: trpo-lessons resume {again}", err=True)
@@ -67,7 +67,7 @@ def _return_of(rows: Sequence[Mapping[str, str]]) -> str:
     return "rewards were not finite" if any(int(row["episodes"]) for row in rows) else "no episode has ended yet"
 
 
-def _refusals(rows: Sequence[Mapping[str, str]]) -> str:
+def refusals(rows: Sequence[Mapping[str, str]]) -> str:
     """How many updates were refused and why; reasons that differ by their numbers alone are one."""
     reasons = [row["reason"] for row in rows if not int(row["accepted"])]
     if not reasons:

@@ -11,8 +11,9 @@ Advantages can have long tails: where hardly anything goes wrong any more, an ep
 deviations away, and what avoids it too. Without a limit one sample among two thousand can then outweigh all others, and
 the policy is fitted to it alone. The limit, 20, is that of advantage-weighted regression (Peng et al., 2019).
 
-To first order in 1 / temperature this is the natural gradient with the temperature as its penalty: w is
-1 + A / temperature, and the fit to it is theta + A^-1 g / temperature.
+To first order in 1 / temperature, what advantages add to the fit is the natural gradient with the temperature as its
+penalty: w is 1 + A / temperature, and the fit to it moves by A^-1 g / temperature. On a finite batch that comes on top
+of what a fit to equal weights moves by, which is noise, and at high temperatures most of the step.
 """
 
 from __future__ import annotations
