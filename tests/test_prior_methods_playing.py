@@ -239,9 +239,9 @@ def test_a_robot_that_rests_is_not_simulated(settings: dict[str, float]) -> None
 def test_no_copy_idles_while_an_episode_waits(width: int, count: int) -> None:
     found, env = played("fuse", width, count)
     assert isinstance(env, Fuse)
-    rounds = env.counted // width
     # Each of the `width` copies works on something until nothing waits; after that for one episode at most.
-    assert (rounds - 6) * width <= found.num_steps <= rounds * width
+    assert (env.rounds - 6) * width <= found.num_steps <= env.rounds * width
+    assert found.num_steps == env.counted
 
 
 # ---- a population

@@ -34,7 +34,7 @@ class Fuse(RestorableVectorEnv):
     def __init__(self, num_envs: int, luck: float = 1.0) -> None:
         box = spaces.Box(-np.inf, np.inf, (3,), np.float64)
         super().__init__("fuse", num_envs, box, spaces.Discrete(3), max_episode_steps=6)
-        self._rows, self._luck, self.counted = np.zeros((num_envs, 3)), luck, 0
+        self._rows, self._luck, self.counted, self.rounds = np.zeros((num_envs, 3)), luck, 0, 0
 
     def _physics(self) -> State:
         return {"rows": self._rows}
@@ -44,6 +44,7 @@ class Fuse(RestorableVectorEnv):
             self._rows[row] = (self._generators[row].integers(2, 13), 0.0, self._rows[row, 2] + 1)
 
     def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        self.rounds += 1
         self.counted += self.num_envs - int(self._resting.sum())
         luck = [generator.random() for generator in self._generators]
         rewards = 10 * self._rows[:, 2] + actions + self._luck * np.array(luck)
