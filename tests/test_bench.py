@@ -136,7 +136,7 @@ def test_a_small_measurement_is_complete(threads: int) -> None:
     assert measured.no_peer == "sb3-contrib is not installed"
     for each in seen:
         numbers = dataclasses.asdict(each)
-        assert numbers.pop("peer") is None
+        assert [numbers.pop(name) for name in ("peer", "branches", "loop", "emulator")] == [None] * 4  # of games alone
         assert all(np.isfinite(number) and number > 0 for number in numbers.values())
     shares = measured.shares
     assert all(0 < shares[phase] < 1 for phase in PHASES)
