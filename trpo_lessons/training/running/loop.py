@@ -221,4 +221,5 @@ def sampler_for(config: TrainConfig, generator: torch.Generator) -> Sampler:
 
 
 def mean_of(values: list[float] | list[int]) -> float:
+    """Their mean; NaN where there are none."""
     return sum(values) / len(values) if values else math.nan
