@@ -93,7 +93,7 @@ class GaussianSearch:
 
     @property
     def _variances(self) -> Tensor:
-        return self.covariance.diagonal() if self.covariance.ndim == 2 else self.covariance
+        return self.covariance.diagonal() if self._full else self.covariance
 
     def ask(self, generator: torch.Generator) -> Tensor:
         """See `Search`."""
