@@ -46,6 +46,7 @@ READING_ORDER = [
     ["vine"],
     ["value_function"],
     ["prior_methods"],
+    ["zoo_names"],
     ["training"],
     ["viewing"],
     ["zoo", "doctor", "bench"],

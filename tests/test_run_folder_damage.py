@@ -216,7 +216,7 @@ def test_a_recorded_run_is_neither_resumed_nor_written_to(
     assert not is_recorded(folder)
     monkeypatch.setattr("trpo_lessons.training.running.run_folder._RECORDED", folder.parent)  # a zoo of this test's own
     before = {each: each.read_bytes() for each in folder.iterdir()}
-    assert "copy it to a folder of yours" in refusal(lambda: training.resume(folder, iterations=3))
+    assert "go on in a copy: --out FOLDER" in refusal(lambda: training.resume(folder, iterations=3))
     run = training.load_run(folder)
     monkeypatch.chdir(folder)
     assert "name another with --out" in refusal(lambda: watching.pictures_folder(run))

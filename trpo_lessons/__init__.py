@@ -20,8 +20,10 @@ The modules in reading order; each imports only from those above it:
     vine                 a trunk and its branches, section 5.2
     value_function       V fitted to returns, which the paper does without
     prior_methods        what the paper compares TRPO with: natural gradient, CEM, CMA-ES and others
+    zoo_names            what the trained policies that come with this package are called
     training             the loop, presets, run folders, resume
     viewing              animations and learning curves
+    zoo                  those policies, ready to act
     doctor               what works on this machine
     bench                how fast training is, and sb3-contrib's TRPO with the recipe we compare ourselves with;
                          gradient_subjects, gradient_batches, gradient_variance: how noisy gradients are (lesson 07)

@@ -21,9 +21,10 @@ from statistics import mean, median
 
 from scipy import stats  # type: ignore[import-untyped]
 
+from trpo_lessons import zoo_names
 from trpo_lessons.bench.sb3_peer import TASKS
 
-ZOO = Path(__file__).parents[1] / "zoo"
+ZOO = zoo_names.ZOO
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from trpo_lessons import training
 from trpo_lessons.training import TrainConfig
-from trpo_lessons.training.running.run_folder import RunError, RunFolder, json_text
+from trpo_lessons.training.running.run_folder import RunError, RunFolder, appearing, json_text, refuse_taken
 from trpo_lessons.training.settings.config import OWN_OPTIONS
 
 KEPT = ("config.json", "progress.csv", "checkpoint.safetensors")
@@ -45,18 +43,8 @@ def record(run_folder: Path, out: Path, episodes: int = EPISODES, *, trust_modul
         done = f"{run.iteration} of {config.expected_iterations} iterations"
         raise RunError(f"{run_folder} has done {done}: resume it first")
     folder = out / f"{config.task}-seed{config.seed}"
-    if folder.exists():
-        raise _taken(folder)
+    refuse_taken(folder)
     result = training.evaluate(run, episodes)
-    out.mkdir(parents=True, exist_ok=True)
-    being_made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=out))
-    being_made.chmod(0o755)
-    for name in KEPT:
-        shutil.copyfile(run_folder / name, being_made / name)
-    with open(being_made / "evaluation.csv", "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["episode", "return", "length"])
-        writer.writerows(zip(range(episodes), result.returns, result.lengths, strict=True))
     summary = {
         "command": command_of(config),
         "task": config.task,
@@ -67,17 +55,15 @@ def record(run_folder: Path, out: Path, episodes: int = EPISODES, *, trust_modul
         "mean_return": result.mean,
         "standard_error": result.standard_error,
     }
-    (being_made / "summary.json").write_text(json_text(summary) + "\n")
-    try:
-        os.rename(being_made, folder)  # all of it at once; refused where another one has come to be meanwhile
-    except OSError as error:
-        shutil.rmtree(being_made)
-        raise _taken(folder) from error
+    with appearing(folder) as being_made:
+        for name in KEPT:
+            shutil.copyfile(run_folder / name, being_made / name)
+        with open(being_made / "evaluation.csv", "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["episode", "return", "length"])
+            writer.writerows(zip(range(episodes), result.returns, result.lengths, strict=True))
+        (being_made / "summary.json").write_text(json_text(summary) + "\n")
     return summary
-
-
-def _taken(folder: Path) -> RunError:
-    return RunError(f"{folder} is there already: remove it first, or choose another folder (--out)")
 
 
 def command_of(config: TrainConfig) -> str:

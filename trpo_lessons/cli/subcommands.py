@@ -1,4 +1,4 @@
-"""train, resume, sweep, evaluate, watch, bench and doctor: what each takes, and what it calls."""
+"""train, resume, sweep, zoo, evaluate, watch, bench and doctor: what each takes, and what it calls."""
 
 # Everything slow to import (torch above all) is imported inside the functions, so that --help answers at once.
 from __future__ import annotations
@@ -19,7 +19,15 @@ from trpo_lessons.cli.arguments import (
     parse_settings,
     parse_values,
 )
-from trpo_lessons.cli.telling import end_of_sweep, end_of_training, evaluation_as_json, evaluation_as_text, film_as_text
+from trpo_lessons.cli.telling import (
+    end_of_sweep,
+    end_of_training,
+    evaluation_as_json,
+    evaluation_as_text,
+    film_as_text,
+    zoo_as_json,
+    zoo_as_text,
+)
 
 LONGEST_FILM = 60  # s; its pictures take half a gigabyte of memory
 ROBOTS = ("swimmer", "hopper", "walker", "halfcheetah")
@@ -133,19 +141,26 @@ def train(
 
 
 @commands.command()
-@click.argument("run", type=UserPath())
+@click.argument("run")
 @click.option("--iterations", type=int, help="Train to this many iterations altogether.")
+@click.option("--out", type=UserPath(), help="Go on in a copy of RUN, in this new folder; RUN stays as it is.")
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Another device than the run had; see train --help."
 )
 @TRUST_MODULE
 @STOP_AFTER
 def resume(
-    run: Path, iterations: int | None, device: str | None, trust_module: str | None, stop_after: float | None
+    run: str,
+    iterations: int | None,
+    out: Path | None,
+    device: str | None,
+    trust_module: str | None,
+    stop_after: float | None,
 ) -> int:
     """Go on with RUN as if it had never stopped.
 
-    RUN is a run folder; its settings are those that it was started with.
+    RUN is a run folder, or with --out the name of a policy of the zoo (as in resume hopper --out longer --iterations
+    500); see evaluate --help. Its settings are those that it was started with.
     """
     from trpo_lessons import training
 
@@ -153,7 +168,7 @@ def resume(
     for difference in training.differences(run, chosen, trust_module=trust_module):
         click.echo(f"trpo-lessons: {difference}; the result will not be the same to the bit", err=True)
     went_on, _ = training.resume(
-        run, trust_module=trust_module, iterations=iterations, device=chosen, progress=True, stop_after=stop_after
+        run, out, trust_module=trust_module, iterations=iterations, device=chosen, progress=True, stop_after=stop_after
     )
     return end_of_training(went_on)
 
@@ -232,7 +247,24 @@ def sweep(
 
 
 @commands.command()
-@click.argument("run", type=UserPath())
+@click.option("--json", "as_json", is_flag=True, help="Print everything, with the folder of each, as JSON.")
+def zoo(as_json: bool) -> int:
+    """List the trained policies that come with this package, and what they scored.
+
+    evaluate, watch and resume --out take their names. A name without the number of a seed, such as hopper or
+    hopper/vine, is the first of that kind. A score is the mean return of 20 whole episodes, with its standard error.
+    """
+    from trpo_lessons import zoo_names
+
+    found = zoo_names.read()
+    click.echo(zoo_as_json(found) if as_json else zoo_as_text(found))
+    for folder in found.damaged:
+        click.echo(f"trpo-lessons: {folder} cannot be read; install trpo-lessons again", err=True)
+    return 2 if found.damaged else 0
+
+
+@commands.command()
+@click.argument("run")
 @click.option("--episodes", type=click.IntRange(min=1), default=20, show_default=True, help="How many whole episodes.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of the initial states.")
 @click.option("--time-limit", type=click.IntRange(min=1), help="Cut episodes after so many steps.")
@@ -244,7 +276,7 @@ def sweep(
 @TRUST_MODULE
 @click.option("--json", "as_json", is_flag=True, help="Print every return, as JSON.")
 def evaluate(
-    run: Path,
+    run: str,
     episodes: int,
     seed: int,
     time_limit: int | None,
@@ -252,7 +284,10 @@ def evaluate(
     trust_module: str | None,
     as_json: bool,
 ) -> None:
-    """Score the policy in RUN, a run folder.
+    """Score the policy in RUN.
+
+    RUN is a run folder, or the name of a policy that comes with this package, such as hopper or hopper/vine/2
+    (trpo-lessons zoo lists them). Where the current folder has something of that name, that is meant.
 
     Plays whole episodes, and of games whole games, each from a start of its own. In games actions are sampled,
     elsewhere they are the most likely ones (--sampled, --most-likely). Scores are raw, and those of whole games also
@@ -267,7 +302,7 @@ def evaluate(
 
 
 @commands.command()
-@click.argument("run", type=UserPath())
+@click.argument("run")
 @click.option("--episodes", type=click.IntRange(min=1), default=1, show_default=True, help="How many episodes to film.")
 @click.option(
     "--seconds",
@@ -283,8 +318,10 @@ def evaluate(
     help="The folder for both files.  [default: RUN, or the current folder where RUN is recorded or read-only]",
 )
 @TRUST_MODULE
-def watch(run: Path, episodes: int, seconds: float, seed: int, out: Path | None, trust_module: str | None) -> None:
+def watch(run: str, episodes: int, seconds: float, seed: int, out: Path | None, trust_module: str | None) -> None:
     """Draw the learning curve of RUN and film its policy.
+
+    RUN is a run folder or the name of a policy of the zoo; see evaluate --help.
 
     Writes learning_curve.png and animation.gif. Robots are drawn by OpenGL where it works (trpo-lessons doctor tells),
     otherwise, or with MUJOCO_GL=off in the environment, as figures in the plane. A game is seen with the probabilities

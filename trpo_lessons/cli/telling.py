@@ -3,6 +3,7 @@
 # Everything slow to import (torch above all) is imported inside the functions, so that --help answers at once.
 from __future__ import annotations
 
+import json
 import math
 import re
 import shlex
@@ -15,6 +16,7 @@ import click
 if TYPE_CHECKING:
     from trpo_lessons.training import Evaluation, Run, Sweep
     from trpo_lessons.viewing.watching import Animation
+    from trpo_lessons.zoo_names import Entry, Zoo
 
 STOPPED = 130  # 128 + SIGINT, as shells have it
 NOTHING_ACCEPTED = 3
@@ -119,6 +121,33 @@ def evaluation_as_json(run: Run, result: Evaluation, seed: int) -> str:
         "lengths": result.lengths,
     }
     return json_text(facts)
+
+
+def zoo_as_text(zoo: Zoo) -> str:
+    """A line for each policy: name, task, scheme, steps, score and standard error."""
+    columns = (
+        ("name", [entry.name for entry in zoo.entries]),
+        ("task", [entry.task for entry in zoo.entries]),
+        ("scheme", [entry.scheme for entry in zoo.entries]),
+        ("steps", [f"{entry.steps:>9}" for entry in zoo.entries]),
+        ("score", [_score_of(entry) for entry in zoo.entries]),
+    )
+    widths = [max(map(len, (title, *texts))) for title, texts in columns]
+    rows = [[title for title, _ in columns], *zip(*(texts for _, texts in columns), strict=True)]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join(lines)
+
+
+def _score_of(entry: Entry) -> str:
+    error = "" if entry.standard_error is None else f" ± {entry.standard_error:.1f}"
+    return f"{entry.score:>7.1f}{error}"
+
+
+def zoo_as_json(zoo: Zoo) -> str:
+    """The same as JSON, with the folder of each."""
+    return json.dumps(
+        [{"name": entry.name, **vars(entry), "folder": str(entry.folder)} for entry in zoo.entries], indent=2
+    )
 
 
 def film_as_text(film: Animation) -> str:

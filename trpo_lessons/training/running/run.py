@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from trpo_lessons import envs
+from trpo_lessons import envs, zoo_names
 from trpo_lessons.envs.adapter import MakeOne
 from trpo_lessons.envs.atari import WorkerError
 from trpo_lessons.envs.foreign import EnvironmentFault
@@ -117,6 +117,7 @@ def train(
 @postponed_interrupts()
 def resume(
     path: Path | str,
+    out: Path | str | None = None,
     *,
     env: MakeOne | None = None,
     trust_module: str | None = None,
@@ -128,6 +129,8 @@ def resume(
 ) -> tuple[Run, list[str]]:
     """Go on with a run as if it had never stopped, optionally to another number of iterations or on another device.
 
+    path: a run folder, or a policy of the zoo, which needs `out`; see `load_run`.
+    out: a new folder, for a copy of the run that goes on; the run itself stays as it is.
     env: what makes the environments of a run that was trained with env=...
     trust_module: the module that may be run for a task gym:MODULE:ENV_ID; see `load_run`.
 
@@ -135,16 +138,19 @@ def resume(
     Raises RunError (one line) when there is nothing usable to go on from.
     """
     _check_wishes(callback, stop_after)
-    folder = RunFolder(Path(path))
-    if folder.is_recorded:
-        raise RunError(f"{path} is a recorded run of this package; copy it to a folder of yours, and resume the copy")
+    folder = RunFolder(folder_of(path))
+    if folder.is_recorded and out is None:
+        raise RunError(f"{path} is a recorded run, and stays as it is; go on in a copy: --out FOLDER")
     config, started_in = folder.config(trust_module)
     config = _with(env, config)
-    changes = differences(path, device, trust_module=trust_module)
+    changes = differences(folder.path, device, trust_module=trust_module)
     asked_for = config.iterations if iterations is None else iterations
     given = dataclasses.replace(config, iterations=asked_for, device=device or config.device)
     changed, config = given != config, given
     _prepare_device(config)
+    if out is not None:
+        _refuse_idle_copy(folder, config, path)
+        folder = folder.copied(Path(out))
     with folder.locked():
         trainer = _trainer(config)
         if folder.has_checkpoint:
@@ -160,6 +166,15 @@ def resume(
         return _run_to_the_end(trainer, folder, progress, stop_after, callback), changes
 
 
+def _refuse_idle_copy(folder: RunFolder, wanted: TrainConfig, path: Path | str) -> None:
+    """Raises RunError where a copy would have nothing to do."""
+    done, steps = folder.progress()
+    if wanted.is_complete(done, steps):
+        budget = wanted.step_budget is not None and steps >= wanted.step_budget
+        told = f"has taken its step_budget of {wanted.step_budget} steps" if budget else f"has done {done} iterations"
+        raise RunError(f"{path} {told}" + ("" if budget else "; to go on, ask for more altogether (--iterations N)"))
+
+
 def _refuse_without_budget(trainer: AnyTrainer, path: Path | str, iterations: int | None) -> None:
     """Raises RunError where more iterations are asked for and none of them could begin."""
     config, done = trainer.config, trainer.iteration
@@ -172,12 +187,13 @@ def _refuse_without_budget(trainer: AnyTrainer, path: Path | str, iterations: in
 def differences(path: Path | str, device: str | None = None, *, trust_module: str | None = None) -> list[str]:
     """Why a resumed run will not equal an uninterrupted one to the bit, one line each; usually there is no reason.
 
+    path: a run folder, or a policy of the zoo.
     device: on which it is resumed, if not on its own.
     trust_module: as `load_run` has it.
 
     Raises RunError (one line) when `path` is no run folder.
     """
-    config, started_in = RunFolder(Path(path)).config(trust_module)
+    config, started_in = RunFolder(folder_of(path)).config(trust_module)
     now = environment_facts(config.threads, device or config.device)
     then = {"device": config.device, **started_in}  # runs of earlier versions do not tell
     reasons = [f"{key} was {then.get(key)}, is {now[key]}" for key in now if then.get(key) != now[key]]
@@ -189,11 +205,13 @@ def differences(path: Path | str, device: str | None = None, *, trust_module: st
 def load_run(path: Path | str, *, env: MakeOne | None = None, trust_module: str | None = None) -> Run:
     """The policy of a run's last checkpoint, to be evaluated or watched. Raises RunError (one line).
 
+    path: a run folder; or, in a string, the name of a policy that comes with this package, such as hopper or
+        hopper/vine/2 (`trpo-lessons zoo` lists them). What lies in the current folder under that name comes first.
     env: what makes the environments of a run that was trained with env=...
     trust_module: the module that may be run for a task gym:MODULE:ENV_ID. A folder is data, and can come from anybody:
         what it names runs only if you name it too, or if your program has imported it already.
     """
-    folder = RunFolder(Path(path))
+    folder = RunFolder(folder_of(path))
     config, _ = folder.config(trust_module)
     config = _with(env, config)
     tensors, facts = folder.load_checkpoint()
@@ -207,6 +225,25 @@ def load_run(path: Path | str, *, env: MakeOne | None = None, trust_module: str 
     with _checkpoint_must_fit(folder, config):
         theta, statistics = _theta_of(policy, tensors), restored(statistics, tensors, facts)
         return Run(folder.path, config, policy, theta, statistics, spaces, facts["iteration"])
+
+
+def folder_of(run: Path | str) -> Path:
+    """Where a run lies: a path as it is, and a string that names nothing here as a name of the zoo.
+
+    Raises RunError (one line) for what must be a slip in such a name, and for a folder without a run that hides one.
+    """
+    path = Path(run).expanduser()
+    is_there = bool(str(run)) and path.exists()
+    if isinstance(run, Path) or (is_there and RunFolder(path).has_begun):
+        return path
+    entry = zoo_names.find(run)
+    if is_there and entry:
+        raise RunError(f"{run} is no run folder (no config.json), and hides the zoo's policy of that name: rename it")
+    if entry:
+        return entry.folder
+    if not run or (not is_there and zoo_names.seems_meant(run)):
+        raise RunError(zoo_names.unknown(run))
+    return path
 
 
 def _run_to_the_end(

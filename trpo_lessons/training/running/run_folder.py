@@ -22,6 +22,8 @@ import os
 import platform
 import reprlib
 import shlex
+import shutil
+import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,15 +35,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-import trpo_lessons
 from trpo_lessons.envs import UnknownTask
 from trpo_lessons.envs.finding import PREFIX, module_to_run, one_line
 from trpo_lessons.envs.foreign import OneLine
 from trpo_lessons.training.running import device as devices
 from trpo_lessons.training.settings.config import SettingError, TrainConfig
+from trpo_lessons.zoo_names import ZOO
 
-_RECORDED = Path(trpo_lessons.__file__).resolve().parent / "zoo"
+_RECORDED = ZOO.resolve()
 FORMAT = "trpo-lessons run, format 1"
+_EVENTS = "events.out.tfevents.*"
 _BEGINNING = ".config.json.partial"
 _PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "ale-py")
 
@@ -103,8 +106,9 @@ class RunFolder:
 
         numbered: where `path` exists, take the first of path-2, path-3, ... that does not.
 
-        Raises RunError when `path` is not empty or cannot be written.
+        Raises RunError when `path` is not empty, cannot be written, or lies in this package.
         """
+        _refuse_package(path)
         try:
             folder = cls(_made(path) if numbered else path)
             folder.path.mkdir(parents=True, exist_ok=True)
@@ -113,6 +117,26 @@ class RunFolder:
         with folder.locked():
             folder._begin(config)
             yield folder
+
+    def copied(self, path: Path) -> RunFolder:
+        """A copy of this run in a new folder, to go on in; pictures and scores are left behind.
+
+        Raises RunError when this is no usable run, or when `path` is not empty, cannot be written, or lies in this
+        package.
+        """
+        _refuse_package(path)
+        self.load_checkpoint()
+        # In this order: where another process trains here, the log may be ahead of the checkpoint, and never behind.
+        names = (
+            "checkpoint.safetensors",
+            "progress.csv",
+            "config.json",
+            *(each.name for each in self.path.glob(_EVENTS)),
+        )
+        with appearing(path.expanduser()) as copy:
+            for name in names:
+                shutil.copyfile(self.path / name, copy / name)
+        return RunFolder(path)
 
     def _begin(self, config: TrainConfig) -> None:
         """Write config.json into a folder in which there is nothing. Raises RunError when there is something."""
@@ -345,9 +369,44 @@ class RunFolder:
             raise cannot_write(self.path / name, error) from error
 
 
+def refuse_taken(path: Path) -> None:
+    """Raises RunError when something lies at `path`, other than an empty folder."""
+    if any(path.iterdir()) if path.is_dir() else path.exists():
+        raise RunError(f"{path} is there already: remove it first, or choose another folder with --out")
+
+
+@contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+    """A folder to be filled, which comes to be at `path` whole, in the end, or not at all.
+
+    Raises RunError when `path` is there and not empty, now or by then, or cannot be written.
+    """
+    refuse_taken(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        being_made = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise RunError(f"cannot create {path} ({error.strerror}); choose another folder with --out") from error
+    try:
+        being_made.chmod(0o755)
+        yield being_made
+        os.rename(being_made, path)  # refused where something has come to be meanwhile
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            refuse_taken(path)
+        raise RunError(f"cannot create {path} ({error.strerror}); choose another folder with --out") from error
+    finally:
+        shutil.rmtree(being_made, ignore_errors=True)
+
+
 def is_recorded(path: Path) -> bool:
     """Whether a folder lies among the recorded runs of this package."""
     return _RECORDED in (resolved := path.expanduser().resolve()).parents or resolved == _RECORDED
+
+
+def _refuse_package(path: Path) -> None:
+    if is_recorded(path):
+        raise RunError(f"{path} is part of this package; choose another folder with --out")
 
 
 def _object(value: Any, what: str) -> dict[str, Any]:

@@ -1,0 +1,248 @@
+"""The policies that come with the package: names, scores, and that each plays as well as is written of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium as gym
+import pytest
+import torch
+from click.testing import CliRunner
+
+from trpo_lessons import cli, training, zoo, zoo_names
+from trpo_lessons.training.running.run_folder import RunError, RunFolder, is_recorded
+
+ENTRIES = zoo.entries()
+NAMES = [entry.name for entry in ENTRIES]
+
+
+def refusal(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that the command refuses `arguments` with."""
+    assert cli.main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    return captured.err
+
+
+# ---- names -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_recorded_policy_has_a_name_of_its_own_and_none_is_left_out() -> None:
+    folders = {path.parent for path in zoo_names.ZOO.rglob("checkpoint.safetensors*")}
+    assert {entry.folder for entry in ENTRIES} == folders
+    assert len(set(NAMES)) == len(NAMES) > 30
+    assert zoo_names.read().damaged == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "sampling", "seed"),
+    [
+        ("hopper", "hopper", "single-path", 0),
+        ("hopper/0", "hopper", "single-path", 0),
+        ("hopper/2", "hopper", "single-path", 2),
+        ("hopper/vine", "hopper", "vine", 0),
+        ("hopper/vine/2", "hopper", "vine", 2),
+        ("pong", "pong", "single-path", 0),
+    ],
+)
+def test_a_name_is_task_then_what_is_unusual_then_seed(name: str, task: str, sampling: str, seed: int) -> None:
+    for run in (zoo.load(name), training.load_run(name)):
+        assert (run.config.task, run.config.sampling, run.config.seed) == (task, sampling, seed)
+        assert run.config.method == "trpo"
+        assert is_recorded(run.folder)
+
+
+def a_zoo(folder: Path, **runs: dict[str, object]) -> Path:
+    """A zoo of invented entries, by the names of their folders: settings, where they are not the usual ones."""
+    usual = {"task": "hopper", "sampling": "single-path", "preset": "class", "seed": 0}
+    summary = {"total_steps": 1000, "mean_return": 1.5, "standard_error": 0.5}
+    for name, settings in runs.items():
+        (folder / "shelf" / name).mkdir(parents=True)
+        (folder / "shelf" / name / "config.json").write_text(json.dumps({"settings": {**usual, **settings}}))
+        (folder / "shelf" / name / "summary.json").write_text(json.dumps(summary))
+    return folder
+
+
+def test_other_methods_and_presets_are_part_of_a_name_and_seeds_are_in_numerical_order(tmp_path: Path) -> None:
+    folder = a_zoo(
+        tmp_path,
+        a={"seed": 10},
+        b={"seed": 9},
+        c={"method": "natural-gradient"},
+        d={"sampling": "vine", "preset": "paper", "seed": 3},
+    )
+    found = zoo_names.read(folder)
+    assert [entry.name for entry in found.entries] == [
+        "hopper/9", "hopper/10", "hopper/natural-gradient/0", "hopper/vine/paper/3",
+    ]  # fmt: skip
+    assert [entry.scheme for entry in found.entries[1:]] == ["single path", "single path, natural-gradient", "vine"]
+    assert found.by_name["hopper"].seed == 9
+    assert found.by_name["hopper/vine/paper"].seed == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("hoper", "near it: hopper"),
+        ("Pong", "near it: pong"),
+        ("hopper/9", "hopper/4"),
+        ("hopper/vine/x", "near it: hopper/vine/0, hopper/vine/1, hopper/vine/2"),
+        ("hopper-seed2", "hopper/2"),
+        ("hopper/", "near it: hopper"),
+        ("", "the zoo has no policy ''"),
+    ],
+)
+def test_a_slip_is_told_what_is_near_it_and_how_to_list(
+    name: str, near: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in (["evaluate", name], ["watch", name], ["resume", name, "--out", "copy"]):
+        told = refusal(*command, capsys=capsys)
+        assert near in told
+        assert "(trpo-lessons zoo lists all)" in told
+    for load in (zoo.load, training.load_run, training.differences):
+        with pytest.raises(RunError, match=r"trpo-lessons zoo lists all"):
+            load(name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["runs/hopper-seed0", "./hopper", "nowhere", "../hopper/2"])
+def test_a_path_to_nothing_is_not_taken_for_a_name(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "is not a run folder (no config.json)" in refusal("evaluate", path, capsys=capsys)
+    with pytest.raises(RunError, match="is not a run folder"):
+        training.load_run(Path("hopper"))  # a Path is a path
+    with pytest.raises(RunError, match="the zoo has no policy"):
+        zoo.load(path)
+
+
+def test_a_folder_of_that_name_comes_before_the_zoo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    training.train(training.preset("cartpole", "smoke", iterations=1), "hopper")
+    assert training.load_run("hopper").config.task == "cartpole"
+    assert zoo.load("hopper").config.task == "hopper"
+    assert training.load_run("hopper/0").config.task == "hopper"
+    (tmp_path / "pong").mkdir()
+    assert "hides the zoo's policy of that name" in refusal("evaluate", "pong", capsys=capsys)
+    for command in ("evaluate", "watch", "resume"):
+        told = " ".join(CliRunner().invoke(cli.commands, [command, "--help"]).output.split())
+        assert "that is meant" in told or "see evaluate --help" in told
+
+
+# ---- the list --------------------------------------------------------------------------------------------------------
+
+
+def test_the_list_has_a_line_for_every_policy(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["zoo"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    title, *lines = captured.out.splitlines()
+    assert title.split() == ["name", "task", "scheme", "steps", "score"]
+    assert [line.split()[0] for line in lines] == NAMES
+    summary = json.loads((zoo.load("walker/vine/1").folder / "summary.json").read_text())
+    (line,) = (line for line in lines if line.startswith("walker/vine/1 "))
+    score = f"{summary['mean_return']:.1f} ± {summary['standard_error']:.1f}"
+    assert line.split(maxsplit=4) == ["walker/vine/1", "walker", "vine", str(summary["total_steps"]), score]
+    assert cli.main(["zoo", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert [each["name"] for each in facts] == NAMES
+    assert all(Path(each["folder"]).is_dir() for each in facts)
+
+
+def test_the_list_does_not_wait_for_torch_and_can_be_piped() -> None:
+    code = "import sys; from trpo_lessons.cli import main; main(['zoo']); sys.exit('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=False, env={**os.environ, "LC_ALL": "C"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"\x1b" not in done.stdout
+    assert done.stdout.count(b"\n") == len(NAMES) + 1
+
+
+def test_a_damaged_entry_does_not_hide_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = a_zoo(tmp_path, good={}, bad={"seed": 1}, worse={"seed": 2})
+    (folder / "shelf/bad/summary.json").write_text("{")
+    (folder / "shelf/worse/summary.json").write_text('{"total_steps": 3}')
+    monkeypatch.setattr(zoo_names, "ZOO", folder)
+    assert cli.main(["zoo"]) == 2
+    captured = capsys.readouterr()
+    assert [line.split()[0] for line in captured.out.splitlines()] == ["name", "hopper/0"]
+    assert [line.split()[1] for line in captured.err.splitlines()] == [
+        str(folder / "shelf/bad"), str(folder / "shelf/worse"),
+    ]  # fmt: skip
+    assert "2 of its folders cannot be read" in refusal("evaluate", "hopper/1", capsys=capsys)
+    assert "hopper/0" not in (told := refusal("evaluate", "hopper/0", capsys=capsys))
+    assert "shelf/good/config.json is damaged" in told  # a score alone is no policy
+
+
+# ---- acting ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_policy_acts_on_raw_observations_in_a_program_of_one_s_own() -> None:
+    run, env = zoo.load("hopper"), gym.make("Hopper-v5")
+    obs, _ = env.reset(seed=0)
+    total, ended = 0.0, False
+    while not ended:
+        obs, reward, terminated, truncated, _ = env.step(run.act(obs))
+        total, ended = total + float(reward), terminated or truncated
+    env.close()
+    entry = zoo_names.find("hopper")
+    assert entry is not None
+    assert total == pytest.approx(entry.score, rel=0.05)
+    assert run.theta.shape == (run.policy.num_parameters,)
+    pi = run.policy(run.theta, run.statistics.normalise(torch.as_tensor(obs[None])))
+    assert pi.mode().shape == (1, 3)
+
+
+# ---- going on --------------------------------------------------------------------------------------------------------
+
+
+def test_a_recorded_run_goes_on_in_a_copy_and_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    entry = zoo_names.find("cartpole/1")
+    assert entry is not None
+    before = {path: path.read_bytes() for path in entry.folder.iterdir()}
+    assert "go on in a copy: --out FOLDER" in refusal("resume", "cartpole/1", capsys=capsys)
+    assert "ask for more altogether (--iterations N)" in refusal("resume", "cartpole/1", "--out", "mine", capsys=capsys)
+    assert "is part of this package" in refusal(
+        "resume", "cartpole/1", "--iterations", "41", "--out", str(zoo_names.ZOO / "mine"), capsys=capsys
+    )
+    assert list(tmp_path.iterdir()) == []
+    run, _ = training.resume("cartpole/1", "mine", iterations=41)
+    assert (run.folder, run.iteration) == (Path("mine"), 41)
+    assert training.load_run("mine").iteration == 41
+    rows = RunFolder(Path("mine")).rows_of(41)
+    assert rows[:40] == RunFolder(entry.folder).rows_of(40)
+    assert {path: path.read_bytes() for path in entry.folder.iterdir()} == before
+    told = refusal("resume", "cartpole/1", "--iterations", "41", "--out", "mine", capsys=capsys)
+    assert "mine is there already" in told
+
+
+def test_a_copy_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    config = training.preset("cartpole", "smoke", iterations=2)
+    training.train(config, tmp_path / "short")
+    longer, changes = training.resume(tmp_path / "short", tmp_path / "longer", iterations=4)
+    whole = training.train(training.preset("cartpole", "smoke", iterations=4), tmp_path / "whole")
+    assert changes == []
+    assert torch.equal(longer.theta, whole.theta)
+    assert training.load_run(tmp_path / "short").iteration == 2
+    names = sorted(path.name for path in (tmp_path / "longer").iterdir())
+    assert names == [
+        "checkpoint.safetensors",
+        "config.json",
+        *(n for n in names if n.startswith("events")),
+        "progress.csv",
+    ]
