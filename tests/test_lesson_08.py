@@ -10,7 +10,8 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from scipy import stats
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
+from scipy.sparse.linalg import cg
 from teaching_contract import line_of
 
 from trpo_lessons.bench.compare import compare
@@ -367,6 +368,8 @@ WRONG = [
     (checks.natural_step, lambda A, g, p, c: 0 * g, "A step of zero"),
     (checks.natural_step, lambda A, g, p, c: solutions.natural_step(A, g, p**0.5, c), "half as long, in the same"),
     (checks.natural_step, lambda A, g, p, c: solutions.natural_step(A, g, p, 2 * c), "slope of g . d"),
+    (checks.natural_step, lambda A, g, p, c: solutions.natural_step(A, g, p, c).round(decimals=3), "a few digits"),
+    (checks.natural_step, lambda A, g, p, c: solutions.natural_step(A, g, p, c + 1e-3), "a few digits"),
     (
         checks.fisher_product_elsewhere,
         lambda s, p, q, v: s.T @ ((p.exp() / q.exp()) * (s @ v)) / len(s),
@@ -377,6 +380,18 @@ WRONG = [
         lambda s, p, q, v: s.T @ ((p - q).exp().clamp(max=1.2) * (s @ v)) / len(s),
         "Fisher matrix, diag(p)",
     ),
+    (checks.fisher_product_elsewhere, lambda s, p, q, v: product_with((p - q).exp().clamp(max=10), s, v), "to clip"),
+    (checks.fisher_product_elsewhere, lambda s, p, q, v: product_with((p - q).clamp(-20, 20).exp(), s, v), "to clip"),
+    (
+        checks.fisher_product_elsewhere,
+        lambda s, p, q, v: product_with((p - q).exp().float(), s.float(), v.float()).double(),
+        "a few digits",
+    ),
+    (
+        checks.fisher_product_elsewhere,
+        lambda s, p, q, v: product_with((p - q - (p - q).max()).exp(), s, v),
+        "Fisher matrix, diag(p)",
+    ),
     (
         checks.refit,
         lambda t, r, k, e: solutions.refit(t, np.where(r > 0, r, -1), k, e),
@@ -384,6 +399,29 @@ WRONG = [
     ),
     (checks.refit, lambda t, r, k, e: solutions.refit(t, r, k - 1, e), "mean of the `count` thetas"),
     (checks.refit, lambda t, r, k, e: solutions.refit(t, r, k, 2 * e), "exactly the extra noise"),
+    (checks.refit, lambda t, r, k, e: fitted(t[r >= np.sort(r)[-k]], e), "border of the elite"),
+    (checks.refit, lambda t, r, k, e: fitted(t[r >= np.quantile(r, 1 - k / len(r))], e), "border of the elite"),
+    (checks.refit, lambda t, r, k, e: fitted(t[[list(r).index(x) for x in np.sort(r)[-k:]]], e), "by place"),
+    (
+        checks.refit,
+        lambda t, r, k, e: fitted(np.array([dict(zip(r, t, strict=True))[x] for x in np.sort(r)[-k:]]), e),
+        "by place",
+    ),
+    (
+        checks.refit,
+        lambda t, r, k, e: tuple(x.astype(float) for x in solutions.refit(t.astype(np.float32), r, k, e)),
+        "a few digits",
+    ),
+    (
+        checks.refit,
+        lambda t, r, k, e: (solutions.refit(t, r, k, e)[0], np.sqrt(solutions.refit(t, r, k, 0)[1]) + e),
+        "one parameter at a time",
+    ),
+    (
+        checks.refit,
+        lambda t, r, k, e: (solutions.refit(t, r, k, e)[0], np.square(t[np.argsort(r)[-k:]]).mean(0) + e),
+        "one parameter at a time",
+    ),
     (
         checks.reps_weights,
         lambda J, e: np.exp(J / (s := solutions_eta(J, e))) / np.exp(J / s).sum(),
@@ -391,15 +429,107 @@ WRONG = [
     ),
     (checks.reps_weights, lambda J, e: solutions.reps_weights(J, 2 * e), "should be epsilon"),
     (checks.reps_weights, lambda J, e: np.maximum(solutions.reps_weights(J, e), 0.01), "add up to 1"),
+    (checks.reps_weights, lambda J, e: by_dual(J - J.max(), e, shift=np.min), "One return far below"),
+    (checks.reps_weights, lambda J, e: by_dual(J, e, shift=np.mean), "One return far below"),
+    (checks.reps_weights, lambda J, e: solutions.reps_weights(J / J.max(), e), "turns the order around"),
+    (checks.reps_weights, lambda J, e: by_dual(J, 0.0, shift=np.max), "eta * epsilon is left out"),
+    (checks.reps_weights, lambda J, e: by_dual(J, e + np.log(len(J)), shift=np.max), "your eta went to 0"),
+    (
+        checks.reps_weights,
+        lambda J, e: np.exp((J - J.max()) / (x := 1.0 if J.std() < 2 else np.nan)) / np.exp((J - J.max()) / x).sum(),
+        "a search without bounds",
+    ),
     (checks.welch_interval, lambda a, b, c: unguarded(a, b, c), "0 / 0 goes wrong"),
     (checks.welch_interval, lambda a, b, c: solutions.welch_interval(a, b, c)[::-1], "lower end should come first"),
     (checks.welch_interval, lambda a, b, c: solutions.welch_interval(a, b, 0.95), "More confidence"),
+    (
+        checks.welch_interval,
+        lambda a, b, c: solutions.welch_interval(a, b, c) if a.std() + b.std() > 1e-3 else (a.mean() - b.mean(),) * 2,
+        "in millionths",
+    ),
+    (checks.welch_interval, lambda a, b, c: of_length(a, b, c, df=min(len(a), len(b)) - 1), "nu is 2 (n - 1)"),
+    (checks.welch_interval, lambda a, b, c: of_length(a, b, c, se=math.hypot(stats.sem(a), 0)), "nu is 2 (n - 1)"),
+    (checks.welch_interval, lambda a, b, c: of_length(a, b, c, df=2 * (len(a) - 1)), "number of seeds; and t"),
+    (
+        checks.welch_interval,
+        lambda a, b, c: of_length(a, b, c, se=math.sqrt((a.var(ddof=1) + b.var(ddof=1)) / len(a))),
+        "number of seeds; and t",
+    ),
+    (checks.welch_interval, lambda a, b, c: of_length(a, b, c, df=round(welchs_df(a, b))), "formula of nu"),
+    (
+        checks.welch_interval,
+        lambda a, b, c: of_length(a, b, c, df=welchs_df(a, b, lambda x: x.var(ddof=1))),
+        "formula of nu",
+    ),
+    (checks.welch_interval, lambda a, b, c: of_length(a, b, c, df=welchs_df(a, b, lambda x: x.var())), "formula of nu"),
     (
         checks.choose_and_report,
         lambda s, n: solutions.choose_and_report(np.maximum(s, 0), n),
         "below zero",
     ),
+    (checks.choose_and_report, lambda s, n: solutions.choose_and_report(s, n)[::-1], "in this order"),
+    (checks.choose_and_report, lambda s, n: (float(chosen(s, n)), s[chosen(s, n), n:].mean()), "as a whole number"),
+    (checks.choose_and_report, lambda s, n: (chosen(s, n) + 1, s[chosen(s, n), n:].mean()), "counted from 0"),
+    (checks.choose_and_report, lambda s, n: choosing(s, n, np.median(s[:, :n], 1)), "best mean over all"),
+    (checks.choose_and_report, lambda s, n: choosing(s, n, s[:, :n].mean(1) - s[:, :n].std(1)), "best mean over all"),
+    (checks.choose_and_report, lambda s, n: choosing(s, n, s[:, : n - 1].mean(1)), "best mean over all"),
+    (checks.choose_and_report, lambda s, n: choosing(s, n, s[:, :n].mean(1).round()), "best mean over all"),
+    (checks.choose_and_report, lambda s, n: (chosen(s, n), s[:, n:].mean(1).max()), "not chosen nothing"),
+    (checks.choose_and_report, lambda s, n: (chosen(s, n), np.median(s[chosen(s, n), n:])), "m more"),
+    (checks.choose_and_report, lambda s, n: (chosen(s, n), s[chosen(s, n), n]), "m more"),
+    (checks.choose_and_report, lambda s, n: (chosen(s, n), s[chosen(s, n), n:].sum()), "m more"),
+    (checks.choose_and_report, lambda s, n: (chosen(s, n), round(s[chosen(s, n), n:].mean(), 1)), "last digit"),
+    (checks.choose_and_report, lambda s, n: (chosen(s, n), np.float32(s[chosen(s, n), n:].mean())), "last digit"),
 ]
+
+
+def product_with(weights: torch.Tensor, scores: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """The mean of weight times score times (score . v)."""
+    return scores.T @ (weights * (scores @ v)) / len(scores)
+
+
+def fitted(elite_thetas: np.ndarray, extra: float) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of these, with extra noise."""
+    return elite_thetas.mean(0), elite_thetas.var(0) + extra
+
+
+def by_dual(J: np.ndarray, epsilon: float, shift: object) -> np.ndarray:
+    """REPS' weights from the dual, with something subtracted that `shift` makes of the returns; no logsumexp."""
+    rest = J - shift(J)  # type: ignore[operator]
+
+    def dual(eta: float) -> float:
+        return float(eta * (epsilon + np.log(np.mean(np.exp(rest / eta)))))
+
+    found = minimize_scalar(dual, bounds=(1e-6, 1e4), method="bounded", options={"xatol": 1e-12}).x
+    weights = np.exp(rest / found)
+    return weights / weights.sum()
+
+
+def welchs_df(a: np.ndarray, b: np.ndarray, part: object = lambda x: x.var(ddof=1) / len(x)) -> float:
+    """Welch's degrees of freedom, with `part` in the place of v."""
+    va, vb = part(a), part(b)  # type: ignore[operator]
+    return float((va + vb) ** 2 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1)))
+
+
+def of_length(
+    a: np.ndarray, b: np.ndarray, confidence: float, *, se: float | None = None, df: float | None = None
+) -> tuple[float, float]:
+    """Welch's interval with another standard error, or with other degrees of freedom."""
+    right = math.hypot(stats.sem(a), stats.sem(b))
+    if right == 0:
+        return solutions.welch_interval(a, b, confidence)
+    far = stats.t.ppf((1 + confidence) / 2, df or welchs_df(a, b)) * (se or right)
+    return a.mean() - b.mean() - far, a.mean() - b.mean() + far
+
+
+def chosen(scores: np.ndarray, tuning: int) -> int:
+    """Which setting is right to choose."""
+    return int(scores[:, :tuning].mean(1).argmax())
+
+
+def choosing(scores: np.ndarray, tuning: int, by: np.ndarray) -> tuple[int, float]:
+    """What is chosen and reported where `by` decides."""
+    return int(by.argmax()), float(scores[by.argmax(), tuning:].mean())
 
 
 def solutions_eta(J: np.ndarray, epsilon: float) -> float:
@@ -426,6 +556,11 @@ RIGHT = [
         lambda a, b, c: tuple(float(x) for x in stats.ttest_ind(a, b, equal_var=False).confidence_interval(c)),
     ),
     (checks.natural_step, lambda A, g, p, c: torch.linalg.inv(p * (A + c * torch.eye(len(g), dtype=A.dtype))) @ g),
+    (checks.natural_step, lambda A, g, p, c: torch.linalg.solve(A + c * torch.eye(len(g)), g) / p),
+    (
+        checks.natural_step,
+        lambda A, g, p, c: torch.from_numpy(sparse_cg(A.numpy() + c * np.eye(len(g)), g.numpy()) / p),
+    ),
     (
         checks.fisher_product_elsewhere,
         lambda s, p, q, v: (torch.einsum("n,ni,nj->ij", (p - q).exp(), s, s) / len(s)) @ v,
@@ -438,13 +573,31 @@ RIGHT = [
         ),
     ),
     (checks.reps_weights, lambda J, e: bounded_kl(e)(torch.from_numpy(J)).numpy()),
+    (checks.reps_weights, lambda J, e: by_dual(J, e, shift=np.max)),
+    (checks.reps_weights, lambda J, e: solutions.reps_weights((J - J.mean()) / J.std(), e)),
     (
         checks.choose_and_report,
         lambda s, n: max((float(x[:n].mean()), i, float(x[n:].mean())) for i, x in enumerate(s))[1:],
     ),
+    (
+        checks.choose_and_report,
+        lambda s, n: ((i := torch.from_numpy(s)[:, :n].sum(1).argmax()), torch.from_numpy(s)[i, n:].mean()),
+    ),
+    (
+        checks.choose_and_report,
+        lambda s, n: (
+            len(s) - 1 - s[::-1, :n].mean(1).argmax(),
+            s[len(s) - 1 - s[::-1, :n].mean(1).argmax(), n:].mean(),
+        ),
+    ),
 ]
 
 
-@pytest.mark.parametrize(("check", "function"), RIGHT, ids=[check.name for check, _ in RIGHT])
+def sparse_cg(A: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """SciPy's conjugate gradient, to convergence."""
+    return np.asarray(cg(A, b, rtol=1e-12)[0])
+
+
+@pytest.mark.parametrize(("check", "function"), RIGHT, ids=[f"{check.name} {i}" for i, (check, _) in enumerate(RIGHT)])
 def test_another_right_answer_passes(check, function) -> None:  # type: ignore[no-untyped-def]
     assert line_of(check, function) == "passed"

@@ -31,14 +31,21 @@ choose_and_report = Check("choose_and_report", minutes=6, inputs=sweep, behavior
 
 
 @choose_and_report.property(
-    "What is reported should not depend on scores of tuning seeds, as long as the choice stays."
+    "Two numbers are asked for, in this order: which setting, as a whole number from 0 on, then the score to report."
 )
-def reports_other_seeds(student: Choose, rng: Generator) -> bool:
+def names_a_setting(student: Choose, rng: Generator) -> bool:
     scores, tuning = sweep(rng)
-    before = student(scores, tuning)
-    better = scores.copy()
-    better[before[0], :tuning] += 1  # so that the choice is certain
-    return agree(student(better, tuning), before)
+    place = np.asarray(student(scores, tuning)[0])
+    return place.dtype.kind in "iu"
+
+
+@choose_and_report.property(
+    "A setting that is better with every seed should be chosen. Settings are rows, and are counted from 0."
+)
+def chooses_the_best(student: Choose, rng: Generator) -> bool:
+    scores, tuning = sweep(rng)
+    scores[2] += 20
+    return int(student(scores, tuning)[0]) == 2
 
 
 @choose_and_report.property("What is chosen should not depend on the scores of the other seeds.")
@@ -49,14 +56,70 @@ def chooses_by_tuning_seeds(student: Choose, rng: Generator) -> bool:
     return int(student(scores, tuning)[0]) == int(student(other, tuning)[0])
 
 
-@choose_and_report.property("A setting that is better with every seed should be chosen.")
-def chooses_the_best(student: Choose, rng: Generator) -> bool:
+@choose_and_report.property(
+    "The setting with the best mean over all of the first `tuning` seeds should be chosen, whether its scores lie "
+    "close together or far apart."
+)
+def chooses_by_the_mean(student: Choose, rng: Generator) -> bool:
     scores, tuning = sweep(rng)
-    scores[2] += 20
-    return int(student(scores, tuning)[0]) == 2
+    apart, together = scores.copy(), scores.copy()
+    apart[:, :tuning] = 5.0
+    apart[1, :tuning] = 4.0
+    apart[1, rng.integers(tuning)] = 40.0
+    together[:, :tuning] = 0.0
+    together[:, rng.integers(tuning)] = 10.0
+    together[3, :tuning] = 5.5
+    right = (1, 3, int(scores[:, :tuning].mean(1).argmax()))
+    return all(int(student(s, tuning)[0]) == i for s, i in zip((apart, together, scores), right, strict=True))
 
 
-@choose_and_report.property("Scores below zero go wrong. Is there a number that stands for the worst?", edge=True)
+@choose_and_report.property(
+    "What is reported should not depend on scores of tuning seeds, as long as the choice stays."
+)
+def reports_other_seeds(student: Choose, rng: Generator) -> bool:
+    scores, tuning = sweep(rng)
+    before = student(scores, tuning)
+    better = scores.copy()
+    better[before[0], :tuning] += 1  # so that the choice is certain
+    return agree(student(better, tuning), before)
+
+
+@choose_and_report.property("Of the settings that were not chosen nothing should be reported.")
+def reports_the_chosen(student: Choose, rng: Generator) -> bool:
+    scores, tuning = sweep(rng)
+    before = student(scores, tuning)
+    scores[np.arange(len(scores)) != int(before[0]), tuning:] += rng.uniform(10, 20)
+    return agree(student(scores, tuning), before)
+
+
+@choose_and_report.property(
+    "Where one of the m other seeds earned m more with the chosen setting, whichever it is, what is reported should be "
+    "1 more: it is the mean of them all."
+)
+def reports_a_mean(student: Choose, rng: Generator) -> bool:
+    scores, tuning = sweep(rng)
+    chosen, before = int(student(scores, tuning)[0]), float(student(scores, tuning)[1])
+    others = scores.shape[1] - tuning
+    for seed in range(tuning, scores.shape[1]):
+        more = scores.copy()
+        more[chosen, seed] += others
+        if not agree(student(more, tuning), (chosen, before + 1)):
+            return False
+    return True
+
+
+@choose_and_report.property(
+    "What is reported should be that mean to the last digit. Is something rounded, or in float32?"
+)
+def reports_all_digits(student: Choose, rng: Generator) -> bool:
+    scores, tuning = sweep(rng)
+    chosen, found = student(scores, tuning)
+    return agree(float(found), scores[int(chosen), tuning:].mean())
+
+
+@choose_and_report.property(
+    "Scores below zero go wrong. Is there an absolute value, or a number that stands for the worst?", edge=True
+)
 def negative_scores(student: Choose, rng: Generator) -> bool:
     scores, tuning = sweep(rng)
     (place, mean), (below, less) = student(scores, tuning), student(scores - 1000, tuning)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from trpo_lessons.teaching.checks import Check
 from trpo_lessons.teaching.checks.properties import normal
-from trpo_lessons.teaching.lesson_08.shared import agree
+from trpo_lessons.teaching.lesson_08.shared import agree, nearly_right
 
 Product = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
@@ -23,6 +24,14 @@ def samples(rng: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 fisher_product_elsewhere = Check("fisher_product_elsewhere", minutes=8, inputs=samples)
+
+
+@fisher_product_elsewhere.property(
+    "Your product is right to a few digits only. Is something rounded or computed in float32, or a small number added?"
+)
+def has_all_digits(student: Product, rng: Generator) -> bool:
+    scores, log_pi, log_q, v = samples(rng)
+    return not nearly_right(student(scores, log_pi, log_q, v), weighted(scores, (log_pi - log_q).exp(), v))
 
 
 @fisher_product_elsewhere.property(
@@ -57,6 +66,18 @@ def twice_the_samples(student: Product, rng: Generator) -> bool:
     scores, log_pi, log_q, v = samples(rng)
     twice = student(scores.repeat(2, 1), log_pi.repeat(2), log_q.repeat(2), v)
     return agree(twice, student(scores, log_pi, log_q, v))
+
+
+@fisher_product_elsewhere.property(
+    "However large a sample's ratio is, it should count in proportion. It is tempting to clip ratios or to leave out "
+    "large ones, because a few samples then cannot outvote all others; but it makes the mean biased, at every N."
+)
+def large_ratios(student: Product, rng: Generator) -> bool:
+    scores, log_pi, log_q, v = samples(rng)
+    near, far = log_q.clone(), log_q.clone()
+    near[0], far[0] = (float(log_pi[0]) - math.log(ratio) for ratio in (100.0, 1e10))
+    added = student(scores, log_pi, far, v) - student(scores, log_pi, near, v)
+    return agree(added, (1e10 - 100) * scores[0] * (scores[0] @ v) / len(scores))
 
 
 @fisher_product_elsewhere.property(

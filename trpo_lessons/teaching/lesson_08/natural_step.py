@@ -10,9 +10,11 @@ from torch import Tensor
 
 from trpo_lessons.teaching.checks import Check
 from trpo_lessons.teaching.checks.properties import normal
-from trpo_lessons.teaching.lesson_08.shared import agree
+from trpo_lessons.teaching.lesson_08 import shared
 
 Step = Callable[[Tensor, Tensor, float, float], Tensor]
+# damping * torch.eye(n) has float32's precision in torch; whoever writes that shall pass.
+DIGITS = 1e-6
 
 
 def quadratic_problem(rng: Generator) -> tuple[Tensor, Tensor, float, float]:
@@ -33,7 +35,22 @@ def solved(A: Tensor, g: Tensor) -> Tensor:
     return x
 
 
-natural_step = Check("natural_step", minutes=6, inputs=quadratic_problem)
+def agree(one: Tensor, other: Tensor) -> bool:
+    """Equal up to float32's rounding of the damping."""
+    return shared.agree(one, other, DIGITS)
+
+
+natural_step = Check("natural_step", minutes=6, inputs=quadratic_problem, tolerance=DIGITS)
+
+
+@natural_step.property(
+    "Your step is right to a few digits only. Is something rounded or computed in float32, or does a solver stop "
+    "early? torch.linalg.solve gives all digits of what it is given."
+)
+def has_all_digits(student: Step, rng: Generator) -> bool:
+    A, g, penalty, damping = quadratic_problem(rng)
+    right = solved(damped(A, damping), g) / penalty
+    return not shared.nearly_right(student(A, g, penalty, damping), right, DIGITS)
 
 
 @natural_step.property(

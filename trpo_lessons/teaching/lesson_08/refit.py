@@ -9,7 +9,7 @@ import numpy.typing as npt
 from numpy.random import Generator
 
 from trpo_lessons.teaching.checks import Check
-from trpo_lessons.teaching.lesson_08.shared import Floats, agree
+from trpo_lessons.teaching.lesson_08.shared import Floats, agree, nearly_right
 
 Gaussian = tuple[Floats, Floats]
 Refit = Callable[[Floats, Floats, int, float], Gaussian]
@@ -28,6 +28,12 @@ def best(returns: Floats, count: int) -> npt.NDArray[np.intp]:
 
 
 refit = Check("refit", minutes=8, inputs=generation)
+
+
+@refit.property("Your numbers are right to a few digits only. Is something rounded, or computed in float32?")
+def has_all_digits(student: Refit, rng: Generator) -> bool:
+    thetas, returns, count, extra = generation(rng)
+    return not nearly_right(student(thetas, returns, count, extra), of(thetas[best(returns, count)], extra))
 
 
 @refit.property("The new mean should be the mean of the `count` thetas that earned most.")
@@ -56,6 +62,15 @@ def extra_is_added(student: Refit, rng: Generator) -> bool:
     return agree(with_it - without, extra)
 
 
+@refit.property(
+    "Without extra noise, each parameter's variance should be the mean of (theta - mean) ** 2 over the elite: squared "
+    "distances from the elite's own mean, one parameter at a time."
+)
+def variance_of_the_elite(student: Refit, rng: Generator) -> bool:
+    thetas, returns, count, _ = generation(rng)
+    return agree(student(thetas, returns, count, 0.0)[1], thetas[best(returns, count)].var(0))
+
+
 @refit.property("An elite of one has no spread: its variance should be the extra noise alone.", edge=True)
 def an_elite_of_one(student: Refit, rng: Generator) -> bool:
     thetas, returns, _, extra = generation(rng)
@@ -63,7 +78,33 @@ def an_elite_of_one(student: Refit, rng: Generator) -> bool:
     return agree(mean, thetas[returns.argmax()]) and agree(variance, extra)
 
 
-@refit.property("Returns below zero go wrong. Is there a number that stands for the worst?", edge=True)
+@refit.property(
+    "Equal returns at the border of the elite go wrong; on a task with a highest score half a population may have it. "
+    "`count` thetas belong to the elite, whichever of equals they are: a threshold lets in all of them, or none.",
+    edge=True,
+)
+def equal_returns(student: Refit, rng: Generator) -> bool:
+    thetas, returns, count, extra = generation(rng)
+    order = np.argsort(returns)[::-1]
+    alike = order[count - 1 : count + 2]  # one of them is in, two are not
+    thetas[alike], returns[alike] = thetas[alike[0]], returns[alike[0]]
+    return agree(student(thetas, returns, count, extra), of(thetas[order[:count]], extra))
+
+
+@refit.property(
+    "Two thetas that earned the same are two thetas, and both count. Look thetas up by place, not by their return.",
+    edge=True,
+)
+def equals_within_the_elite(student: Refit, rng: Generator) -> bool:
+    thetas, returns, count, extra = generation(rng)
+    order = np.argsort(returns)[::-1]
+    returns[order[1]] = returns[order[0]]
+    return agree(student(thetas, returns, count, extra), of(thetas[order[:count]], extra))
+
+
+@refit.property(
+    "Returns below zero go wrong. Is there an absolute value, or a number that stands for the worst?", edge=True
+)
 def negative_returns(student: Refit, rng: Generator) -> bool:
     thetas, returns, count, extra = generation(rng)
     return agree(student(thetas, returns - 1e6, count, extra), student(thetas, returns, count, extra), 1e-6)

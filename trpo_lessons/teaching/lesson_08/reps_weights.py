@@ -46,6 +46,14 @@ def temperature(returns: Floats, distance: Callable[[Floats], float], target: fl
 reps_weights = Check("reps_weights", minutes=12, inputs=generation, tolerance=CLOSE)
 
 
+@reps_weights.property(
+    "Some returns make your weights NaN: a search without bounds steps to an eta of 0 or below, where the dual means "
+    "nothing. Keep eta above 0 with bounds, or search for its logarithm."
+)
+def are_numbers(student: Weights, rng: Generator) -> bool:
+    return not np.isnan(student(*generation(rng))).any()
+
+
 @reps_weights.property("Weights should not be negative, and should add up to 1.")
 def are_a_distribution(student: Weights, rng: Generator) -> bool:
     weights = student(*generation(rng))
@@ -57,6 +65,15 @@ def better_ones_weigh_more(student: Weights, rng: Generator) -> bool:
     returns, epsilon = generation(rng)
     weights = student(returns, epsilon)
     return bool((np.diff(weights[np.argsort(returns)]) > -1e-9).all())
+
+
+@reps_weights.property(
+    "Your weights are all but the same: your eta went as far up as you search for it. It does where eta * epsilon is "
+    "left out of the dual, for the other term falls as eta grows, and where the dual is maximised."
+)
+def are_not_uniform(student: Weights, rng: Generator) -> bool:
+    returns, epsilon = generation(rng)
+    return kl_from_uniform(student(returns, epsilon)) > epsilon / 100
 
 
 @reps_weights.property(
@@ -103,12 +120,28 @@ def large_returns(student: Weights, rng: Generator) -> bool:
 
 
 @reps_weights.property(
-    "Returns near -100000 go wrong: every exp(J / eta) is 0 there, and 0 / 0 is no weight. Subtract the largest first.",
+    "Returns near -100000 go wrong, although they differ by as little as before. Without a shift every exp(J / eta) is "
+    "0 there, and 0 / 0 is no weight; and dividing by the largest return turns the order around where it is negative. "
+    "Subtract the largest instead.",
     edge=True,
 )
 def very_negative_returns(student: Weights, rng: Generator) -> bool:
     returns, epsilon = generation(rng)
     return agree(student(returns - 1e5, epsilon), student(returns, epsilon), CLOSE)
+
+
+@reps_weights.property(
+    "One return far below all others goes wrong; a robot that falls at once earns one. With the smallest or the mean "
+    "subtracted, what is left is large, and exp of it overflows: after subtracting the largest nothing is above 0. And "
+    "eta may be far smaller than the range of the returns: search there too.",
+    edge=True,
+)
+def one_far_below(student: Weights, rng: Generator) -> bool:
+    returns, _ = generation(rng)
+    returns = returns / returns.std()
+    returns[0] = -5000.0
+    # 0.6 nats are more than it takes to do without that one; how closely eta is searched for is asked elsewhere
+    return abs(kl_from_uniform(student(returns, 0.6)) - 0.6) < 0.1
 
 
 @reps_weights.mistake(
@@ -131,9 +164,9 @@ def multiplies_by_eta(returns: Floats, epsilon: float) -> Floats:
 
 @reps_weights.mistake(
     "concept",
-    "Your dual has the logarithm of the sum where that of the mean belongs; tempting, because softmax divides by a "
-    "sum. Distance is measured from uniform weights 1/P. Without that P nothing holds eta back, and all weight goes "
-    "to the best.",
+    "All your weight is with the best: your eta went to 0. It does where the dual has the logarithm of the sum; "
+    "tempting, because softmax divides by a sum, but distance is measured from 1/P, and that makes it the mean. It "
+    "does as well where eta does not multiply the logarithm, or multiplies the largest return.",
 )
 def takes_the_sum(returns: Floats, _epsilon: float) -> Floats:
     return np.asarray(np.arange(len(returns)) == returns.argmax(), dtype=np.float64)
@@ -159,8 +192,9 @@ def prefers_the_worst(returns: Floats, epsilon: float) -> Floats:
 
 @reps_weights.mistake(
     "sign",
-    "Your weights are all the same; tempting, if one maximises the dual, because the primal is a maximum. A dual of a "
-    "maximum is minimised: made as large as possible, eta goes to infinity and no return counts.",
+    "Your weights are all the same: your eta went to infinity. It does if one maximises the dual; tempting, because "
+    "the primal is a maximum, but the dual of a maximum is minimised. It does as well if eta * epsilon is left out, "
+    "for the other term falls as eta grows.",
 )
 def maximises_the_dual(returns: Floats, _epsilon: float) -> Floats:
     return np.full(len(returns), 1 / len(returns))

@@ -10,7 +10,7 @@ from numpy.random import Generator
 from scipy import stats  # type: ignore[import-untyped]
 
 from trpo_lessons.teaching.checks import Check
-from trpo_lessons.teaching.lesson_08.shared import Floats, agree
+from trpo_lessons.teaching.lesson_08.shared import Floats, agree, nearly_right
 
 Pair = tuple[float, float]
 Interval = Callable[[Floats, Floats, float], Pair]
@@ -26,7 +26,16 @@ def two_methods(rng: Generator) -> tuple[Floats, Floats, float]:
 welch_interval = Check("welch_interval", minutes=10, inputs=two_methods)
 
 
-@welch_interval.property("The middle of the interval should be mean(a) - mean(b).")
+@welch_interval.property("Your ends are right to a few digits only. Is something computed in float32 on the way?")
+def has_all_digits(student: Interval, rng: Generator) -> bool:
+    a, b, confidence = two_methods(rng)
+    va, vb, df = parts(a, b)
+    right = around(a, b, quantile(confidence, df) * math.sqrt(va + vb))
+    # not more: degrees of freedom that are rounded change the third digit
+    return not nearly_right(tuple(student(a, b, confidence)), right, near=1e-5)
+
+
+@welch_interval.property("The middle of the interval should be mean(a) - mean(b), to the last digit.")
 def is_around_the_difference(student: Interval, rng: Generator) -> bool:
     a, b, confidence = two_methods(rng)
     return agree(sum(student(a, b, confidence)) / 2, a.mean() - b.mean())
@@ -53,6 +62,40 @@ def follows_the_units(student: Interval, rng: Generator) -> bool:
 
 
 @welch_interval.property(
+    "With n seeds each and the same spread s, whose square has n - 1 under it, nu is 2 (n - 1), and the interval "
+    "reaches t s sqrt(2 / n) to either side. Half of what the confidence leaves out lies above t."
+)
+def two_methods_alike(student: Interval, rng: Generator) -> bool:
+    _, a, confidence = two_methods(rng)
+    far = quantile(confidence, 2 * (len(a) - 1)) * a.std(ddof=1) * math.sqrt(2 / len(a))
+    low, high = student(a, 1 + rng.permutation(a), confidence)
+    return agree((high - low) / 2, far)
+
+
+@welch_interval.property(
+    "Half of the interval's length should be t sqrt(v_a + v_b), each v with its own method's variance and number of "
+    "seeds; and t between the quantile of n_a + n_b - 2 degrees of freedom and that of the smaller n - 1."
+)
+def has_about_the_length(student: Interval, rng: Generator) -> bool:
+    a, b, confidence = two_methods(rng)
+    low, high = student(a, b, confidence)
+    va, vb, _ = parts(a, b)
+    least, most = (quantile(confidence, df) for df in (len(a) + len(b) - 2, min(len(a), len(b)) - 1))
+    return bool(least - 1e-9 <= (high - low) / 2 / math.sqrt(va + vb) <= most + 1e-9)
+
+
+@welch_interval.property(
+    "The interval has the length of other degrees of freedom. Go through the formula of nu once more: v is s ** 2 / n "
+    "also there, with n - 1 under s ** 2; the sum is squared above, each v below; and nu is not rounded."
+)
+def has_the_degrees_of_freedom(student: Interval, rng: Generator) -> bool:
+    a, b, confidence = two_methods(rng)
+    low, high = student(a, b, confidence)
+    va, vb, df = parts(a, b)
+    return agree((high - low) / 2, quantile(confidence, df) * math.sqrt(va + vb))
+
+
+@welch_interval.property(
     "Where no score differs from another of its method, there is no spread, and 0 / 0 goes wrong: the interval should "
     "be the difference of the means, twice.",
     edge=True,
@@ -61,6 +104,16 @@ def no_spread(student: Interval, rng: Generator) -> bool:
     a, b, confidence = two_methods(rng)
     low, high = student(np.full_like(a, 3.0), np.full_like(b, 1.0), confidence)
     return agree((low, high), (2.0, 2.0))
+
+
+@welch_interval.property(
+    "Scores in millionths go wrong: a small spread is a spread. Ask whether it is 0, not whether it is small.",
+    edge=True,
+)
+def small_units(student: Interval, rng: Generator) -> bool:
+    a, b, confidence = two_methods(rng)
+    small = student(1e-6 * a, 1e-6 * b, confidence)
+    return agree(tuple(1e6 * end for end in small), tuple(student(a, b, confidence)))
 
 
 @welch_interval.property(

@@ -42,7 +42,7 @@ def reps_weights(returns: Floats, epsilon: float) -> Floats:
         eta = math.exp(log_eta)
         return float(eta * (epsilon + logsumexp(below / (unit * eta)) - math.log(len(below))))
 
-    found = minimize_scalar(dual, bounds=(-8.0, 8.0), method="bounded", options={"xatol": 1e-10})
+    found = minimize_scalar(dual, bounds=(-14.0, 8.0), method="bounded", options={"xatol": 1e-10})
     return np.asarray(softmax(below / (unit * math.exp(found.x))))
 
 
