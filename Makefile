@@ -20,6 +20,7 @@ help:
 	@echo "make reset LESSON=03     bring one lesson back as it came (yours is kept beside it)"
 	@echo "make record LESSON=03    run one lesson in notebooks/ in a fresh kernel and store its outputs"
 	@echo "make test-lesson LESSON=03   validate one lesson twice, and its canaries"
+	@echo "make test-slow           play every trained policy again, and compare scores (minutes)"
 	@echo "make test-portable       validate every lesson with the plainest CPU arithmetic"
 	@echo "make lock                renew requirements.lock from pyproject.toml"
 
@@ -105,7 +106,7 @@ record: $(READY)
 
 PYTEST := $(BIN)/python -m pytest -n $(JOBS)
 
-.PHONY: test test-lesson test-portable
+.PHONY: test test-lesson test-slow test-portable
 test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -115,6 +116,9 @@ test: $(READY)
 test-lesson: $(READY)
 	$(NEED_LESSON)
 	$(PYTEST) --dist worksteal tests/test_notebooks.py -k test_lesson --lesson $(LESSON)
+
+test-slow: $(READY)
+	$(PYTEST) --dist worksteal -m slow
 
 # What is stored in a lesson must not depend on the CPU it was made on.
 test-portable: $(READY)

@@ -5,21 +5,24 @@ from __future__ import annotations
 import csv
 import json
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t
 
-from trpo_lessons import cli, training
+from trpo_lessons import cli, training, zoo_names
 from trpo_lessons.bench import compare, record
 from trpo_lessons.bench.sb3_peer import TASKS
+from trpo_lessons.envs import GAMES
 from trpo_lessons.envs.atari.scores import human_normalised
-from trpo_lessons.training.running.run_folder import RunError
+from trpo_lessons.training.running.run_folder import COMPRESSED, RunError, RunFolder
 
 ZOO = Path(compare.ZOO)
 WHOSE = ["class_preset", "sb3_contrib"]
@@ -45,9 +48,57 @@ def test_what_is_kept_is_a_run_folder_with_its_score(finished: Path, tmp_path: P
     assert summary["mean_return"] == again.mean
     with open(kept / "evaluation.csv") as file:
         assert [float(row["return"]) for row in csv.DictReader(file)] == list(again.returns)
-    assert (kept / "progress.csv").read_text() == (finished / "progress.csv").read_text()
+    assert (kept / "progress.csv").read_text() == record.thinned((finished / "progress.csv").read_text())
+    assert sorted(path.name for path in kept.iterdir()) == [
+        "checkpoint.safetensors.gz", "config.json", "evaluation.csv", "progress.csv", "summary.json",
+    ]  # fmt: skip
     assert summary["total_steps"] == 2 * 192
     assert 0 <= summary["wall_seconds"] < 60
+
+
+def test_nothing_of_the_checkpoint_is_lost_and_a_copy_goes_on_to_the_same_bits(finished: Path, tmp_path: Path) -> None:
+    record.record(finished, tmp_path, episodes=1)
+    kept = tmp_path / "cartpole-seed3"
+    whole, facts = RunFolder(finished).load_checkpoint()
+    again, facts_again = RunFolder(kept).load_checkpoint()
+    assert (facts, whole.keys()) == (facts_again, again.keys())
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    assert RunFolder(kept).progress() == (2, 384)
+    theirs, _ = training.resume(kept, tmp_path / "theirs", iterations=4)
+    ours, _ = training.resume(finished, tmp_path / "ours", iterations=4)
+    assert torch.equal(theirs.theta, ours.theta)
+    copied = tmp_path / "copied"  # by hand, with its compressed checkpoint
+    shutil.copytree(kept, copied)
+    assert torch.equal(training.resume(copied, iterations=4)[0].theta, ours.theta)
+    assert training.load_run(copied).iteration == 4
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbled", "emptied"])
+def test_a_compressed_checkpoint_that_is_damaged_is_told_in_one_line(
+    damage: str, finished: Path, tmp_path: Path
+) -> None:
+    record.record(finished, tmp_path, episodes=1)
+    path = tmp_path / "cartpole-seed3" / COMPRESSED
+    data = path.read_bytes()
+    middle = len(data) // 2
+    path.write_bytes(
+        {"cut": data[:middle], "garbled": data[:middle] + b"!" + data[middle + 1 :], "emptied": b""}[damage]
+    )
+    for use in (training.load_run, RunFolder.progress):
+        with pytest.raises(RunError, match=r"checkpoint\.safetensors\.gz is damaged \(") as caught:
+            use(path.parent if use is training.load_run else RunFolder(path.parent))  # type: ignore[operator]
+        assert "\n" not in str(caught.value)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False, min_value=-1e30, max_value=1e30), st.integers())
+def test_a_thinned_log_keeps_six_digits_of_numbers_and_all_of_whole_numbers_and_words(x: float, n: int) -> None:
+    log = f'a,b,c,d\n{x!r},{n},"too long, refused",nan\n,0.25,1e-07,-3\n'
+    (name, *others), row, last = csv.reader(record.thinned(log).splitlines())
+    assert [name, *others] == ["a", "b", "c", "d"]
+    assert float(row[0]) == pytest.approx(x, rel=5e-6)
+    assert row[1:] == [str(n), "too long, refused", "nan"]
+    assert last == ["", "0.25", "1e-07", "-3"]
+    assert record.thinned(record.thinned(log)) == record.thinned(log)
 
 
 def test_the_command_that_is_kept_trains_with_the_same_settings(finished: Path, tmp_path: Path) -> None:
@@ -188,22 +239,12 @@ def test_readme_shows_the_recorded_scores() -> None:
 # ---- games -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("game", ["pong", "breakout"])
-def test_a_recorded_game_is_a_finished_run_with_its_score_and_its_curve(game: str) -> None:
-    folder = ZOO / "class_preset_games" / f"{game}-seed0"
-    summary, run = recorded(folder), training.load_run(folder)
-    assert run.iteration == run.config.iterations
-    assert summary["command"] == record.command_of(run.config)
-    assert summary["command"].startswith(f"trpo-lessons train {game} --preset class --seed 0")
-    with open(folder / "progress.csv") as file:
-        curve = [int(row["total_steps"]) for row in csv.DictReader(file)]
-    assert curve == [(i + 1) * 8192 for i in range(len(curve))]
-    assert summary["total_steps"] == curve[-1] == run.config.total_steps
+TITLES = {name: name.replace("_", " ").title() for name in GAMES} | {"qbert": "Q*bert"}
+PLAYED = [entry for entry in zoo_names.read().entries if entry.task in GAMES and entry.sampling == "single-path"]
 
 
-@pytest.mark.parametrize(("game", "name"), [("pong", "Pong"), ("breakout", "Breakout")])
-def test_readme_shows_the_recorded_scores_of_games(game: str, name: str) -> None:
-    summary = recorded(ZOO / "class_preset_games" / f"{game}-seed0")
-    mean, error = summary["mean_return"], summary["standard_error"]
-    row = f"| {name} | {mean:.1f} ± {error:.1f} | {human_normalised(game, mean):.2f} |"
+@pytest.mark.parametrize("entry", PLAYED, ids=lambda entry: entry.name)
+def test_readme_shows_the_recorded_scores_of_games(entry: zoo_names.Entry) -> None:
+    normalised = human_normalised(entry.task, entry.score)
+    row = f"| {TITLES[entry.task]} | {entry.score:.1f} ± {entry.standard_error:.1f} | {normalised:.2f} |"
     assert row in (ZOO.parents[1] / "README.md").read_text()

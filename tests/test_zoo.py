@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
 import json
 import os
 import subprocess
@@ -9,12 +11,15 @@ import sys
 from pathlib import Path
 
 import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
 from trpo_lessons import cli, training, zoo, zoo_names
-from trpo_lessons.training.running.run_folder import RunError, RunFolder, is_recorded
+from trpo_lessons.bench import record, rescore
+from trpo_lessons.envs import GAMES
+from trpo_lessons.training.running.run_folder import COMPRESSED, RunError, RunFolder, is_recorded
 
 ENTRIES = zoo.entries()
 NAMES = [entry.name for entry in ENTRIES]
@@ -203,6 +208,128 @@ def test_a_policy_acts_on_raw_observations_in_a_program_of_one_s_own() -> None:
     assert run.theta.shape == (run.policy.num_parameters,)
     pi = run.policy(run.theta, run.statistics.normalise(torch.as_tensor(obs[None])))
     assert pi.mode().shape == (1, 3)
+
+
+# ---- scores ----------------------------------------------------------------------------------------------------------
+
+
+def per_step(entry: zoo.Entry) -> float:
+    """Reward per step in the recorded episodes."""
+    with open(entry.folder / "evaluation.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == record.EPISODES
+    assert np.mean([float(row["return"]) for row in rows]) == pytest.approx(entry.score, rel=1e-12)
+    return entry.score / float(np.mean([int(row["length"]) for row in rows]))
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=NAMES)
+def test_what_is_recorded_is_a_finished_run_its_command_and_its_curve(entry: zoo.Entry) -> None:
+    folder = RunFolder(entry.folder)
+    config, _ = folder.config()
+    iterations, steps = folder.progress()
+    assert config.is_complete(iterations, steps)
+    summary = json.loads((entry.folder / "summary.json").read_text())
+    assert summary["command"] == record.command_of(config)
+    assert (config.task, config.sampling, config.seed) == (entry.task, entry.sampling, entry.seed)
+    curve = [int(row["total_steps"]) for row in folder.rows_of(iterations)]
+    assert curve == sorted(set(curve))
+    assert curve[-1] == entry.steps == steps
+    if entry.sampling == "single-path":
+        assert curve == [config.steps_per_iteration * (i + 1) for i in range(iterations)]
+
+
+def share_of_the_score(run: training.Run, entry: zoo.Entry) -> float:
+    """Of what the recorded score promises for the first few steps of an episode, how much comes.
+
+    Trained policies reached 0.66 and more of robots, which begin at rest, and untrained ones 0.25 at most.
+    """
+    episodes, steps = (2, 300) if entry.task in GAMES else (1, 200)
+    result = training.evaluate(run, episodes, rescore.OTHER_STARTS, time_limit=steps)
+    return result.mean / (per_step(entry) * steps)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_policy_loads_and_plays_a_short_episode_as_its_score_promises(name: str) -> None:
+    entry = zoo_names.find(name)
+    assert entry is not None
+    assert share_of_the_score(zoo.load(name), entry) > 0.25
+
+
+@pytest.mark.parametrize("name", ["cartpole", "hopper", "walker", "pong"])
+def test_a_short_episode_tells_a_policy_from_its_beginnings(name: str) -> None:
+    run, entry = zoo.load(name), zoo_names.find(name)
+    assert entry is not None
+    untrained = run.policy.initial_theta(torch.Generator().manual_seed(0))
+    assert share_of_the_score(dataclasses.replace(run, theta=untrained), entry) < 0.25
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_the_score_is_reproduced_by_other_episodes(name: str) -> None:
+    """Within three combined standard errors. By chance, one in two hundred is not: it is played for longer then."""
+    entry = zoo_names.find(name)
+    assert entry is not None
+    again = rescore.rescore(entry)
+    if not again.agrees:
+        again = rescore.rescore(entry, 3 * record.EPISODES, rescore.OTHER_STARTS + 1)
+    assert again.agrees, str(again)
+
+
+def test_scores_agree_within_three_combined_standard_errors() -> None:
+    entry = dataclasses.replace(ENTRIES[0], score=10.0, standard_error=3.0)
+    assert rescore.Again(entry, 20.0, 4.0).apart == pytest.approx(2.0)
+    assert rescore.Again(entry, -4.9, 4.0).agrees
+    assert not rescore.Again(entry, -5.1, 4.0).agrees
+    assert not rescore.Again(entry, float("nan"), 4.0).agrees
+    exact = dataclasses.replace(entry, standard_error=0.0)
+    assert rescore.Again(exact, 10.0, 0.0).agrees
+    assert not rescore.Again(exact, 9.9, 0.0).agrees
+    assert "NOT REPRODUCED" in str(rescore.Again(exact, 9.9, 0.0))
+    assert "NOT REPRODUCED" not in str(rescore.Again(exact, 10.0, 0.0))
+
+
+def test_rescoring_by_name_says_what_is_not_reproduced(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def status(*names: str) -> int:
+        monkeypatch.setattr("sys.argv", ["rescore", *names])
+        with pytest.raises(SystemExit) as ended:
+            rescore.main()
+        return int(ended.value.code or 0)
+
+    assert status("cartpole/1") == 0
+    assert "cartpole/1" in capsys.readouterr().out
+    assert status("cartpol") == 2
+    assert "near it: cartpole" in capsys.readouterr().err
+    entry = zoo_names.find("cartpole/1")
+    assert entry is not None
+    boasting = dataclasses.replace(entry, score=501.0)
+    monkeypatch.setattr(zoo_names, "find", lambda name: boasting)
+    assert status("cartpole/1") == 1
+    assert "NOT REPRODUCED" in capsys.readouterr().out
+
+
+# ---- size ------------------------------------------------------------------------------------------------------------
+
+MOST_BYTES = 20_000_000
+MOST_POINTS = 500  # of a curve: one for each iteration, and the paper's presets have so many
+
+
+def test_everything_recorded_is_small() -> None:
+    sizes = {path: path.stat().st_size for path in zoo_names.ZOO.rglob("*") if path.is_file()}
+    assert sum(sizes.values()) < MOST_BYTES
+    compressed = [path for path in sizes if path.name == COMPRESSED]
+    assert len(compressed) == len(ENTRIES)
+    assert not [path for path in sizes if path.name == "checkpoint.safetensors"], "bench.record compresses them"
+
+
+def test_recorded_logs_are_no_finer_than_a_plot_can_show() -> None:
+    logs = sorted(zoo_names.ZOO.rglob("progress.csv"))
+    assert len(logs) >= len(ENTRIES)
+    for path in logs:
+        text = path.read_text()
+        assert text == record.thinned(text), f"{path} was not thinned by bench.record"
+        assert text.count("\n") - 1 <= MOST_POINTS
 
 
 # ---- going on --------------------------------------------------------------------------------------------------------

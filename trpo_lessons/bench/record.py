@@ -3,14 +3,18 @@
     trpo-lessons train hopper --seed 0 --out RUN
     python -m trpo_lessons.bench.record RUN --out trpo_lessons/zoo/class_preset
 
-What is kept is still a run folder: `trpo-lessons evaluate` and `trpo-lessons watch` take it. It lacks the events for
-TensorBoard, which repeat progress.csv.
+What is kept is still a run folder, which `trpo-lessons zoo` lists by name once it lies in a folder of the zoo:
+`evaluate`, `watch` and `resume --out` take it. Nothing of the checkpoint is left out, so that the policy acts the same
+to the bit, and training goes on to the same bits; it is compressed, which helps most with the screens of games. Logs
+are thinned to what a plot can show. The events for TensorBoard, which repeat progress.csv, are not kept. `trpo-lessons
+watch FOLDER --out FOLDER` adds film and learning curve.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import io
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,11 +22,11 @@ from typing import Any
 
 from trpo_lessons import training
 from trpo_lessons.training import TrainConfig
-from trpo_lessons.training.running.run_folder import RunError, RunFolder, appearing, json_text, refuse_taken
+from trpo_lessons.training.running.run_folder import COMPRESSED, RunError, RunFolder, appearing, json_text, refuse_taken
 from trpo_lessons.training.settings.config import OWN_OPTIONS
 
-KEPT = ("config.json", "progress.csv", "checkpoint.safetensors")
 EPISODES = 20
+DIGITS = 6  # of every number in a log: a plot shows four
 
 
 def record(run_folder: Path, out: Path, episodes: int = EPISODES, *, trust_module: str | None = None) -> dict[str, Any]:
@@ -56,14 +60,30 @@ def record(run_folder: Path, out: Path, episodes: int = EPISODES, *, trust_modul
         "standard_error": result.standard_error,
     }
     with appearing(folder) as being_made:
-        for name in KEPT:
-            shutil.copyfile(run_folder / name, being_made / name)
+        shutil.copyfile(run_folder / "config.json", being_made / "config.json")
+        (being_made / COMPRESSED).write_bytes(RunFolder(run_folder).compressed_checkpoint())
+        (being_made / "progress.csv").write_text(thinned((run_folder / "progress.csv").read_text(encoding="utf-8-sig")))
         with open(being_made / "evaluation.csv", "w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["episode", "return", "length"])
             writer.writerows(zip(range(episodes), result.returns, result.lengths, strict=True))
         (being_made / "summary.json").write_text(json_text(summary) + "\n")
     return summary
+
+
+def thinned(log: str) -> str:
+    """A log with `DIGITS` significant digits of every number; whole numbers and words stay as they are."""
+    thin = io.StringIO()
+    writer = csv.writer(thin, lineterminator="\n")
+    writer.writerows([_thinned(text) for text in row] for row in csv.reader(io.StringIO(log)))
+    return thin.getvalue()
+
+
+def _thinned(text: str) -> str:
+    try:
+        return text if text.lstrip("-").isdigit() else f"{float(text):.{DIGITS}g}"
+    except ValueError:
+        return text
 
 
 def command_of(config: TrainConfig) -> str:

@@ -17,6 +17,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from trpo_lessons.bench.record import thinned
+
 TASKS = {"hopper": "Hopper-v5", "walker": "Walker2d-v5", "swimmer": "Swimmer-v5", "halfcheetah": "HalfCheetah-v5"}
 
 
@@ -63,6 +65,8 @@ def run_peer(
     start = time.process_time()
     model.learn(total_steps)
     seconds = time.process_time() - start
+    log = folder / "progress.csv"
+    log.write_text(thinned(log.read_text()))
     env.training, env.norm_reward = False, False
     env.seed(10_000 + seed)
     returns, lengths = evaluate_policy(

@@ -5,6 +5,8 @@
     checkpoint.safetensors  everything that the next iteration depends on (never pickle)
     events.out.tfevents.*   the same rows for TensorBoard
 
+Recorded runs of this package have their checkpoint compressed, as checkpoint.safetensors.gz.
+
 Files are written under another name and renamed, so that a run killed at any moment leaves whole files. A row is
 written before its checkpoint: a row without a checkpoint, whole or half written, is dropped on resume, and its
 iteration runs again to the same bits.
@@ -15,6 +17,7 @@ from __future__ import annotations
 import csv
 import errno
 import fcntl
+import gzip
 import itertools
 import json
 import math
@@ -31,8 +34,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from trpo_lessons.envs import UnknownTask
@@ -45,6 +48,8 @@ from trpo_lessons.zoo_names import ZOO
 _RECORDED = ZOO.resolve()
 FORMAT = "trpo-lessons run, format 1"
 _EVENTS = "events.out.tfevents.*"
+COMPRESSED = "checkpoint.safetensors.gz"
+_DAMAGE = (SafetensorError, OSError, EOFError, zlib.error, KeyError, ValueError)
 _BEGINNING = ".config.json.partial"
 _PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "ale-py")
 
@@ -127,14 +132,9 @@ class RunFolder:
         _refuse_package(path)
         self.load_checkpoint()
         # In this order: where another process trains here, the log may be ahead of the checkpoint, and never behind.
-        names = (
-            "checkpoint.safetensors",
-            "progress.csv",
-            "config.json",
-            *(each.name for each in self.path.glob(_EVENTS)),
-        )
         with appearing(path.expanduser()) as copy:
-            for name in names:
+            (copy / "checkpoint.safetensors").write_bytes(_uncompressed(self._checkpoint))
+            for name in ("progress.csv", "config.json", *(each.name for each in self.path.glob(_EVENTS))):
                 shutil.copyfile(self.path / name, copy / name)
         return RunFolder(path)
 
@@ -239,20 +239,29 @@ class RunFolder:
 
         Raises RunError (one line) when the checkpoint is damaged.
         """
-        path = self.path / "checkpoint.safetensors"
-        if not self.has_checkpoint:
+        path = self._checkpoint
+        if not path.exists():
             return 0, 0
         try:
-            with safe_open(path, framework="pt") as file:
-                facts = json.loads((file.metadata() or {})["facts"])
+            facts = json.loads(_metadata(_uncompressed(path))["facts"])
             return int(facts["iteration"]), int(facts["total_steps"])
-        except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        except (*_DAMAGE, TypeError) as error:
             raise RunError(f"{path} is damaged ({one_line(error)}); restore it from a copy or start anew") from error
+
+    @property
+    def _checkpoint(self) -> Path:
+        # A recorded run that somebody has copied and resumed has both: the compressed one is the older.
+        plain, compressed = self.path / "checkpoint.safetensors", self.path / COMPRESSED
+        return compressed if compressed.exists() and not plain.exists() else plain
 
     @property
     def has_checkpoint(self) -> bool:
         """Whether an iteration has ever been completed."""
-        return (self.path / "checkpoint.safetensors").exists()
+        return self._checkpoint.exists()
+
+    def compressed_checkpoint(self) -> bytes:
+        """The file of the last checkpoint, compressed: the same bytes from the same checkpoint."""
+        return gzip.compress(_uncompressed(self._checkpoint), mtime=0)
 
     def save_checkpoint(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Replace the checkpoint. Raises RunError when the disk refuses; the previous checkpoint then still stands."""
@@ -263,20 +272,20 @@ class RunFolder:
 
     def load_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and facts of the last checkpoint. Raises RunError when it is missing, damaged or foreign."""
-        path = self.path / "checkpoint.safetensors"
-        if not self.has_checkpoint:
+        path = self._checkpoint
+        if not path.exists():
             raise RunError(f"{self.path} has no checkpoint yet: its first iteration has not ended; resume it")
         try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != FORMAT:
-                    raise RunError(f"{path} is not a checkpoint of this package (format: {metadata.get('format')})")
-                # Copies, which torch aligns: matrix products of numbers that lie askew in memory round differently.
-                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            data = _uncompressed(path)
+            loaded, metadata = load(data), _metadata(data)
+            if metadata.get("format") != FORMAT:
+                raise RunError(f"{path} is not a checkpoint of this package (format: {metadata.get('format')})")
+            # Copies, which torch aligns: matrix products of numbers that lie askew in memory round differently.
+            tensors = {name: loaded[name].clone() for name in sorted(loaded)}
             if metadata["checksum"] != _checksum(tensors, metadata["facts"]):
                 raise ValueError("its checksum is wrong")
             return tensors, json.loads(metadata["facts"])
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
+        except _DAMAGE as error:
             raise RunError(f"{path} is damaged ({error}); restore it from a copy or start a new run") from error
 
     def append_row(self, row: Mapping[str, Any]) -> None:
@@ -392,9 +401,8 @@ def appearing(path: Path) -> Iterator[Path]:
         yield being_made
         os.rename(being_made, path)  # refused where something has come to be meanwhile
     except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            refuse_taken(path)
-        raise RunError(f"cannot create {path} ({error.strerror}); choose another folder with --out") from error
+        refuse_taken(path)
+        raise RunError(f"cannot make {path} ({error.filename or path}: {error.strerror})") from error
     finally:
         shutil.rmtree(being_made, ignore_errors=True)
 
@@ -452,6 +460,18 @@ def cannot_write(path: Path, error: OSError) -> RunError:
     elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         remedy = "it is write-protected: permit it, or copy the run to where you may write, then resume"
     return RunError(f"cannot write {path} ({error.strerror or error}); {remedy}")
+
+
+def _uncompressed(path: Path) -> bytes:
+    """The bytes of a checkpoint that may be compressed."""
+    data = path.read_bytes()
+    return gzip.decompress(data) if path.name == COMPRESSED else data
+
+
+def _metadata(checkpoint: bytes) -> dict[str, str]:
+    """What stands beside the tensors: a file of safetensors begins with the length of its header, which is JSON."""
+    length = int.from_bytes(checkpoint[:8], "little")
+    return dict(json.loads(checkpoint[8 : 8 + length]).get("__metadata__") or {})
 
 
 def _checksum(tensors: Mapping[str, Tensor], facts: str) -> str:
