@@ -264,7 +264,7 @@ def test_readme_opens_with_the_two_commands_and_lists_every_lesson() -> None:
     first_block = readme.split("```")[1]
     assert re.findall(r"^make (\w+)", first_block, flags=re.MULTILINE) == ["lab", "test"]
     assert [path.name for path in NOTEBOOKS if path.name not in readme] == []
-    assert [name for name in re.findall(r"\(([\w/.-]+)\)", readme) if not (ROOT / name).exists()] == []
+    assert [name for name in re.findall(r"\]\(([\w/.-]+)\)", readme) if not (ROOT / name).exists()] == []
 
 
 def test_ci_runs_make_test() -> None:
