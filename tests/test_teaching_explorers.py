@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from teaching_contract import assert_explorer_keeps_contract, assert_stored_text
-from teaching_fixture import power_explorer
+from teaching_fixture import compute_power, draw_power, power_explorer
 
 from trpo_lessons import teaching
 from trpo_lessons.teaching import pictures, verdict
-from trpo_lessons.teaching.explorers import Explorer, Slider, Stops, upright
+from trpo_lessons.teaching.explorers import Choice, Explorer, Slider, Stops, upright
 
 
 def explorers_of_lessons():
@@ -190,6 +190,31 @@ def test_static_shows_a_picture_and_the_facts_of_each_setting(explorer, displaye
     assert facts.count("at one half") == 3
     assert "power = 3, direction = down\n  power 3\n  at one half: -0.125" in facts
     assert explorer.settings["power"] == 2
+
+
+def test_wide_panels_stand_one_below_the_other(displayed, capsys):
+    wide = Explorer(
+        "How fast does a power grow?",
+        compute=compute_power,
+        facts=lambda numbers: f"power {numbers.power}",
+        draw=draw_power,
+        alt=lambda numbers: f"A curve that ends at {numbers.y[-1]:.3g}.",
+        controls=[
+            Slider("power", "power", 1, 4, 1, 2),
+            Stops("scale", "scale", [1.0], 1.0),
+            Choice("kind", "kind", ["up"], "up"),
+        ],
+        size=(8.0, 3.0),
+        wide_panels=True,
+    )
+    wide.static({"power": 1}, {"power": 3})
+    ((data, _),) = displayed
+    assert data["text/html"].count("flex:1 1 100%;min-width:0;max-width:800px") == 2
+    joined = matplotlib.image.imread(io.BytesIO(base64.b64decode(data["image/png"])))
+    assert joined.shape[:2] == (2 * 510, 1200)
+    for part in np.split(joined, 2, axis=0):
+        assert np.ptp(part) > 0.5
+    assert capsys.readouterr().out.count("power 3") == 1
 
 
 def test_a_picture_needs_a_description(displayed):

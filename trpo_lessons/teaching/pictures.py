@@ -21,6 +21,7 @@ from trpo_lessons.viewing.style import (
     SKY,
     STYLE,
     VERMILION,
+    in_a_column,
     in_a_row,
     new_figure,
     png,
@@ -43,6 +44,7 @@ __all__ = [
     "display_png",
     "figure",
     "img",
+    "in_a_column",
     "in_a_row",
     "new_figure",
     "png",
@@ -71,20 +73,24 @@ def img(picture: bytes, alt: str) -> str:
     return f'<img alt="{escape(alt)}" {layout} src="{source}">'
 
 
+WIDE = 600  # px; where two such pictures stand side by side, neither can be read
+
+
 def display_panels(title: str, panels: Sequence[tuple[bytes, str]]) -> None:
     """Show several pictures, each with its alternative text, side by side as far as the page is wide enough.
 
-    None is made smaller than it can be read: on a narrow page they stand below one another. The PNG output is all of
-    them in one row.
+    None is made smaller than it can be read: on a narrow page they stand below one another, and wide ones always do.
+    The PNG output is all of them in one row, or in one column.
     """
-    alone = "flex:1 1 400px;min-width:0"
+    wide = any(shown_width(picture) > WIDE for picture, _ in panels)
     images = [
-        f'<div style="{alone};max-width:{shown_width(picture)}px">{img(picture, alt)}</div>' for picture, alt in panels
+        f'<div style="flex:1 1 {"100%" if wide else "400px"};min-width:0;max-width:{shown_width(picture)}px">'
+        f"{img(picture, alt)}</div>"
+        for picture, alt in panels
     ]
     html = f'<div role="group" aria-label="{escape(title)}" style="display:flex;flex-wrap:wrap">{"".join(images)}</div>'
-    data, metadata = _output(
-        in_a_row([picture for picture, _ in panels]), f"{title} {' '.join(alt for _, alt in panels)}"
-    )
+    joined = (in_a_column if wide else in_a_row)([picture for picture, _ in panels])
+    data, metadata = _output(joined, f"{title} {' '.join(alt for _, alt in panels)}")
     display(data | {"text/html": html}, raw=True, metadata=metadata)  # type: ignore[no-untyped-call]
 
 

@@ -86,6 +86,17 @@ def in_a_row(drawings: Sequence[bytes]) -> bytes:
     return _small(row)
 
 
+def in_a_column(drawings: Sequence[bytes]) -> bytes:
+    """Pictures made by `png`, one below the other in one."""
+    images = [Image.open(io.BytesIO(drawing)).convert("RGB") for drawing in drawings]
+    column = Image.new("RGB", (max(image.width for image in images), sum(image.height for image in images)), "white")
+    top = 0
+    for image in images:
+        column.paste(image, (0, top))
+        top += image.height
+    return _small(column)
+
+
 def _small(image: Image.Image) -> bytes:
     small = io.BytesIO()
     image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, format="png", optimize=True)

@@ -126,7 +126,8 @@ class Explorer(Generic[Numbers]):
     """Controls, the facts they lead to, and the picture. See the module's docstring for the four functions.
 
     `size` is the picture's width and height in inches, `panel_height` the height of one picture of `static`, as a
-    rule in the proportions of `size`. Every setting is an argument of `compute`, by name.
+    rule in the proportions of `size`. With `wide_panels` those are as wide as the live picture, and stand one below the
+    other: for a drawing of three panels. Every setting is an argument of `compute`, by name.
     """
 
     def __init__(
@@ -140,12 +141,14 @@ class Explorer(Generic[Numbers]):
         controls: Sequence[Control],
         size: tuple[float, float] = (7.0, 3.8),
         panel_height: float | None = None,
+        wide_panels: bool = False,
     ) -> None:
         self.title = title
         self.compute, self.facts, self.draw, self.alt = compute, facts, draw, alt
         self.controls = {control.name: control for control in controls}
         self.size = size
-        self.panel_height = panel_height or max(PANEL_WIDTH * size[1] / size[0] + 0.4, 3.4)
+        self.panel_width = size[0] if wide_panels else PANEL_WIDTH
+        self.panel_height = panel_height or max(self.panel_width * size[1] / size[0] + 0.4, 3.4)
         longest = max(len(control.label) for control in controls)
         self.sliders: dict[str, widgets.Widget] = {
             control.name: control.build(f"{0.55 * longest + 1:.0f}em") for control in controls
@@ -212,7 +215,7 @@ class Explorer(Generic[Numbers]):
             print(f"{caption}\n  " + self.facts(panel).replace("\n", "\n  "))
 
     def _panel(self, numbers: Numbers, caption: str) -> bytes:
-        figure = pictures.new_figure(PANEL_WIDTH, self.panel_height)
+        figure = pictures.new_figure(self.panel_width, self.panel_height)
         self.draw(numbers, figure)
         # Lines break between settings, not within one.
         settings = [setting.replace(" ", "\N{NO-BREAK SPACE}") for setting in caption.split(", ")]

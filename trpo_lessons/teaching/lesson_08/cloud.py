@@ -106,10 +106,10 @@ def weights_by(method: str, strength: float) -> Weights:
 
 
 @functools.lru_cache(maxsize=256)
-def generations(method: str, strength: float, spread: float) -> tuple[Generation, ...]:
+def generations(method: str, strength: float, spread: float, seed: int = 8) -> tuple[Generation, ...]:
     """All generations from N(START, spread^2), the same random numbers for all methods."""
     weigh = weights_by(method, strength)
-    noise = np.random.default_rng(8).normal(size=(GENERATIONS, POPULATION, 2))
+    noise = np.random.default_rng(seed).normal(size=(GENERATIONS, POPULATION, 2))
     mean, std, found = np.array(START), np.full(2, spread), []
     for each in noise:
         thetas = mean + std * each

@@ -12,7 +12,7 @@ from matplotlib.patches import Ellipse
 from matplotlib.ticker import EngFormatter
 
 from trpo_lessons.bench.curves import Curves
-from trpo_lessons.teaching.explorers import Explorer, Slider, Stops, upright
+from trpo_lessons.teaching.explorers import Explorer, Slider, Stops
 from trpo_lessons.teaching.lesson_01.explorers import text
 from trpo_lessons.teaching.lesson_08 import cloud
 from trpo_lessons.teaching.lesson_08.cloud import METHODS, Generation
@@ -53,15 +53,15 @@ def facts_of_step_sizes(numbers: StepSizes) -> str:
         earned = ", ".join(f"{run.final():.0f}" for run in runs)
         kl = np.concatenate([run["mean_kl"] for run in runs])
         lines.append(
-            f"{NAMES[kind]} {text(numbers.chosen[kind])}: earns {earned} in the end; mean KL of an update "
-            f"{float(np.nanmedian(kl)):.2g} as a rule, and up to {float(np.nanmax(kl)):.2g}"
+            f"{NAMES[kind]} {text(numbers.chosen[kind])}: earns {earned} in the end; mean KL of an update: "
+            f"median {float(np.nanmedian(kl)):.2g}, largest {float(np.nanmax(kl)):.2g}"
         )
     return "\n".join(lines)
 
 
 def draw_step_sizes(numbers: StepSizes, figure: FigureBase) -> None:
     """Final returns against delta and against lambda, longer steps to the right; and the curves of the two."""
-    panels = figure.subplots(3, 1) if upright(figure) else figure.subplots(1, 3)
+    panels = figure.subplots(1, 3)
     for axes, kind in zip(panels, NAMES, strict=False):
         color, dashes = COLORS[kind]
         by_value = numbers.finals[kind]
@@ -111,7 +111,7 @@ def step_size_explorer() -> Explorer[StepSizes]:
             Stops("penalty", "lambda (natural gradient)", list(step_size_runs(PENALTY))[::-1], 1.5),
         ],
         size=(8.4, 3.4),
-        panel_height=7.4,
+        wide_panels=True,
     )
 
 
@@ -134,19 +134,18 @@ def compute_clouds(share: float, temperature: float, epsilon: float, spread: flo
 
 
 def facts_of_clouds(numbers: Clouds) -> str:
-    """How many thetas count, how far the weights are from uniform ones, and where the next Gaussian is."""
+    """What the weights are worth in thetas, how far they are from uniform ones, and where the next Gaussian is."""
     return "\n".join(
-        f"{method}: {each.counting:.1f} of {cloud.POPULATION} count, {each.kl:.2f} nats from all alike; next spread "
-        f"{each.spread:.2g}, and its middle earns {text(round(each.mean_return, 2))}"
+        f"{method}: weights worth {each.counting:.1f} of {cloud.POPULATION} thetas, {each.kl:.2f} nats from equal "
+        f"ones; next spread {each.spread:.2g}, and its middle earns {text(round(each.mean_return, 2))}"
         for method, each in numbers.by_method.items()
     )
 
 
 def draw_clouds(numbers: Clouds, figure: FigureBase) -> None:
     """Thetas over the landscape, as large as they weigh; the Gaussian that drew them, and the one fitted to them."""
-    shape = (3, 1) if upright(figure) else (1, 3)
     edge, eta = cloud.landscape()
-    panels = figure.subplots(*shape, sharex=True, sharey=True)
+    panels = figure.subplots(1, 3, sharex=True, sharey=True)
     for axes, (method, each) in zip(panels, numbers.by_method.items(), strict=True):
         axes.contourf(edge, edge, eta, 14, cmap="Greys_r", alpha=0.75)
         heaviest = each.weights.max()
@@ -185,5 +184,5 @@ def cloud_explorer() -> Explorer[Clouds]:
             Slider("number", "generation", 1, cloud.GENERATIONS, 1, 1),
         ],
         size=(8.4, 3.1),
-        panel_height=9.0,
+        wide_panels=True,
     )
