@@ -1,0 +1,166 @@
+"""The comparison of figure 4: from runs to choices, and from kept scores to intervals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats  # type: ignore[import-untyped]
+
+from trpo_lessons import training
+from trpo_lessons.bench import figure_4
+from trpo_lessons.bench import figure_4_results as results
+from trpo_lessons.training import RunError
+
+SHORT: dict[str, Any] = {"steps_per_iteration": 256}
+
+
+def test_interquartile_mean_is_the_mean_of_the_middle_half() -> None:
+    rng = np.random.default_rng(0)
+    tasks = [rng.normal(size=4) for _ in range(3)]
+    middle = np.sort(np.concatenate(tasks))[3:9]
+    assert results.interquartile_mean(*tasks) == pytest.approx(middle.mean())
+    # one that failed and one that was lucky change nothing
+    tasks[0][tasks[0].argmin()] = min(map(np.min, tasks)) - 100
+    tasks[1][tasks[1].argmax()] = max(map(np.max, tasks)) + 100
+    kept = np.sort(np.concatenate(tasks))[3:9]
+    assert results.interquartile_mean(*tasks) == pytest.approx(kept.mean())
+    assert kept.mean() == pytest.approx(middle.mean(), abs=2)
+
+
+def test_bootstrap_draws_seeds_within_tasks() -> None:
+    # Tasks whose seeds agree cannot spread, however far the tasks are apart: only draws across tasks would.
+    apart = [np.full(5, level) for level in (0.2, 1.0, 3.0)]
+    found = results.aggregate(apart)
+    assert found.low == found.value == found.high
+    one_spreads = [np.full(5, 0.2), np.linspace(0.9, 1.1, 5), np.full(5, 3.0)]
+    found = results.aggregate(one_spreads)
+    assert 0.2 < found.low < found.value < found.high < 3.0
+    assert found.high - found.low < 0.5
+
+
+def test_interval_is_wider_than_the_plain_bootstrap_by_what_few_seeds_hide() -> None:
+    rng = np.random.default_rng(1)
+    tasks = [rng.normal(1, 0.2, size=5) for _ in range(3)]
+    found = results.aggregate(tasks, seed=3)
+    plain = stats.bootstrap(
+        tuple(tasks),
+        results.interquartile_mean,
+        n_resamples=results.RESAMPLES,
+        vectorized=True,
+        method="percentile",
+        rng=np.random.default_rng(3),
+    ).confidence_interval
+    assert found.high - found.low == pytest.approx((plain.high - plain.low) * np.sqrt(5 / 4))
+
+
+def test_intervals_of_the_aggregate_cover() -> None:
+    rng = np.random.default_rng(2)
+
+    def draw() -> list[np.ndarray]:
+        return [rng.normal(1.0, 0.2, size=5), rng.normal(0.8, 0.3, size=5), rng.normal(0.9, 0.1, size=5)]
+
+    truth = np.mean([results.interquartile_mean(*draw()) for _ in range(4000)])
+    found = [results.aggregate(draw(), resamples=499) for _ in range(200)]
+    covered = np.mean([each.low <= truth <= each.high for each in found])
+    error = np.sqrt(0.93 * 0.07 / 200)
+    assert 0.93 - 3 * error < covered < 0.93 + 3 * error
+
+
+def test_one_seed_has_no_interval() -> None:
+    with pytest.raises(ValueError, match="two seeds"):
+        results.aggregate([np.ones(5), np.ones(1)])
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A comparison in miniature, of two methods and the vine on one robot and on the cart-pole."""
+    out = tmp_path_factory.mktemp("figure") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        _shrink(patch)
+        figure_4.run(out, ("swimmer",), workers=2)
+    return out
+
+
+def _shrink(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(figure_4, "GRIDS", {"trpo": ("delta", (0.003, 0.1)), "vine": ("delta", (0.01,))})
+    patch.setattr(figure_4, "METHODS", ("trpo", "cem"))
+    patch.setattr(figure_4, "SEEDS", (0, 1))
+    patch.setattr(figure_4, "TUNING_STEPS", 4096)
+    patch.setattr(figure_4, "STEPS", 8192)
+    patch.setattr(figure_4, "CARTPOLE_STEPS", 4096)
+    patch.setattr(figure_4, "EPISODES", 3)
+
+
+def test_everything_is_trained_once(compared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _shrink(monkeypatch)
+    finals = {path.parent.name for path in (compared / "finals").glob("*/config.json")}
+    best = f"{figure_4.chosen(compared / 'tuning', 'swimmer')['trpo']:g}"
+    assert finals == {
+        *(f"swimmer-trpo-delta={best}-seed{seed}" for seed in (0, 1)),
+        *(f"swimmer-trpo-vine-delta=0.01-seed{seed}" for seed in (0, 1)),
+        *(f"barto-cartpole-{method}-seed{seed}" for method in ("trpo", "cem") for seed in (0, 1)),
+    }
+    scores = json.loads((compared / "finals" / "scores.json").read_text())
+    assert scores.keys() == finals
+    for name in finals:
+        run = training.load_run(compared / "finals" / name)
+        assert scores[name]["mean"] == pytest.approx(training.evaluate(run, 3).mean, rel=1e-12)
+    monkeypatch.setattr(training, "evaluate", lambda *_: pytest.fail("scored again"))
+    before = {path: path.stat().st_mtime_ns for path in compared.rglob("checkpoint.safetensors")}
+    figure_4.run(compared, ("swimmer",), workers=2)
+    assert {path: path.stat().st_mtime_ns for path in compared.rglob("checkpoint.safetensors")} == before
+
+
+def test_the_value_that_scored_best_is_chosen(compared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _shrink(monkeypatch)
+    tried = figure_4.tuned(compared / "tuning", "swimmer")
+    assert {method: list(values) for method, values in tried.items()} == {"trpo": [0.003, 0.1], "vine": [0.01]}
+    assert figure_4.chosen(compared / "tuning", "swimmer")["trpo"] == max(tried["trpo"], key=tried["trpo"].__getitem__)
+    assert 100 not in figure_4.SEEDS, "chosen on other seeds than those that are reported"
+
+
+def test_kept_runs_tell_the_same_as_their_folders(
+    compared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _shrink(monkeypatch)
+    monkeypatch.setattr(figure_4, "ROBOTS", ("swimmer",))
+    figure_4.keep(compared, tmp_path)
+    runs = results.kept_runs(tmp_path)
+    assert runs.keys() == {
+        ("swimmer", "trpo"),
+        ("swimmer", "vine"),
+        ("barto-cartpole", "trpo"),
+        ("barto-cartpole", "cem"),
+    }
+    scores = json.loads((compared / "finals" / "scores.json").read_text())
+    assert results.scores_of(runs, "barto-cartpole", "cem").tolist() == [
+        scores[f"barto-cartpole-cem-seed{seed}"]["mean"] for seed in (0, 1)
+    ]
+    assert [run.seed for run in runs["swimmer", "vine"]] == [0, 1]
+    tuning = json.loads((tmp_path / "tuning.json").read_text())
+    assert tuning["seeds"] == [100]
+    assert tuning["tried"]["swimmer"]["trpo"]["scores"].keys() == {"0.003", "0.1"}
+
+
+def test_what_is_not_finished_is_not_kept(compared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _shrink(monkeypatch)
+    monkeypatch.setattr(figure_4, "ROBOTS", ("swimmer",))
+    with pytest.raises(RunError, match="no finished run"):
+        figure_4.keep(tmp_path / "nothing", tmp_path / "kept")
+    monkeypatch.setattr(figure_4, "GRIDS", {"trpo": ("delta", (7e9,))})
+    with pytest.raises(RunError, match="delta"):
+        figure_4.run(tmp_path / "bad", ("swimmer",), workers=1)
+
+
+def test_mean_curve_is_the_mean_where_all_seeds_are_known() -> None:
+    def run(steps: list[float], returns: list[float], seed: int) -> results.Kept:
+        columns = {"total_steps": np.array(steps), "mean_return": np.array(returns)}
+        return results.Kept(results.Curves({"settings": {"seed": seed}}, columns), 0.0)
+
+    steps, mean = results.mean_curve([run([0, 10], [0, 10], 0), run([0, 2, 8], [np.nan, 4, 16], 1)], points=7)
+    np.testing.assert_allclose(steps, np.arange(2, 9))
+    np.testing.assert_allclose(mean, (np.arange(2, 9) + 2 * np.arange(2, 9)) / 2)
