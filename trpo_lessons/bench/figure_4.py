@@ -23,7 +23,7 @@ from typing import Any
 from trpo_lessons import training
 from trpo_lessons.bench import curves
 from trpo_lessons.bench.figure_4_results import KEPT, METHODS, ROBOTS, drawn, method_of, table
-from trpo_lessons.training import RunError, Sweep
+from trpo_lessons.training import RunError, SettingError, Sweep
 from trpo_lessons.training.running.run_folder import json_text
 
 CARTPOLE = "barto-cartpole"
@@ -159,7 +159,7 @@ def main() -> None:
             given.picture.expanduser().write_bytes(drawn())
         else:
             print(table())
-    except (RunError, OSError) as error:
+    except (RunError, SettingError, OSError) as error:
         parser.exit(2, f"{error}\n")
 
 
