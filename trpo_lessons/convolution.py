@@ -1,4 +1,4 @@
-"""Convolutions whose derivatives can be differentiated again at no needless cost.
+"""Convolutions with tanh, whose derivatives can be differentiated again at no needless cost.
 
 Reading order: none; leave it for later. `policies` builds the paper's Atari network with it.
 
@@ -9,6 +9,9 @@ derivative, to any order.
 
 torch's own convolution knows its second derivatives too, but computes all of them whenever it is asked for one. A
 Fisher-vector product (`kl`) needs only the one in y, and takes half the time this way.
+
+What a layer does to every number of its pictures, adding a bias and taking tanh, costs as much as the convolution
+itself where each operation writes new pictures: so both happen in place, in the pictures that the convolution wrote.
 """
 
 from __future__ import annotations
@@ -25,15 +28,16 @@ from torch.nn.grad import conv2d_weight
 IMAGES, WEIGHT, OUTPUTS = range(3)
 
 
-def convolve(images: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
-    """An unpadded convolution, [N, filters, ...], of `images` [N, channels, height, width].
+def tanh_convolution(images: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
+    """tanh of an unpadded convolution, [N, filters, ...], of `images` [N, channels, height, width].
 
-    `weight` is [filters, channels, size, size] and `bias` [filters]. The same numbers as functional.conv2d.
+    `weight` is [filters, channels, size, size] and `bias` [filters]. The same numbers as functional.conv2d and tanh.
     """
     if not torch.is_grad_enabled():  # acting, most of all: a few pictures at a time, where every call counts
-        return functional.conv2d(images, weight, bias, stride)
+        return functional.conv2d(images, weight, bias, stride).tanh_()
     geometry = _Geometry(tuple(images.shape[-2:]), tuple(weight.shape[-2:]), stride)
-    return _partial(OUTPUTS, images, weight, geometry) + bias.view(-1, 1, 1)
+    result: Tensor = _TanhConvolution.apply(images, weight, bias, geometry)  # type: ignore[no-untyped-call]
+    return result
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,45 @@ class _Geometry:
         """Rows and columns at the end of the images that no kernel reaches."""
         pairs = zip(self.image_size, self.kernel_size, strict=True)
         return tuple((size - kernel) % self.stride for size, kernel in pairs)
+
+
+class _TanhConvolution(Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(images: Tensor, weight: Tensor, bias: Tensor, geometry: _Geometry) -> Tensor:
+        return functional.conv2d(images, weight, bias, geometry.stride).tanh_()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        images, weight, _, ctx.geometry = inputs
+        ctx.save_for_backward(images, weight, output)
+        ctx.save_for_forward(images, weight, output)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        images, weight, outputs = ctx.saved_tensors
+        inner = _tanh_backward(upstream, outputs)
+        return (
+            _partial(IMAGES, weight, inner, ctx.geometry) if _is_asked_for(ctx, IMAGES) else None,
+            _partial(WEIGHT, images, inner, ctx.geometry) if _is_asked_for(ctx, WEIGHT) else None,
+            inner.sum((0, 2, 3)),
+            None,
+        )
+
+    @staticmethod
+    def jvp(ctx: Any, d_images: Tensor | None, d_weight: Tensor | None, d_bias: Tensor | None, _: None) -> Tensor:
+        images, weight, outputs = ctx.saved_tensors
+        inner = 0 if d_bias is None else d_bias.view(-1, 1, 1)
+        if d_images is not None:
+            inner = inner + _partial(OUTPUTS, d_images, weight, ctx.geometry)
+        if d_weight is not None:
+            inner = inner + _partial(OUTPUTS, images, d_weight, ctx.geometry)
+        return _tanh_backward(inner, outputs)
+
+
+_tanh_backward = torch.ops.aten.tanh_backward  # upstream, tanh(x) -> the gradient in x
 
 
 def _partial(argument: int, a: Tensor, b: Tensor, geometry: _Geometry) -> Tensor:

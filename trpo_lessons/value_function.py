@@ -89,19 +89,19 @@ class ValueFunction:
 
         `stride` thins the states for the products J^T J v alone, as `fisher_stride` does for the policy, and
         `chunk_size` bounds how many are processed at once. Samples must be on the device of the value function.
-        Raises ValueError when an input is not finite, before anything has changed.
+        Raises ValueError when an input is not finite, and nothing has changed.
         """
         states = States(obs.to(self._theta.device)) if isinstance(obs, Tensor) else obs
-        if not (
-            returns.isfinite().all()
-            and all(torch.stack(part.obs.aminmax()).isfinite().all() for part in chunks(states, chunk_size))
-        ):
-            raise ValueError("cannot fit a value function to observations or returns that are not finite")
+        before = self._theta, self._moments
         self._change_units(returns)
         mean, std = self._units()
         targets = ((returns - mean) / std).to(self._theta)
-        for _ in range(steps):
-            self._theta = self._gauss_newton_step(StatesAnd(states, targets), damping, stride, chunk_size)
+        try:
+            for _ in range(steps):
+                self._theta = self._gauss_newton_step(StatesAnd(states, targets), damping, stride, chunk_size)
+        except ValueError:
+            self._theta, self._moments = before
+            raise
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that the next call and the next fit depend on, as named tensors."""
@@ -130,6 +130,8 @@ class ValueFunction:
             return surrogate_value(self._outputs, self._theta + fraction * step, fit, minus_errors, chunk_size)
 
         before, gradient = value_and_gradient(self._outputs, self._theta, fit, minus_errors, chunk_size)
+        if not gradient.isfinite().all():  # nor is it where a single observation or return is not
+            raise ValueError("cannot fit a value function to observations or returns that are not finite")
         product = mean_product(
             lambda at, chunk: (self._outputs(at, chunk.obs),), self._theta, fit[::stride], chunk_size
         )

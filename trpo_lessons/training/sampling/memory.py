@@ -6,9 +6,8 @@ import ctypes
 import sys
 
 # The names and numbers of <malloc.h>.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 _LARGEST = 2**31 - 1
-_LARGEST_MMAP_THRESHOLD = 32 * 2**20  # glibc refuses more
 
 
 def keep_freed_memory() -> bool:
@@ -23,7 +22,7 @@ def keep_freed_memory() -> bool:
     if mallopt is None:
         return False
     settings = {
-        M_MMAP_THRESHOLD: _LARGEST_MMAP_THRESHOLD,
+        M_MMAP_MAX: 0,  # no tensor is too large to be kept
         M_TRIM_THRESHOLD: _LARGEST,
         M_ARENA_MAX: 1,  # an arena of a thread's own is cut into heaps of 64 MB, which are given back one by one
     }
