@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,8 +19,9 @@ class FrameRecorder:
     """Collects the observations of T steps of E games; `finish` gives them as `FrameStacks`."""
 
     def __init__(self, num_steps: int, num_envs: int, frame_shape: tuple[int, int], stack: int = 4) -> None:
-        self._frames = torch.empty(num_steps + stack - 1, num_envs, *frame_shape, dtype=torch.uint8)
-        self._shown = torch.full((num_steps, num_envs), stack, dtype=torch.uint8)
+        # In numpy: what there is to do in a step takes torch longer to begin than to do.
+        self._frames = np.empty((num_steps + stack - 1, num_envs, *frame_shape), dtype=np.uint8)
+        self._shown = np.full((num_steps, num_envs), stack, dtype=np.uint8)
         self._stack = stack
         self._steps = 0
 
@@ -28,21 +30,21 @@ class FrameRecorder:
 
         Only the newest frame of each is kept, and of the very first ones all. Raises IndexError beyond T steps.
         """
-        t, last = self._steps, self._steps + self._stack - 1
-        self._frames[last] = obs[:, -1]
+        t, last, stacks = self._steps, self._steps + self._stack - 1, obs.numpy()
+        self._frames[last] = stacks[:, -1]
         if t == 0:
             # Whatever these games showed before, zeros too, is in these frames.
-            self._frames[:last] = obs[:, :-1].transpose(0, 1)
+            self._frames[:last] = stacks[:, :-1].swapaxes(0, 1)
         else:
-            self._shown[t] = torch.where(started, 1, (self._shown[t - 1] + 1).clamp(max=self._stack))
+            self._shown[t] = np.where(started.numpy(), 1, np.minimum(self._shown[t - 1] + 1, self._stack))
         self._steps += 1
 
     def finish(self, normalise: Callable[[Tensor], Tensor]) -> FrameStacks:
         """All of them, to be seen through `normalise`. Raises ValueError when fewer than T steps were recorded."""
         if self._steps != len(self._shown):
             raise ValueError(f"{self._steps} steps were recorded, but room was made for {len(self._shown)}")
-        num_steps, num_envs = self._shown.shape
-        return FrameStacks(self._frames, self._shown, torch.arange(num_steps * num_envs), normalise)
+        frames, shown = torch.from_numpy(self._frames), torch.from_numpy(self._shown)
+        return FrameStacks(frames, shown, torch.arange(shown.numel()), normalise)
 
 
 class FrameStacks:
@@ -52,21 +54,31 @@ class FrameStacks:
     shown    [T, E]  how many frames of each stack, counted from the newest, belong to the game; the others are zero
     samples  [N]  which observations these are: number e * T + t is step t of game e, one game after the other
     normalise  what a network sees of a stack
+    seen     [N, stack, height, width]  float32, where what a network sees is kept: see `seen_at_once`
 
     Slices, and picks by an index tensor, share the frames.
     """
 
-    def __init__(self, frames: Tensor, shown: Tensor, samples: Tensor, normalise: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self,
+        frames: Tensor,
+        shown: Tensor,
+        samples: Tensor,
+        normalise: Callable[[Tensor], Tensor],
+        seen: Tensor | None = None,
+    ) -> None:
         self.frames = frames
         self.shown = shown
         self.samples = samples
         self.normalise = normalise
+        self.seen = seen
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: slice | Tensor) -> Self:
-        return type(self)(self.frames, self.shown, self.samples[index], self.normalise)
+        seen = None if self.seen is None else self.seen[index]
+        return type(self)(self.frames, self.shown, self.samples[index], self.normalise, seen)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -75,8 +87,21 @@ class FrameStacks:
         return len(self), len(self.frames) - len(self.shown) + 1, height, width
 
     def normalised(self) -> Tensor:
-        """The observations as a network sees them, float32 [N, stack, height, width]."""
-        return self.normalise(self.raw())
+        """The observations as a network sees them, float32 [N, stack, height, width]; not to be changed."""
+        if self.seen is None:
+            return self.normalise(self.raw())
+        return self.seen.contiguous(memory_format=torch.channels_last)  # thinned ones are scattered
+
+    def seen_at_once(self, at_a_time: int = 512) -> Self:
+        """The same observations, normalised here and now: for those that are looked at several times.
+
+        That is sixteen times the memory of the frames: 33,000 bytes each.
+        """
+        seen = torch.empty(self.shape, memory_format=torch.channels_last)
+        for first in range(0, len(self), at_a_time):
+            part = slice(first, first + at_a_time)
+            seen[part] = self[part].normalised()
+        return type(self)(self.frames, self.shown, self.samples, self.normalise, seen)
 
     def raw(self) -> Tensor:
         """The observations, uint8 [N, stack, height, width]."""
@@ -90,4 +115,6 @@ class FrameStacks:
 
     def to(self, device: str) -> Self:
         """The same observations on another device; only the frames travel, not the stacks."""
+        if self.frames.device == torch.device(device):
+            return self
         return type(self)(self.frames.to(device), self.shown.to(device), self.samples.to(device), self.normalise)

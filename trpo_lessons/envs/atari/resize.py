@@ -28,13 +28,23 @@ class AreaResize:
             self._rows.data[:] = self._columns.data[:] = 1.0
             self._factor = np.float32(height * width / (SCREEN_HEIGHT * SCREEN_WIDTH))
         self._half_size = (2 * height, 2 * width) == (SCREEN_HEIGHT, SCREEN_WIDTH)
+        # Means of 2, 4, 8, ... whole pixels are exact in whatever order they are added up.
+        self._whole = SCREEN_WIDTH // width
+        self._is_exact = SCREEN_WIDTH % width == 0 and self._whole in (2, 4, 8, 16, 32)
+        self._shares = self._columns.data[: self._whole]
 
     def __call__(self, screen: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """[210, 160] -> [height, width], in a new array."""
-        narrow = self._columns @ screen.T.astype(np.float32)  # [width, 210]
-        means = (self._rows @ np.ascontiguousarray(narrow.T)) * self._factor  # [height, width]
+        means = (self._rows @ self._narrow(screen)) * self._factor  # [height, width]
         rounded: NDArray[np.uint8] = (np.floor(means + 0.5) if self._half_size else np.rint(means)).astype(np.uint8)
         return rounded
+
+    def _narrow(self, screen: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """[210, 160] -> [210, width]."""
+        if self._is_exact:
+            of_each: NDArray[np.float32] = screen.astype(np.float32).reshape(-1, self._whole) @ self._shares
+            return of_each.reshape(SCREEN_HEIGHT, -1)
+        return np.ascontiguousarray((self._columns @ screen.T.astype(np.float32)).T)
 
 
 def area_weights(length: int, shorter: int) -> sparse.csr_matrix:

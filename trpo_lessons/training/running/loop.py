@@ -98,7 +98,8 @@ class Trainer:
         with clock.timing("advantages"):
             values, next_values = torch.zeros_like(path.rewards), torch.zeros_like(path.rewards)
             if self.value:
-                values, next_values = values_along(path, self.statistics, self.value, config.chunk_size)
+                with torch_threads(config.threads):  # nothing else is done meanwhile
+                    values, next_values = values_along(path, self.statistics, self.value, config.chunk_size)
             lam = config.lam if self.value else 1.0
             advantages = gae(path.rewards, values, next_values, path.terminated, path.truncated, config.gamma, lam)
             returns = advantages + values

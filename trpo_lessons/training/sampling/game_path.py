@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,9 @@ from trpo_lessons.envs.rollouts import Outcome
 from trpo_lessons.single_path import PathRecord, PathRecorder, by_environment
 from trpo_lessons.surrogate import Columns
 
+# Bytes. What networks see of a path is kept where it takes no more, such as 8192 steps of the paper's frames; of longer
+# paths it is made again, chunk by chunk, for every pass.
+ROOM_FOR_SEEN = 300_000_000
 FRAMES_AT_ONCE = 1024  # to be added to the statistics: moments take twenty times the memory of bytes
 
 
@@ -81,7 +85,11 @@ class GamePath(PathRecord):
     @property
     def states(self) -> GameStates:
         """The states before all steps, [E * T], game by game."""
-        return GameStates(self.frames)
+        return GameStates(self._stacks)
+
+    @cached_property
+    def _stacks(self) -> FrameStacks:
+        return self.frames.seen_at_once() if 4 * math.prod(self.frames.shape) <= ROOM_FOR_SEEN else self.frames
 
     def statistics_after(self, statistics: RunningMoments) -> RunningMoments:
         """The statistics for the next iteration: those of everything seen so far and of this path's new frames.
@@ -95,11 +103,11 @@ class GamePath(PathRecord):
 
     def states_at(self, steps: Tensor) -> GameStates:
         """The states before some steps, [N], given their (t, e), [N, 2]."""
-        return GameStates(self.frames[steps[:, 1] * len(self.rewards) + steps[:, 0]])
+        return GameStates(self._stacks[steps[:, 1] * len(self.rewards) + steps[:, 0]])
 
     def batch(self, advantages: Tensor) -> GameBatch:
         """The batch for an update, given `advantages` [T, E]; game by game."""
-        return GameBatch(self.frames, *map(by_environment, (self.actions, advantages.float(), self.log_q)))
+        return GameBatch(self._stacks, *map(by_environment, (self.actions, advantages.float(), self.log_q)))
 
 
 class GameRecorder(PathRecorder):
