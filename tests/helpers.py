@@ -18,7 +18,6 @@ from torch import Tensor
 from trpo_lessons.distributions import Categorical, DiagGaussian, Distribution, FactoredCategorical
 from trpo_lessons.policies import (
     FLATTEN,
-    TANH,
     CategoricalHead,
     FactoredHead,
     GaussianHead,
@@ -72,7 +71,7 @@ def small_policy(kind: str) -> tuple[Policy, tuple[int, ...]]:
         return linear_policy(4, head), (4,)
     if network == "mlp":
         return mlp_policy(4, head, hidden=(5, 4)), (4,)
-    return Policy([convolution(2, 3, size=3, stride=2), TANH, FLATTEN, linear(6, head.num_inputs)], head), (2, 5, 4)
+    return Policy([convolution(2, 3, size=3, stride=2), FLATTEN, linear(6, head.num_inputs)], head), (2, 5, 4)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ derivative, to any order.
 torch's own convolution knows its second derivatives too, but computes all of them whenever it is asked for one. A
 Fisher-vector product (`kl`) needs only the one in y, and takes half the time this way.
 
-What a layer does to every number of its pictures, adding a bias and taking tanh, costs as much as the convolution
-itself where each operation writes new pictures: so both happen in place, in the pictures that the convolution wrote.
+To add a bias and to take tanh costs as much as the convolution itself where each operation writes new pictures. So the
+convolution adds the bias, and tanh is taken in place, in the pictures that it wrote.
 """
 
 from __future__ import annotations
@@ -70,26 +70,24 @@ class _TanhConvolution(Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         images, weight, outputs = ctx.saved_tensors
-        inner = _tanh_backward(upstream, outputs)
+        y = torch.ops.aten.tanh_backward(upstream, outputs)
         return (
-            _partial(IMAGES, weight, inner, ctx.geometry) if _is_asked_for(ctx, IMAGES) else None,
-            _partial(WEIGHT, images, inner, ctx.geometry) if _is_asked_for(ctx, WEIGHT) else None,
-            inner.sum((0, 2, 3)),
+            _partial(IMAGES, weight, y, ctx.geometry) if _is_asked_for(ctx, IMAGES) else None,
+            _partial(WEIGHT, images, y, ctx.geometry) if _is_asked_for(ctx, WEIGHT) else None,
+            y.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None,
             None,
         )
 
     @staticmethod
     def jvp(ctx: Any, d_images: Tensor | None, d_weight: Tensor | None, d_bias: Tensor | None, _: None) -> Tensor:
         images, weight, outputs = ctx.saved_tensors
-        inner = 0 if d_bias is None else d_bias.view(-1, 1, 1)
+        terms = [] if d_bias is None else [d_bias.view(-1, 1, 1).expand_as(outputs)]
         if d_images is not None:
-            inner = inner + _partial(OUTPUTS, d_images, weight, ctx.geometry)
+            terms.append(_partial(OUTPUTS, d_images, weight, ctx.geometry))
         if d_weight is not None:
-            inner = inner + _partial(OUTPUTS, images, d_weight, ctx.geometry)
-        return _tanh_backward(inner, outputs)
-
-
-_tanh_backward = torch.ops.aten.tanh_backward  # upstream, tanh(x) -> the gradient in x
+            terms.append(_partial(OUTPUTS, images, d_weight, ctx.geometry))
+        tangent: Tensor = torch.ops.aten.tanh_backward(sum(terms), outputs)
+        return tangent
 
 
 def _partial(argument: int, a: Tensor, b: Tensor, geometry: _Geometry) -> Tensor:

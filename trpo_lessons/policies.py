@@ -221,7 +221,7 @@ def convolutional(obs_shape: Sequence[int], hidden: Sequence[int], outputs: int)
     if height < 1 or width < 1:
         raise ValueError(f"images of {obs_shape[1]} x {obs_shape[2]} are too small for two 4 x 4 convolutions")
     first, second = convolution(channels, 16, 4, 2), convolution(16, 16, 4, 2)
-    return [first, second, FLATTEN] + mlp([16 * height * width, *hidden, outputs])
+    return [first, second, FLATTEN, *mlp([16 * height * width, *hidden, outputs])]
 
 
 def layers_for(obs_shape: Sequence[int], hidden: Sequence[int], outputs: int) -> list[Layer]:

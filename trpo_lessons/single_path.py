@@ -183,7 +183,7 @@ def follow(
     """
     for _ in range(num_steps):
         start = time.perf_counter()
-        with torch.no_grad():
+        with torch.inference_mode():
             obs = pi_old.statistics.normalise(raw_obs)
             distribution = pi_old.answer(obs)
             actions = distribution.sample(generator)
