@@ -18,7 +18,7 @@ from processes import command
 
 from trpo_lessons import training
 from trpo_lessons.bench import game_ceiling, peer_process, robot_ceiling, speed, table
-from trpo_lessons.bench.game_branches import GameBranches
+from trpo_lessons.bench.game_branches import GameBranches, vine_like
 from trpo_lessons.bench.game_ceiling import GameCeiling
 from trpo_lessons.bench.peer_process import PeerError, PeerProcess
 from trpo_lessons.bench.robot_ceiling import RobotCeiling
@@ -136,7 +136,9 @@ def test_a_small_measurement_is_complete(threads: int) -> None:
     assert measured.no_peer == "sb3-contrib is not installed"
     for each in seen:
         numbers = dataclasses.asdict(each)
-        assert [numbers.pop(name) for name in ("peer", "branches", "loop", "emulator")] == [None] * 4  # of games alone
+        assert [numbers.pop(name) for name in ("peer", "vine_training", "branches", "loop", "emulator")] == [
+            None
+        ] * 5  # of games
         assert all(np.isfinite(number) and number > 0 for number in numbers.values())
     shares = measured.shares
     assert all(0 < shares[phase] < 1 for phase in PHASES)
@@ -248,7 +250,9 @@ def test_only_robots_and_games_have_a_ceiling() -> None:
 
 
 def test_a_small_measurement_of_a_game_is_complete() -> None:
-    config = speed.config_for("pong", num_envs=3, steps_per_iteration=60, fisher_stride=2, chunk_size=20, threads=2)
+    config = speed.config_for(
+        "pong", "paper", num_envs=3, steps_per_iteration=60, fisher_stride=2, chunk_size=20, threads=2
+    )
     assert (config.preset, config.hidden, config.value_hidden) == ("paper", (20,), ())
     measured = speed.measure(config, 0.2)
     for each in measured.rounds:
@@ -258,7 +262,7 @@ def test_a_small_measurement_of_a_game_is_complete() -> None:
     assert all(0 < measured.shares[phase] < 1 for phase in PHASES if phase not in ("advantages", "value"))
     facts, text = table.as_facts(measured), table.as_text(measured)
     of_all = {"environment_of_ceiling", "training_of_ceiling", "vine_of_ceiling", "fisher_product_in_gradients"}
-    assert facts["ratios"].keys() == of_all | {"branches_to_loop", "branches_to_emulator"}
+    assert facts["ratios"].keys() == of_all | {"vine_training_of_ceiling", "branches_to_loop", "branches_to_emulator"}
     ratio = np.median([each.branches / each.loop for each in measured.rounds])
     assert facts["ratios"]["branches_to_loop"]["median"] == pytest.approx(ratio)
     assert facts["preset"] == "paper"
@@ -267,15 +271,26 @@ def test_a_small_measurement_of_a_game_is_complete() -> None:
     assert "ale_py's own threads" in text
     assert f"{ratio:.2f} [" in text
     assert "times one emulator in a loop" in text
+    by_vine = np.median([each.vine_training / each.ceiling for each in measured.rounds])
+    assert f"{by_vine:.2f} [" in next(line for line in text.splitlines() if "training by vine" in line)
+    assert ", training by vine " in table.as_line(1, measured.rounds[0])
     assert "population" not in text + table.as_line(1, measured.rounds[0])
     assert "not measured: its recipe is for robots\n" in text
 
 
+def test_the_vine_that_is_measured_is_that_of_the_preset() -> None:
+    for game in GAMES:
+        assert vine_like(speed.config_for(game)) == training.preset(game, sampling="vine")
+    small = vine_like(speed.config_for("pong", "paper"))
+    assert small.steps_per_iteration == pytest.approx(speed.STEPS_OF_GAMES, rel=0.01)
+    assert small.vine_states * small.vine_branches * small.rollout_length == pytest.approx(5000, rel=0.01)
+
+
 def test_the_branches_of_the_loop_are_those_of_the_vine() -> None:
     """Every branch with the frames that the sampler's own games show, to the end."""
-    trainer = Trainer(speed.config_for("pong", num_envs=2, steps_per_iteration=60, threads=2, hidden=(5,)))
-    with closing(trainer), ExitStack() as stack:
-        games = GameBranches(trainer, stack)
+    config = speed.config_for("pong", "paper", num_envs=2, steps_per_iteration=60, threads=2, hidden=(5,))
+    with closing(Trainer(vine_like(config))) as trainer:
+        games = GameBranches(trainer)
         found = games._sampler.roll_out(trainer.pi_old, games._vine.saved, games._first, games._noise)
         for m in range(4):
             assert games.loop()[0] == found.lengths[m] == 16
@@ -286,7 +301,7 @@ def test_the_branches_of_the_loop_are_those_of_the_vine() -> None:
 
 
 def test_the_games_of_training_and_native_ones_take_the_actions_of_the_policy(monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = Trainer(speed.config_for("pong", num_envs=3, steps_per_iteration=60, threads=2))
+    trainer = Trainer(speed.config_for("pong", "paper", num_envs=3, steps_per_iteration=60, threads=2))
     path = trainer.sampler.sample(trainer.pi_old)
     taken: dict[int, list[np.ndarray]] = {}
     with ExitStack() as stack:
@@ -372,6 +387,7 @@ def test_the_command_knows_every_robot_and_game() -> None:
     [
         ("cartpole", "'cartpole' is not one of 'swimmer', 'hopper', 'walker', 'halfcheetah', 'beam_rider'"),
         ("--envs 100", "steps_per_iteration (4096) must be a multiple of num_envs (100)"),
+        ("hopper --preset paper", "the paper preset of hopper is not measured: one iteration takes minutes"),
         ("--envs 0", "num_envs must be a whole number, at least 1, got 0"),
         ("--threads 0", "threads must be a whole number, at least 1, got 0"),
         ("--seconds 0", "Invalid value for '--seconds'"),

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import product
 
 import numpy as np
 import pytest
@@ -116,10 +117,11 @@ CONTINUE = """
 import sys
 import numpy as np
 from trpo_lessons.envs.atari import make_atari
-for game, folder in zip(sys.argv[2:], [sys.argv[1]] * 9):
-    given = dict(np.load(f"{folder}/{game}.npz"))
-    actions, sticky = given.pop("actions"), float(given.pop("sticky"))
-    env = make_atari(game, 1, threads=1, sticky_actions=sticky)
+folder, *names = sys.argv[1:]
+for name in names:
+    given = dict(np.load(f"{folder}/{name}.npz"))
+    actions, (game, percent) = given.pop("actions"), name.split("-")
+    env = make_atari(game, 1, threads=1, sticky_actions=int(percent) / 100)
     obs = [env.restore_state(given)]
     rewards, lives = [], []
     for action in actions:
@@ -127,17 +129,17 @@ for game, folder in zip(sys.argv[2:], [sys.argv[1]] * 9):
         obs.append(step[0])
         rewards.append(step[1])
         lives.append(step[4]["lives"])
-    np.savez(f"{folder}/{game}.future.npz", obs=obs, rewards=rewards, told_lives=lives, **env.save_state())
+    np.savez(f"{folder}/{name}.future.npz", obs=obs, rewards=rewards, told_lives=lives, **env.save_state())
     env.close()
 """
 
 
 def test_a_restored_game_goes_on_to_the_bit_in_this_process_and_in_a_new_one(tmp_path):
-    """Every game, 200 steps (800 frames): screens, scores, lives, and what is saved in the end."""
+    """Every game, with and without sticky actions, 200 steps (800 frames): screens, scores, lives, the last state."""
     expected = {}
-    for i, game in enumerate(GAMES):
-        sticky = 0.5 * (i % 2)
-        env = make_atari(game, 1, seed=i, threads=1, sticky_actions=sticky)
+    for i, (game, percent) in enumerate(product(GAMES, (0, 25))):
+        name = f"{game}-{percent}"
+        env = make_atari(game, 1, seed=i, threads=1, sticky_actions=percent / 100)
         env.reset()
         actions = joystick_actions(1, 260, seed=i)
         for action in actions[:60]:
@@ -154,15 +156,15 @@ def test_a_restored_game_goes_on_to_the_bit_in_this_process_and_in_a_new_one(tmp
             obs.append(step[0])
             rewards.append(step[1])
             lives.append(step[4]["lives"])
-        expected[game] = {"obs": obs, "rewards": rewards, "told_lives": lives, **env.save_state()}
+        expected[name] = {"obs": obs, "rewards": rewards, "told_lives": lives, **env.save_state()}
         env.close()
-        np.savez(tmp_path / f"{game}.npz", actions=actions[60:], sticky=sticky, **state)
-    subprocess.run([sys.executable, "-c", CONTINUE, str(tmp_path), *GAMES], check=True)
-    for game in GAMES:
-        told = dict(np.load(tmp_path / f"{game}.future.npz"))
-        assert told.keys() == expected[game].keys()
-        for name, array in expected[game].items():
-            np.testing.assert_array_equal(told[name], array, err_msg=f"{game}: {name}")
+        np.savez(tmp_path / f"{name}.npz", actions=actions[60:], **state)
+    subprocess.run([sys.executable, "-c", CONTINUE, str(tmp_path), *expected], check=True)
+    for name, arrays in expected.items():
+        told = dict(np.load(tmp_path / f"{name}.future.npz"))
+        assert told.keys() == arrays.keys()
+        for column, array in arrays.items():
+            np.testing.assert_array_equal(told[column], array, err_msg=f"{name} % sticky: {column}")
 
 
 def test_a_state_of_another_game_is_refused():

@@ -61,6 +61,20 @@ def test_what_a_network_sees_of_them_is_normalised():
         assert torch.equal(part.normalised(), part.raw() / 2)
 
 
+def test_what_is_normalised_at_once_is_kept_and_sliced():
+    _, stacks = recorded()
+    kept = stacks.seen_at_once(at_a_time=50)
+    assert kept.seen is not None
+    assert kept.to("cpu") is kept
+    parts = [slice(None), slice(20, 90), slice(3, None, 7), torch.tensor([5, 170, 5])]
+    for index in parts:
+        assert torch.equal(kept[index].normalised(), stacks[index].normalised())
+        assert torch.equal(kept[index].raw(), stacks[index].raw())
+        assert kept[index].normalised().is_contiguous(memory_format=torch.channels_last)
+    assert kept[20:90].normalised().data_ptr() == kept.seen[20:].data_ptr(), "not made again"
+    assert torch.equal(kept[20:90][::9].normalised(), stacks[20:90:9].normalised())
+
+
 def test_a_frame_is_stored_once():
     obs, stacks = recorded()
     assert stacks.frames.shape == (63, 3, 52, 40)

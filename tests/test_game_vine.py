@@ -196,7 +196,10 @@ def test_there_may_be_fewer_states_than_threads() -> None:
 
 
 def test_branches_of_all_games_are_the_same_in_a_new_process(tmp_path: Path) -> None:
-    """Three branches of one state, 160 frames each, common random numbers; sticky actions off and on."""
+    """Three branches of one state, 160 frames each, common random numbers; sticky actions off and on.
+
+    Two of them have the same first action, and find the same.
+    """
     here = {}
     for game in envs.GAMES:
         with closing(make_atari(game, vine_games.BRANCHES, seed=1, threads=1)) as env:
@@ -209,6 +212,8 @@ def test_branches_of_all_games_are_the_same_in_a_new_process(tmp_path: Path) -> 
                 here[game, sticky] = found = vine_games.follow(env, start, sticky / 100)
                 for name, array in found.items():
                     np.testing.assert_array_equal(array[0], array[1], err_msg=f"{game}: {name}, the same first action")
+        drawn = [here[game, sticky]["end.generators"] for sticky in (0, 25)]
+        assert (drawn[0] != drawn[1]).any(), f"{game}: no action could stick"
     assert sum((found["last_obs"][0] != found["last_obs"][2]).any() for found in here.values()) > 7
     subprocess.run([sys.executable, vine_games.__file__, str(tmp_path)], check=True)
     for (game, sticky), found in here.items():

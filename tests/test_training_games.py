@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from trpo_lessons.single_path import Actor
 from trpo_lessons.surrogate import Batch, surrogate_gradient, surrogate_value
 from trpo_lessons.training.running import loop
 from trpo_lessons.training.running.loop import Trainer
-from trpo_lessons.training.sampling.game_path import GameBatch, GamePath
+from trpo_lessons.training.sampling import game_path
+from trpo_lessons.training.sampling.game_path import GameBatch, GamePath, GameStates
 from trpo_lessons.training.sampling.game_sampler import GameSampler
 from trpo_lessons.training.settings.obs_statistics import FrameMoments
 from trpo_lessons.training.settings.policy_for import policy_for
@@ -180,6 +182,23 @@ def problem() -> tuple[Policy, Tensor, GameBatch, Batch]:
 def close(chunked: Any, whole: Any) -> bool:
     chunked, whole = torch.as_tensor(chunked).double(), torch.as_tensor(whole).double()
     return bool((chunked - whole).norm() <= 1e-4 * whole.norm())
+
+
+def test_a_long_path_and_a_short_one_are_seen_alike(breakout: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What networks see of a short path is kept."""
+    breakout.statistics = breakout.sample().statistics_after(breakout.statistics)
+    path = breakout.sample()
+    assert isinstance(path.states, GameStates)
+    assert path.states.frames.seen is not None
+    monkeypatch.setattr(game_path, "ROOM_FOR_SEEN", 4 * 200 * 4 * 52 * 40 - 1)
+    long, at = replace(path), torch.tensor([[3, 4], [39, 0]])
+    batch, twin = (each.batch(torch.zeros_like(path.rewards)) for each in (path, long))
+    assert isinstance(batch, GameBatch)
+    assert isinstance(twin, GameBatch)
+    assert twin.frames.seen is None
+    for mine, its in ((batch, twin), (path.states, long.states), (path.states_at(at), long.states_at(at))):
+        assert torch.equal(mine.obs, its.obs)
+        assert torch.equal(mine[1::3].obs, its[1::3].obs)
 
 
 @pytest.mark.parametrize("chunk_size", [1000, 64, 7])

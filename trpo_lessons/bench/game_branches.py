@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
@@ -27,17 +26,16 @@ BRANCHES, LENGTH = 4, 16  # those of the class preset
 
 
 class GameBranches:
-    """A vine of about as many steps as an iteration of training has, half of them in branches.
-
-    Its branches are followed again and again: by the sampler, and by a loop over an emulator of this process, with the
-    frames made smaller and stacked as everywhere.
+    """The branches of a vine, followed again and again: by the sampler, and by a loop over an emulator of this process,
+    with the frames made smaller and stacked as everywhere.
     """
 
-    def __init__(self, trainer: Trainer, stack: ExitStack) -> None:
-        config = vine_like(trainer.config)
-        self._trainer, self._sampler = trainer, GameVineSampler(config, torch.Generator().manual_seed(0))
-        stack.callback(self._sampler.close)
-        self._vine = self._sampler.sample(trainer.pi_old)
+    def __init__(self, trainer: Trainer) -> None:
+        """trainer: one whose settings are `vine_like`."""
+        config, sampler = trainer.config, trainer.sampler
+        assert isinstance(sampler, GameVineSampler)
+        self._trainer, self._sampler = trainer, sampler
+        self._vine = sampler.sample(trainer.pi_old, trainer.value)
         actions = self._vine.rollout_set.actions
         self._first = actions.flatten(0, 1)
         noise_dim = actions.shape[2] if actions.ndim > 2 else 1
@@ -53,7 +51,7 @@ class GameBranches:
     def vine(self) -> tuple[int, float]:
         """Another trunk and its branches: simulator steps, seconds."""
         start = time.perf_counter()
-        self._vine = self._sampler.sample(self._trainer.pi_old)
+        self._vine = self._sampler.sample(self._trainer.pi_old, self._trainer.value)
         self._first = self._vine.rollout_set.actions.flatten(0, 1)
         return self._vine.num_steps, time.perf_counter() - start
 
@@ -91,7 +89,10 @@ class GameBranches:
 
 
 def vine_like(config: TrainConfig) -> TrainConfig:
-    """The same run by the vine: half of its steps for the branches, as far as they divide."""
+    """The same run by the vine, with about as many steps to an iteration and half of them in branches.
+
+    Trunks have half the states of paths, and as many of them are left where states are thinned.
+    """
     states = max(1, config.steps_per_iteration // (2 * BRANCHES * LENGTH))
     rows = max(1, config.rows // 2, -(-states // config.num_envs))
     return replace(
@@ -101,4 +102,6 @@ def vine_like(config: TrainConfig) -> TrainConfig:
         vine_branches=BRANCHES,
         rollout_length=LENGTH,
         steps_per_iteration=states * BRANCHES * LENGTH + rows * config.num_envs,
+        fisher_stride=max(1, config.fisher_stride // 2),
+        value_stride=max(1, config.value_stride // 2),
     )

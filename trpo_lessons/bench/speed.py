@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from trpo_lessons.advantages import standardised
-from trpo_lessons.bench.game_branches import GameBranches
+from trpo_lessons.bench.game_branches import GameBranches, vine_like
 from trpo_lessons.bench.game_ceiling import GameCeiling
 from trpo_lessons.bench.peer_process import PeerError, PeerProcess
 from trpo_lessons.bench.robot_ceiling import RobotCeiling
@@ -28,7 +28,7 @@ from trpo_lessons.kl import fisher_vector_product
 from trpo_lessons.policies import Policy
 from trpo_lessons.prior_methods.many_policies import num_searched
 from trpo_lessons.surrogate import Samples, surrogate_gradient
-from trpo_lessons.training import TrainConfig, preset
+from trpo_lessons.training import SettingError, TrainConfig, preset
 from trpo_lessons.training.running.loop import PHASES, Trainer
 from trpo_lessons.training.running.run_folder import RunFolder
 from trpo_lessons.training.sampling.game_path import GamePath
@@ -55,8 +55,10 @@ class Round:
     vine, population                      the same: of trunk and branches, with the policy that chooses their actions,
                                           and of a population that plays whole episodes, which is None for games
     gradient, fisher_product              seconds
-    branches, loop, emulator              of games alone, steps a second: branches as the vine follows them, with their
-                                          policy; one after the other in one emulator; and that without any policy
+    vine_training                         of games alone, as the next three: simulator steps a second of training by the
+                                          vine
+    branches, loop, emulator              steps a second: branches as the vine follows them, with their policy; one
+                                          after the other in one emulator; and that without any policy
     """
 
     ceiling: float
@@ -67,6 +69,7 @@ class Round:
     gradient: float
     fisher_product: float
     peer: float | None
+    vine_training: float | None = None
     branches: float | None = None
     loop: float | None = None
     emulator: float | None = None
@@ -110,11 +113,16 @@ class Speed:
         return value + rest if value < gradient else max(gradient + rest, value)
 
 
-def config_for(task: str, **settings: Any) -> TrainConfig:
-    """What is measured: of robots the class preset, of games the paper's network in batches of STEPS_OF_GAMES."""
-    if task in GAMES:
-        return preset(task, "paper", **{"steps_per_iteration": STEPS_OF_GAMES, **settings})
-    return preset(task, "class", **settings)
+def config_for(task: str, name: str = "class", **settings: Any) -> TrainConfig:
+    """What is measured: a preset; the paper's, which is for games alone, in batches of STEPS_OF_GAMES.
+
+    Raises SettingError for the paper's preset of a robot: an iteration of it takes minutes.
+    """
+    if name != "paper":
+        return preset(task, name, **settings)
+    if task not in GAMES:
+        raise SettingError(f"the paper preset of {task} is not measured: one iteration takes minutes")
+    return preset(task, "paper", **{"steps_per_iteration": STEPS_OF_GAMES, **settings})
 
 
 def measure(config: TrainConfig, seconds: float, report: Callable[[Round], None] = lambda _: None) -> Speed:
@@ -131,14 +139,19 @@ def measure(config: TrainConfig, seconds: float, report: Callable[[Round], None]
         peer, no_peer = _peer(config.task, stack)
         training = _Training(config, stack, warm_up=seconds / 5)
         simulator = _ceiling(training, stack)
-        games = GameBranches(training.trainer, stack) if config.task in GAMES else None
-        vine = games.vine if games else _Vine(training.trainer, stack).sample
+        of_games: dict[str, Burst] = {}
+        if config.task in GAMES:
+            by_vine = _Training(vine_like(config), stack, warm_up=0)
+            games = GameBranches(by_vine.trainer)
+            vine = games.vine
+            of_games = {"vine_training": by_vine.iterate, "branches": games.branches}
+            of_games |= {"loop": games.loop, "emulator": games.emulator}
+        else:
+            vine = _Vine(training.trainer, stack).sample
         population = None if config.task in GAMES else _Population(training.trainer, stack)
         while len(rounds) < MIN_ROUNDS or time.perf_counter() < end:
             each = _round(training, simulator, vine, population, peer, moment)
-            if games:
-                bursts = {"branches": games.branches, "loop": games.loop, "emulator": games.emulator}
-                each = replace(each, **{name: _speed(burst, moment) for name, burst in bursts.items()})
+            each = replace(each, **{name: _speed(burst, moment) for name, burst in of_games.items()})
             rounds.append(each)
             report(each)
     return Speed(config, tuple(rounds), training.seconds, training.phases, no_peer)
@@ -214,7 +227,7 @@ class _Training:
 
     def iterate(self) -> tuple[int, float]:
         """One iteration: simulator steps, seconds."""
-        start = time.perf_counter()
+        start, before = time.perf_counter(), self.trainer.total_steps
         row = self.trainer.iterate()
         self._folder.append_row(row)
         self._folder.save_checkpoint(*self.trainer.state())
@@ -222,7 +235,7 @@ class _Training:
         self.seconds += seconds
         for phase in PHASES:
             self.phases[phase] += row[f"seconds_{phase}"]
-        return self.trainer.config.steps_per_iteration, seconds
+        return self.trainer.total_steps - before, seconds
 
 
 class _Vine:

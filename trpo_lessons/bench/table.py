@@ -20,11 +20,12 @@ RATIOS: dict[str, Callable[[Round], float]] = {
     "fisher_product_in_gradients": lambda r: r.fisher_product / r.gradient,
 }
 OF_GAMES: dict[str, Callable[[Round], float]] = {
+    "vine_training_of_ceiling": lambda r: (r.vine_training or np.nan) / r.ceiling,
     "branches_to_loop": lambda r: (r.branches or np.nan) / (r.loop or np.nan),
     "branches_to_emulator": lambda r: (r.branches or np.nan) / (r.emulator or np.nan),
 }
 TO_PEER: Callable[[Round], float] = lambda r: r.training / (r.peer or np.nan)  # noqa: E731 (as the others)
-CEILINGS = {False: "mujoco.rollout, open loop", True: "ale_py's own threads, without a policy"}
+CEILINGS = {False: "mujoco.rollout, open loop", True: "the same games in ale_py's own threads, without a policy"}
 NAMES = {"cg": "conjugate gradient", "value": "value fit"}
 
 
@@ -78,7 +79,9 @@ def as_text(speed: Speed) -> str:
     vine, population = (_steps(speed, one) for one in (lambda r: r.vine or 0.0, lambda r: r.population or 0.0))
     lines.append(_line("vine sampling", vine, _ratio(speed, "vine_of_ceiling")))
     if config.task in GAMES:
-        loop, emulator = (_bracketed(spread(speed, ratio), ".2f") for ratio in OF_GAMES.values())
+        by_vine, loop, emulator = (_bracketed(spread(speed, ratio), ".2f") for ratio in OF_GAMES.values())
+        trained = _steps(speed, lambda r: r.vine_training or 0.0)
+        lines.append(_line("training by vine", trained, f"{by_vine} of the ceiling"))
         told = f"{loop} times one emulator in a loop, {emulator} times that without its policy"
         lines.append(_line("branches alone", _steps(speed, lambda r: r.branches or 0.0), told))
     else:
@@ -89,7 +92,12 @@ def as_text(speed: Speed) -> str:
         told = f"training is {_bracketed(spread(speed, TO_PEER), '.1f')} times as fast as its recipe (one thread)"
         lines.append(_line("sb3-contrib", _steps(speed, lambda r: r.peer or np.nan), told))
     product = spread(speed, RATIOS["fisher_product_in_gradients"])
-    lines += ["", f"A Fisher product takes {_bracketed(product, '.2f')} gradients.", "", "Shares of an iteration:"]
+    lines += [
+        "",
+        f"A Fisher product takes {_bracketed(product, '.2f')} gradients.",
+        "",
+        "Shares of an iteration of training:",
+    ]
     lines += [_line(NAMES.get(phase, phase), f"{share:.0%}", "") for phase, share in speed.shares.items()]
     lines += [f"Conjugate gradient, search and value fit together: {speed.solving:.0%}."]
     if speed.overlapping:
@@ -102,6 +110,8 @@ def as_line(number: int, each: Round) -> str:
     peer = f", {TO_PEER(each):.1f} times sb3-contrib" if each.peer else ""
     environment, training, vine, population, _ = (ratio(each) for ratio in RATIOS.values())
     others = f"vine sampling {vine:.2f}" + (f", population {population:.2f}" if each.population else "")
+    if each.vine_training:
+        others += f", training by vine {each.vine_training / each.ceiling:.2f}"
     shares = f"environment {environment:.2f}, training {training:.2f}, {others} of it"
     return f"round {number}: ceiling {each.ceiling:,.0f} steps/s, {shares}{peer}"
 

@@ -346,6 +346,14 @@ def watch(run: str, episodes: int, seconds: float, seed: int, out: Path | None, 
 @click.option("--envs", "num_envs", type=int, help="Environments side by side.  [default: the preset's]")
 @click.option("--threads", type=int, help="Of simulator and training.  [default: 2]")
 @click.option(
+    "--preset",
+    "name",
+    type=click.Choice(["class", "paper"]),
+    default="class",
+    show_default=True,
+    help="paper: of games alone, in batches of 10,000 steps.",
+)
+@click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
     default="cpu",
@@ -353,21 +361,23 @@ def watch(run: str, episodes: int, seconds: float, seed: int, out: Path | None, 
     help="Where updates are computed.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print everything, every round too, as JSON.")
-def bench(task: str, seconds: float, num_envs: int | None, threads: int | None, device: str, as_json: bool) -> None:
+def bench(
+    task: str, seconds: float, num_envs: int | None, threads: int | None, name: str, device: str, as_json: bool
+) -> None:
     """Measure how fast training is.
 
     TASK is swimmer, hopper (the default), walker, halfcheetah, or a game. Environment and training are compared with a
     ceiling: MuJoCo's own open-loop rollout, or games in the emulator's own threads without a policy; the phases of an
     iteration with each other; a Fisher product with a gradient; and training of robots with sb3-contrib where that is
-    installed. Robots are trained as in the class preset, games with the paper's network. Everything is measured in
-    turns, and what is compared was measured side by side.
+    installed. Games are trained by both schemes, robots by single paths. Everything is measured in turns, and what is
+    compared was measured side by side.
     """
     from trpo_lessons.bench import speed, table
     from trpo_lessons.training.running.run_folder import json_text
 
     given = {"num_envs": num_envs, "threads": threads}
     config = speed.config_for(
-        task, device=_device(device), **{name: count for name, count in given.items() if count is not None}
+        task, name, device=_device(device), **{key: count for key, count in given.items() if count is not None}
     )
     numbers = itertools.count(1)
     result = speed.measure(config, seconds, lambda each: click.echo(table.as_line(next(numbers), each), err=True))
