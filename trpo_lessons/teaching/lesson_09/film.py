@@ -1,0 +1,208 @@
+"""Robots in motion, drawn in the plane: as a strip of pictures, and as a film in which several of them race.
+
+What moves is a policy, let loose in the simulator while the reader looks. Nothing needs OpenGL.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+from trpo_lessons import envs
+from trpo_lessons.envs.mujoco import ROBOTS, MujocoVectorEnv, load_model
+from trpo_lessons.envs.simulator import mujoco
+from trpo_lessons.training import Run
+from trpo_lessons.training.running.acting import choose_actions
+from trpo_lessons.training.running.evaluation import PURPOSE
+from trpo_lessons.viewing.animation import Frame, gif
+from trpo_lessons.viewing.drawing import GROUND, WATER, RobotDrawing, part_colors
+from trpo_lessons.viewing.style import BLACK, GREY, PIXELS_PER_INCH, style
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The beginning of an episode of a robot.
+
+    positions  [steps + 1, nq], before the first step and after each; without the step in which it fell, if it did
+    rewards    [steps], all of them
+    seconds    of one step
+    fell       whether the episode was terminated
+    """
+
+    task: str
+    positions: Floats
+    rewards: Floats
+    seconds: float
+    fell: bool
+
+    @property
+    def lasted(self) -> float:
+        """How many seconds there are to be seen."""
+        return (len(self.positions) - 1) * self.seconds
+
+    @property
+    def distance(self) -> float:
+        """How far it came along x, in m."""
+        return float(self.positions[-1, 0] - self.positions[0, 0])
+
+    def at(self, time: float) -> Floats | None:
+        """Positions [nq] after so many seconds; None where the episode is over by then."""
+        step = round(time / self.seconds)
+        return self.positions[step] if step < len(self.positions) else None
+
+
+def act_out(run: Run, seconds: float = 3.0, seed: int = 0) -> Scene:
+    """The most likely actions for so many seconds of the robot's time, or until it falls.
+
+    It starts where an episode of `training.evaluate(run, seed=seed)` does.
+    """
+    with closing(envs.make(run.config.task, 1, threads=1, **run.config.task_settings)) as env:
+        assert isinstance(env, MujocoVectorEnv)
+        obs = envs.begin_episodes(env, envs.derived_seeds(seed, PURPOSE, 1))
+        positions, rewards, fell = [env.positions[0]], [], False
+        for _ in range(round(seconds / env.control_step)):
+            actions = choose_actions(run, obs, env.single_action_space)
+            obs, reward, terminated, truncated, _ = env.step(actions)
+            rewards.append(float(reward[0]))
+            fell = bool(terminated[0])
+            if fell or truncated[0]:  # what is there now is the next episode
+                break
+            positions.append(env.positions[0])
+        return Scene(run.config.task, np.array(positions), np.array(rewards), env.control_step, fell)
+
+
+class Figures:
+    """The outlines of a robot's parts, as it stands or lies at given positions.
+
+    frame  (width, bottom, top) of one picture of a strip, in m
+    """
+
+    def __init__(self, task: str) -> None:
+        model = load_model(ROBOTS[task])
+        self._drawing = RobotDrawing(model)
+        self.swims = bool(model.opt.viscosity > 0)
+        self.colors = part_colors(model, np.flatnonzero(model.geom_type != mujoco.mjtGeom.mjGEOM_PLANE))
+        self.frame = (3.5, -1.3, 1.3) if self.swims else (1.75, -0.1, 1.35 if task == "halfcheetah" else 1.95)
+
+    def parts(self, positions: Floats) -> list[Floats]:
+        """[corners, 2] of each part, in m."""
+        return self._drawing.outlines(positions)
+
+    def add(self, axes: Axes, parts: Sequence[Floats], width: float = 0.7) -> PolyCollection:
+        """Draw them on axes; the collection can be given other outlines later."""
+        drawn = PolyCollection(parts, facecolors=self.colors, edgecolors=BLACK, linewidths=width, zorder=2)
+        axes.add_collection(drawn, autolim=False)
+        return drawn
+
+
+def draw_strip(axes: Axes, scene: Scene, figures: Figures, shown: int = 9, seconds: float = 2.0) -> None:
+    """Pictures side by side, from the beginning to `seconds`, each with its time and how far the robot has come.
+
+    The robot is in the middle of each; what lies between two pictures is written below, not drawn.
+    """
+    width, bottom, top = figures.frame
+    label = 0.28 * (top - bottom)
+    for i, time in enumerate(np.linspace(0.0, seconds, shown)):
+        middle, positions = i * width, scene.at(float(time))
+        if positions is None:
+            axes.text(middle, (bottom + top) / 2, "fell" if scene.fell else "over", ha="center", fontsize=9, color=GREY)
+            continue
+        parts = figures.parts(positions)
+        across, up = (np.concatenate(parts).max(0) + np.concatenate(parts).min(0)) / 2
+        move = np.array([middle - across, -up if figures.swims else 0.0])
+        figures.add(axes, [part + move for part in parts])
+        told = f"{time:.1f} s\n{positions[0] - scene.positions[0, 0]:z.1f} m"
+        axes.text(middle, bottom, told, ha="center", va="top", fontsize=8)
+    limits = {"xlim": (-0.6 * width, (shown - 0.4) * width), "ylim": (bottom - label, top)}
+    axes.set(**limits, xticks=[], yticks=[], aspect="equal")
+    axes.spines[:].set_visible(False)
+    if not figures.swims:
+        axes.axhline(0, color=GREY, linewidth=1, linestyle="-", zorder=1)
+
+
+FRAMES_PER_SECOND = 12.5
+LAST_PICTURE = 2.0  # s
+LANE = {"swimmer": (-1.3, 1.3), "hopper": (-0.15, 1.9), "walker": (-0.15, 1.9), "halfcheetah": (-0.15, 1.5)}  # m
+WIDTH = 8.4  # inches
+
+
+class Race:
+    """Robots of one kind, each in a lane of its own, and all on the same scale. Who falls is gray from then on."""
+
+    def __init__(self, scenes: Mapping[str, Scene]) -> None:
+        (task,) = {scene.task for scene in scenes.values()}
+        self._figures, self._scenes = Figures(task), scenes
+        bottom, top = LANE[task]
+        near = min(scene.positions[:, 0].min() for scene in scenes.values()) - 1.2
+        far = max(scene.positions[:, 0].max() for scene in scenes.values()) + 1.2
+        share = 1 / len(scenes)
+        self.figure = Figure(figsize=(WIDTH, len(scenes) * WIDTH * (top - bottom) / (far - near)), dpi=PIXELS_PER_INCH)
+        self._canvas = FigureCanvasAgg(self.figure)
+        self._robots: dict[str, PolyCollection] = {}
+        for i, (name, scene) in enumerate(scenes.items()):
+            axes = self.figure.add_axes((0, 1 - (i + 1) * share, 1, share))
+            axes.set(xlim=(near, far), ylim=(bottom, top), xticks=[], yticks=[])
+            axes.set_facecolor(WATER if self._figures.swims else "white")
+            axes.spines[:].set_visible(False)
+            axes.spines["bottom"].set_visible(True)
+            if not self._figures.swims:
+                axes.axhspan(bottom, 0, color=GROUND, zorder=0)
+            meters = range(int(np.ceil(near)), int(far) + 1)
+            axes.vlines(meters, bottom, bottom + 0.06 * (top - bottom), color=GREY, linewidth=0.8)
+            axes.text(near + 0.1, top, f" {name}", va="top", fontsize=10)
+            self._robots[name] = self._figures.add(axes, self._figures.parts(scene.positions[0]))
+            self._robots[name].set_animated(True)
+        self._draw_background()
+
+    def _draw_background(self) -> None:
+        self._canvas.draw()  # type: ignore[no-untyped-call]
+        self._background = self._canvas.copy_from_bbox(self.figure.bbox)  # type: ignore[no-untyped-call]
+
+    def pixels(self, time: float) -> NDArray[np.uint8]:
+        """The picture [H, W, 3] after so many seconds; ask for later and later ones."""
+        for name, scene in self._scenes.items():
+            positions, robot = scene.at(time), self._robots[name]
+            if positions is not None:
+                robot.set_verts(self._figures.parts(positions))
+            elif robot.get_animated():  # in its last pose it is a part of the background from now on
+                self._lay_down(robot, scene)
+        self._canvas.restore_region(self._background)  # type: ignore[no-untyped-call]
+        for robot in self._robots.values():
+            if robot.get_animated():
+                robot.axes.draw_artist(robot)  # type: ignore[union-attr]
+        return np.array(self._canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
+
+    def _lay_down(self, robot: PolyCollection, scene: Scene) -> None:
+        robot.set(animated=False, alpha=0.35)
+        word = "fell" if scene.fell else "over"
+        x, y = scene.positions[-1, 0] + 0.7, np.mean(LANE[scene.task])
+        robot.axes.text(x, y, f"{word} after {scene.lasted:.1f} s", fontsize=10)  # type: ignore[union-attr]
+        self._draw_background()
+
+
+def race(scenes: Mapping[str, Scene], pace: float = 1.0) -> tuple[bytes, bytes]:
+    """A film of robots of one kind, as GIF, and its last picture, as PNG.
+
+    pace: seconds of the robots for one of ours.
+    """
+    with style():
+        running, last = Race(scenes), max(scene.lasted for scene in scenes.values())
+        times = np.arange(0.0, last + 1e-9, pace / FRAMES_PER_SECOND)
+        film = [Frame(running.pixels(float(time)), f"{time:.1f} s", 1 / FRAMES_PER_SECOND) for time in times]
+        film[-1] = replace(film[-1], seconds=LAST_PICTURE)
+        still = io.BytesIO()
+        Image.fromarray(film[-1].picture).quantize(256, dither=Image.Dither.NONE).save(still, "png", optimize=True)
+        return gif(film), still.getvalue()

@@ -1,0 +1,115 @@
+"""A run to look at while it learns, to stop at any moment, and to go on with; lesson 09.
+
+`training.train` and `training.resume` do all of the work. They call a function after every iteration, and this is one
+that draws.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import FigureBase
+from matplotlib.ticker import EngFormatter
+
+from trpo_lessons.teaching.pictures import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION, LivePicture
+from trpo_lessons.training import TrainConfig
+from trpo_lessons.training.running.run_folder import RunFolder
+
+Row = Mapping[str, Any]
+SECONDS_BETWEEN_DRAWINGS = 2.0  # a drawing takes a third of a second
+PANELS = (
+    ("mean_return", "return, latest 100 episodes", BLUE),
+    ("mean_kl", "mean KL / delta", VERMILION),
+    ("explained_variance", "explained variance of V", GREEN),
+    ("entropy", "entropy, nats", PURPLE),
+    ("cg_residual", "CG: residual that is left", ORANGE),
+    ("accepted", "accepted", GREY),
+)
+
+
+class Screen:
+    """Draws the report of a run as it grows; hand it to `train` and `resume` as their callback.
+
+    rows  what it was told, a row an iteration; those that a folder holds already come first
+    """
+
+    def __init__(self, config: TrainConfig, folder: Path | str | None = None) -> None:
+        self.config = config
+        alt = f"Six curves of {config.task} against simulator steps, while it learns: " + ", ".join(
+            title for _, title, _ in PANELS
+        )
+        self._live, self._drawn = LivePicture(alt + ".", 9.0, 4.6), -math.inf
+        self.rows: list[Row] = rows_of(folder) if folder and Path(folder).exists() else []
+
+    def __call__(self, row: Row) -> None:
+        """Take note of a row, and draw if the last drawing is some time ago."""
+        self.rows.append(dict(row))
+        if time.monotonic() - self._drawn > SECONDS_BETWEEN_DRAWINGS:
+            self.draw()
+
+    def draw(self) -> None:
+        """Draw all that is known. Call it once more when training has ended."""
+        self._live.redraw(lambda figure: draw_report(figure, self.rows, self.config))
+        self._drawn = time.monotonic()
+
+
+def rows_of(folder: Path | str) -> list[Row]:
+    """The rows of a run folder's progress.csv, numbers as numbers."""
+    return [{name: _number(text) for name, text in row.items()} for row in RunFolder(Path(folder)).rows()]
+
+
+def _number(text: str) -> Any:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def draw_report(figure: FigureBase, rows: Sequence[Row], config: TrainConfig) -> None:
+    """Six panels against simulator steps: return, KL, explained variance, entropy, CG's residual, acceptance."""
+    panels = figure.subplots(2, 3, sharex=True).flatten()
+    steps = np.array([row["total_steps"] for row in rows])
+    for axes, (name, title, color) in zip(panels, PANELS, strict=True):
+        column = np.array([float(row[name]) for row in rows]) / (config.delta if name == "mean_kl" else 1.0)
+        draw_panel(axes, name, steps, column, title, color)
+    for axes in panels[3:]:
+        axes.set_xlabel("simulator steps")
+
+
+def draw_panel(axes: Axes, name: str, steps: Any, column: Any, title: str, color: str, dashes: str = "-") -> None:
+    """One column of a log against simulator steps, with the limits that suit it."""
+    known = np.isfinite(column)
+    marker = "o" if len(steps) < 40 else ""
+    axes.plot(steps[known], column[known], color=color, linestyle=dashes, marker=marker, ms=3, lw=1.4)
+    axes.set_title(title, fontsize=10)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    if name == "mean_kl":
+        axes.axhline(1, color=GREY, linestyle="--", linewidth=1)
+        axes.set_ylim(0, 1.15)
+    elif name == "explained_variance":
+        axes.set_ylim(-0.1, 1.05)
+    elif name == "accepted":
+        axes.set_ylim(-0.1, 1.1)
+    elif name == "cg_residual":
+        axes.set_ylim(0, None)
+
+
+def pressing_stop(screen: Callable[[Row], None], iteration: int) -> Callable[[Row], None]:
+    """A callback that does as `screen`, and after that iteration presses the stop button, as Jupyter does.
+
+    Jupyter's button sends the signal that Ctrl-C sends. Where a page has to run by itself somebody must press it.
+    """
+
+    def call(row: Row) -> None:
+        screen(row)
+        if row["iteration"] == iteration:
+            signal.raise_signal(signal.SIGINT)
+
+    return call
