@@ -39,10 +39,12 @@ Floats = NDArray[np.float64]
 COLUMNS: dict[str, Callable[[Floats], Any]] = {
     "total_steps": np.max,
     "mean_return": np.nanmean,
+    "mean_length": np.nanmean,
     "mean_kl": np.nanmean,
     "max_kl": np.nanmax,
     "entropy": np.nanmean,
     "explained_variance": np.nanmean,
+    "cg_residual": np.nanmedian,
     "accepted": np.nanmean,
     "best_return": np.nanmax,
     "population_spread": np.nanmean,

@@ -42,7 +42,7 @@ from trpo_lessons.training.settings.policy_for import policy_for
 FORMAT = "trpo-lessons policies, format 1"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Kept:
     """A policy that can act, `run`, and what is known of it: command, iteration, total_steps, mean_return,
     standard_error and mean_length (of 20 episodes with the most likely actions)."""

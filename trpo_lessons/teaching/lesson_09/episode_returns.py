@@ -24,6 +24,11 @@ class Record(NamedTuple):
     truncated: Flags
     so_far: Floats
 
+    def part(self, rows: slice, copies: slice = slice(None)) -> Record:
+        """Some of the rows, of some of the copies."""
+        columns = (self.rewards[rows, copies], self.terminated[rows, copies], self.truncated[rows, copies])
+        return Record(*columns, self.so_far[copies])
+
     @property
     def ended(self) -> Flags:
         """Where no further step belongs to the same episode."""
@@ -80,8 +85,8 @@ def nothing_is_lost(student: Count, rng: Generator) -> bool:
 @episode_returns.property("Two batches one after the other should give the same returns as one of twice the length.")
 def batches_can_be_joined(student: Count, rng: Generator) -> bool:
     x = record(rng)
-    first, so_far = student(*(each[:7] for each in x[:3]), x.so_far)
-    second, last = student(*(each[7:] for each in x[:3]), so_far)
+    first, so_far = student(*x.part(slice(7)))
+    second, last = student(*x.part(slice(7, None))._replace(so_far=so_far))
     whole, end = student(*x)
     return agree(np.concatenate([first, second]), whole) and agree(last, end)
 
@@ -180,7 +185,7 @@ def counts_both_flags(x: Record) -> Answer:
 def by_copies(x: Record) -> Answer:
     found: list[float] = []
     for e in range(COPIES):
-        of_one = Record(*(each[:, e : e + 1] for each in x[:3]), x.so_far[e : e + 1])
+        of_one = x.part(slice(None), slice(e, e + 1))
         found += counted(of_one, of_one.ended, of_one.ended)[0]
     return np.array(found), counted(x, x.ended, x.ended)[1]
 

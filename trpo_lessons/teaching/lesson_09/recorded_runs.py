@@ -14,13 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats  # type: ignore[import-untyped]
 
-from trpo_lessons import training
 from trpo_lessons.bench.compare import ZOO
-from trpo_lessons.bench.curves import Curves, kept_curves
+from trpo_lessons.bench.curves import Curves
 from trpo_lessons.bench.policies import Kept, kept_policies
 from trpo_lessons.bench.record import seconds_of
 from trpo_lessons.teaching.lesson_08.recorded_runs import STEP_SIZE, step_size_runs
-from trpo_lessons.training import Run
 from trpo_lessons.training.running.run_folder import RunFolder
 from trpo_lessons.viewing.style import BLUE, ORANGE, VERMILION
 
@@ -128,11 +126,6 @@ def stages_of(task: str) -> tuple[Kept, ...]:
     return tuple(sorted(kept_policies(STAGES / task).values(), key=lambda kept: kept.run.iteration))
 
 
-def trained(task: str, seed: int) -> Run:
-    """The policy of a recorded run of the class preset."""
-    return training.load_run(FOLDERS[OURS] / f"{task}-seed{seed}")
-
-
 # ---- sizes of a step -------------------------------------------------------------------------------------------------
 
 
@@ -144,14 +137,3 @@ def last_policy(kind: str, value: float) -> Kept:
 def run_of(kind: str, value: float, seed: int = 0) -> Curves:
     """The recorded curves of that run."""
     return step_size_runs(kind)[value][seed]
-
-
-# ---- runs that went wrong --------------------------------------------------------------------------------------------
-
-WENT_WRONG = ZOO / "went_wrong"
-
-
-@functools.cache
-def broken_runs() -> Mapping[str, Curves]:
-    """Runs of Hopper with one setting that is off, and a healthy one; by name."""
-    return kept_curves(WENT_WRONG)

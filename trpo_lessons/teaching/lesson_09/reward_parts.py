@@ -48,7 +48,8 @@ def episode(rng: Generator, fell: bool | None = None) -> Stretch:
     x = rng.normal() + np.append(0.0, np.cumsum(rng.normal(0.01, 0.03, size=steps)))
     actions = rng.normal(0.2, 1.2, size=(steps, joints))
     ended = bool(rng.integers(2)) if fell is None else fell
-    return Stretch(x, actions, *(float(rng.uniform(*ends)) for ends in ((0.005, 0.05), (0.5, 2), (0.01, 0.2))), ended)
+    seconds, healthy, cost = (float(rng.uniform(*ends)) for ends in ((0.005, 0.05), (0.5, 2), (0.01, 0.2)))
+    return Stretch(x, actions, seconds, healthy, cost, ended)
 
 
 reward_parts = Check("reward_parts", minutes=8, inputs=episode, arguments=Stretch)
