@@ -53,7 +53,7 @@ UNSTABLE = {
 # A decimal number; a version such as 0.1.0 is none.
 DECIMAL = re.compile(r"(?<![\w.])(\d*\.\d+)(?![\d]|\.\d)")
 # What nbval leaves out before it compares (notebooks/nbval.cfg): a picture's bytes.
-PICTURE_BYTES = re.compile(r"data:image/png;base64,[A-Za-z0-9+/=]+")
+PICTURE_BYTES = re.compile(r"data:image/(?:png|gif);base64,[A-Za-z0-9+/=]+")
 # Longer drawing than this is in the reader's way: it stands in a collapsed cell, or in the package.
 DRAWING_LINES = 10
 # Where a cell moves the controls of the explorer above it: `explorer.set(...)` or `slider.value = ...`.

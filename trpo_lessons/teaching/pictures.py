@@ -40,6 +40,7 @@ __all__ = [
     "STYLE",
     "VERMILION",
     "LivePicture",
+    "display_film",
     "display_panels",
     "display_png",
     "figure",
@@ -74,6 +75,20 @@ def img(picture: bytes, alt: str) -> str:
 
 
 WIDE = 600  # px; where two such pictures stand side by side, neither can be read
+
+
+def display_film(film: bytes, still: bytes, alt: str, width: int) -> None:
+    """Show a GIF `width` pixels wide, with alternative text; a click folds it away. Raises ValueError without one.
+
+    `still`, a PNG, is for what shows no films. The page holds both, so that a reader without a kernel sees it move.
+    """
+    if not alt.strip():
+        raise ValueError("a film needs alternative text: say what it shows, for a reader who cannot see it")
+    source = f"data:image/gif;base64,{base64.b64encode(film).decode()}"
+    image = f'<img alt="{escape(alt)}" width="{width}" style="max-width:100%;height:auto" src="{source}">'
+    html = f"<details open><summary>Film (a click stops it)</summary>{image}</details>"
+    data = {"text/html": html, "image/png": base64.b64encode(still).decode(), "text/plain": f"Film: {alt}"}
+    display(data, raw=True, metadata={"image/png": {"alt": alt, "width": width}})  # type: ignore[no-untyped-call]
 
 
 def display_panels(title: str, panels: Sequence[tuple[bytes, str]]) -> None:

@@ -15,7 +15,9 @@ from matplotlib.ticker import EngFormatter
 
 from trpo_lessons.bench.compare import ZOO
 from trpo_lessons.bench.curves import Curves, kept_curves
+from trpo_lessons.bench.policies import Kept, kept_policies
 from trpo_lessons.teaching.checks.hunts import HEALTHY, Hunt
+from trpo_lessons.teaching.lesson_09.live import running_median
 from trpo_lessons.teaching.pictures import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
 
 WENT_WRONG = ZOO / "went_wrong"
@@ -29,6 +31,11 @@ RUNS = {
     "V hardly fitted": "hopper-value_damping=1000",
 }
 LITTLE_NOISE = "hopper-initial_log_std=-3"
+
+
+def last_policy() -> Kept:
+    """What the run with little noise has learned."""
+    return kept_policies(WENT_WRONG)[LITTLE_NOISE]
 
 
 @functools.cache
@@ -117,9 +124,3 @@ def draw_logs(figure: FigureBase, runs: Mapping[str, Curves], smooth: int = 5) -
         axes.set_xlabel("simulator steps")
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(runs), fontsize=10)
-
-
-def running_median(values: np.ndarray, width: int) -> np.ndarray:
-    """Of each value with its neighbors, fewer of them at the ends."""
-    half = width // 2
-    return np.array([np.nanmedian(values[max(0, i - half) : i + half + 1]) for i in range(len(values))])

@@ -302,12 +302,13 @@ def draw_step_size(numbers: StepSize, figure: FigureBase) -> None:
             curves.plot(run["total_steps"], run["mean_return"], color=color, linestyle=dashes, lw=1.4, label=label)
             for name, axes in panels.items():
                 axes.plot(run["total_steps"], run[name], color=color, linestyle=dashes, linewidth=1.0)
-    _finish(curves, panels)
+    _finish(curves, panels, legend=not upright(figure))
     for part, (kind, scene) in zip(strips, numbers.scenes.items(), strict=True):
         axes = part.subplots()
         shown = 9 if not upright(figure) else 6
         film.draw_strip(axes, scene, figures_of("hopper"), shown, SHOWN["hopper"])
-        axes.set_ylabel(f"{NAMES[kind]}\n{text(numbers.chosen[kind])}", rotation=0, ha="right", va="center", fontsize=9)
+        label = {"rotation": 0, "ha": "right", "va": "center", "fontsize": 9, "color": COLORS[kind][0]}
+        axes.set_ylabel(f"{NAMES[kind]}\n{text(numbers.chosen[kind])}", **label)
 
 
 def _rows(figure: FigureBase, ratios: Sequence[float]) -> list[FigureBase]:
@@ -315,9 +316,10 @@ def _rows(figure: FigureBase, ratios: Sequence[float]) -> list[FigureBase]:
     return list(parts)
 
 
-def _finish(curves: Axes, panels: Mapping[str, Axes]) -> None:
+def _finish(curves: Axes, panels: Mapping[str, Axes], *, legend: bool) -> None:
     curves.set(ylim=(0, 3900), ylabel="return", xlabel="simulator steps")
-    curves.legend(loc="upper left", fontsize=9)
+    if legend:  # where there is no room, the strips' labels tell which color is which
+        curves.legend(loc="upper left", fontsize=9)
     for name, axes in panels.items():
         axes.set_title(DIAGNOSTICS[name], fontsize=9)
         axes.tick_params(labelsize=8)

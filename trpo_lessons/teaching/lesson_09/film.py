@@ -6,9 +6,9 @@ What moves is a policy, let loose in the simulator while the reader looks. Nothi
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +22,10 @@ from PIL import Image
 from trpo_lessons import envs
 from trpo_lessons.envs.mujoco import ROBOTS, MujocoVectorEnv, load_model
 from trpo_lessons.envs.simulator import mujoco
+from trpo_lessons.teaching.pictures import display_film
 from trpo_lessons.training import Run
 from trpo_lessons.training.running.acting import choose_actions
 from trpo_lessons.training.running.evaluation import PURPOSE
-from trpo_lessons.viewing.animation import Frame, gif
 from trpo_lessons.viewing.drawing import GROUND, WATER, RobotDrawing, part_colors
 from trpo_lessons.viewing.style import BLACK, GREY, PIXELS_PER_INCH, style
 
@@ -36,14 +36,16 @@ Floats = npt.NDArray[np.float64]
 class Scene:
     """The beginning of an episode of a robot.
 
-    positions  [steps + 1, nq], before the first step and after each; without the step in which it fell, if it did
-    rewards    [steps], all of them
+    positions  [n, nq], before the first step and after each; without the step in which it fell, if it did
+    actions    [steps, motors], all of them, that step included
+    rewards    [steps], likewise
     seconds    of one step
     fell       whether the episode was terminated
     """
 
     task: str
     positions: Floats
+    actions: Floats
     rewards: Floats
     seconds: float
     fell: bool
@@ -69,19 +71,37 @@ def act_out(run: Run, seconds: float = 3.0, seed: int = 0) -> Scene:
 
     It starts where an episode of `training.evaluate(run, seed=seed)` does.
     """
+    with _one_robot(run) as env:
+        return _follow(env, run, round(seconds / env.control_step), seed)
+
+
+def first_steps(run: Run, steps: int, seed: int = 0) -> Scene:
+    """The same for so many steps; of 1000 the last is cut by the clock, and the state after it is not to be had."""
+    with _one_robot(run) as env:
+        return _follow(env, run, steps, seed)
+
+
+@contextmanager
+def _one_robot(run: Run) -> Iterator[MujocoVectorEnv]:
     with closing(envs.make(run.config.task, 1, threads=1, **run.config.task_settings)) as env:
         assert isinstance(env, MujocoVectorEnv)
-        obs = envs.begin_episodes(env, envs.derived_seeds(seed, PURPOSE, 1))
-        positions, rewards, fell = [env.positions[0]], [], False
-        for _ in range(round(seconds / env.control_step)):
-            actions = choose_actions(run, obs, env.single_action_space)
-            obs, reward, terminated, truncated, _ = env.step(actions)
-            rewards.append(float(reward[0]))
-            fell = bool(terminated[0])
-            if fell or truncated[0]:  # what is there now is the next episode
-                break
-            positions.append(env.positions[0])
-        return Scene(run.config.task, np.array(positions), np.array(rewards), env.control_step, fell)
+        yield env
+
+
+def _follow(env: MujocoVectorEnv, run: Run, steps: int, seed: int) -> Scene:
+    obs = envs.begin_episodes(env, envs.derived_seeds(seed, PURPOSE, 1))
+    positions, taken, rewards, fell = [env.positions[0]], [], [], False
+    for _ in range(steps):
+        actions = choose_actions(run, obs, env.single_action_space)
+        obs, reward, terminated, truncated, _ = env.step(actions)
+        taken.append(actions[0])
+        rewards.append(float(reward[0]))
+        fell = bool(terminated[0])
+        if fell or truncated[0]:  # what is there now is the next episode
+            break
+        positions.append(env.positions[0])
+    columns = np.array(positions), np.array(taken, dtype=np.float64), np.array(rewards)
+    return Scene(run.config.task, *columns, env.control_step, fell)
 
 
 class Figures:
@@ -133,8 +153,9 @@ def draw_strip(axes: Axes, scene: Scene, figures: Figures, shown: int = 9, secon
         axes.axhline(0, color=GREY, linewidth=1, linestyle="-", zorder=1)
 
 
-FRAMES_PER_SECOND = 12.5
-LAST_PICTURE = 2.0  # s
+FRAMES_PER_SECOND = 10  # a GIF counts in hundredths of a second
+LAST_PICTURE = 2000  # ms
+COLORS = 24
 LANE = {"swimmer": (-1.3, 1.3), "hopper": (-0.15, 1.9), "walker": (-0.15, 1.9), "halfcheetah": (-0.15, 1.5)}  # m
 WIDTH = 8.4  # inches
 
@@ -142,12 +163,11 @@ WIDTH = 8.4  # inches
 class Race:
     """Robots of one kind, each in a lane of its own, and all on the same scale. Who falls is gray from then on."""
 
-    def __init__(self, scenes: Mapping[str, Scene]) -> None:
+    def __init__(self, scenes: Mapping[str, Scene], meters: float) -> None:
         (task,) = {scene.task for scene in scenes.values()}
         self._figures, self._scenes = Figures(task), scenes
         bottom, top = LANE[task]
-        near = min(scene.positions[:, 0].min() for scene in scenes.values()) - 1.2
-        far = max(scene.positions[:, 0].max() for scene in scenes.values()) + 1.2
+        near, far = -2.0 if self._figures.swims else -1.2, meters
         share = 1 / len(scenes)
         self.figure = Figure(figsize=(WIDTH, len(scenes) * WIDTH * (top - bottom) / (far - near)), dpi=PIXELS_PER_INCH)
         self._canvas = FigureCanvasAgg(self.figure)
@@ -160,11 +180,12 @@ class Race:
             axes.spines["bottom"].set_visible(True)
             if not self._figures.swims:
                 axes.axhspan(bottom, 0, color=GROUND, zorder=0)
-            meters = range(int(np.ceil(near)), int(far) + 1)
-            axes.vlines(meters, bottom, bottom + 0.06 * (top - bottom), color=GREY, linewidth=0.8)
+            marks = range(int(np.ceil(near)), int(far) + 1)
+            axes.vlines(marks, bottom, bottom + 0.06 * (top - bottom), color=GREY, linewidth=0.8)
             axes.text(near + 0.1, top, f" {name}", va="top", fontsize=10)
             self._robots[name] = self._figures.add(axes, self._figures.parts(scene.positions[0]))
             self._robots[name].set_animated(True)
+        self._clock = self.figure.text(0.99, 0.99, "", ha="right", va="top", fontsize=10, animated=True)
         self._draw_background()
 
     def _draw_background(self) -> None:
@@ -183,6 +204,8 @@ class Race:
         for robot in self._robots.values():
             if robot.get_animated():
                 robot.axes.draw_artist(robot)  # type: ignore[union-attr]
+        self._clock.set_text(f"{time:.1f} s")
+        self.figure.draw_artist(self._clock)
         return np.array(self._canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
 
     def _lay_down(self, robot: PolyCollection, scene: Scene) -> None:
@@ -193,16 +216,26 @@ class Race:
         self._draw_background()
 
 
-def race(scenes: Mapping[str, Scene], pace: float = 1.0) -> tuple[bytes, bytes]:
+def race(scenes: Mapping[str, Scene], meters: float, pace: float = 1.0) -> tuple[bytes, bytes]:
     """A film of robots of one kind, as GIF, and its last picture, as PNG.
 
+    meters: how much of the way is seen, from a little behind the start.
     pace: seconds of the robots for one of ours.
     """
     with style():
-        running, last = Race(scenes), max(scene.lasted for scene in scenes.values())
+        running, last = Race(scenes, meters), max(scene.lasted for scene in scenes.values())
         times = np.arange(0.0, last + 1e-9, pace / FRAMES_PER_SECOND)
-        film = [Frame(running.pixels(float(time)), f"{time:.1f} s", 1 / FRAMES_PER_SECOND) for time in times]
-        film[-1] = replace(film[-1], seconds=LAST_PICTURE)
-        still = io.BytesIO()
-        Image.fromarray(film[-1].picture).quantize(256, dither=Image.Dither.NONE).save(still, "png", optimize=True)
-        return gif(film), still.getvalue()
+        frames = [Image.fromarray(running.pixels(float(time))) for time in times]
+    # Few colors, the same for all frames: small, and nothing flickers.
+    palette = frames[-1].quantize(COLORS, dither=Image.Dither.NONE)
+    first, *others = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    film, still = io.BytesIO(), io.BytesIO()
+    durations = [round(1000 / FRAMES_PER_SECOND)] * len(others) + [LAST_PICTURE]
+    first.save(film, "gif", save_all=True, append_images=others, duration=durations, loop=0, optimize=True)
+    frames[-1].quantize(COLORS, dither=Image.Dither.NONE).save(still, "png", optimize=True)
+    return film.getvalue(), still.getvalue()
+
+
+def show_race(scenes: Mapping[str, Scene], alt: str, meters: float, pace: float = 1.0) -> None:
+    """Show a film of robots of one kind in a notebook."""
+    display_film(*race(scenes, meters, pace), alt, round(WIDTH * PIXELS_PER_INCH))

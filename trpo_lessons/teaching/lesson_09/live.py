@@ -83,11 +83,31 @@ def draw_report(figure: FigureBase, rows: Sequence[Row], config: TrainConfig) ->
         axes.set_xlabel("simulator steps")
 
 
-def draw_panel(axes: Axes, name: str, steps: Any, column: Any, title: str, color: str, dashes: str = "-") -> None:
+SEED_LOOKS = ((BLUE, "-"), (VERMILION, "--"), (GREEN, "-."), (PURPLE, ":"), (ORANGE, (0, (5, 1))))
+
+
+def draw_columns(figure: FigureBase, logs: Sequence[Sequence[Row]], delta: float, smooth: int = 25) -> None:
+    """The same six panels for several seeds of a run, a line each; running medians of all but the return."""
+    panels = figure.subplots(2, 3, sharex=True).flatten()
+    for seed, (rows, (color, dashes)) in enumerate(zip(logs, SEED_LOOKS, strict=False)):
+        steps = np.array([row["total_steps"] for row in rows])
+        for axes, (name, title, _) in zip(panels, PANELS, strict=True):
+            column = np.array([float(row[name]) for row in rows]) / (delta if name == "mean_kl" else 1.0)
+            shown = column if name == "mean_return" else running_median(column, smooth)
+            draw_panel(axes, name, steps, shown, title, color, dashes, f"seed {seed}")
+    for axes in panels[3:]:
+        axes.set_xlabel("simulator steps")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(logs), fontsize=10)
+
+
+def draw_panel(
+    axes: Axes, name: str, steps: Any, column: Any, title: str, color: str, dashes: Any = "-", label: str = ""
+) -> None:
     """One column of a log against simulator steps, with the limits that suit it."""
     known = np.isfinite(column)
     marker = "o" if len(steps) < 40 else ""
-    axes.plot(steps[known], column[known], color=color, linestyle=dashes, marker=marker, ms=3, lw=1.4)
+    look = {"color": color, "linestyle": dashes, "marker": marker, "markersize": 3, "linewidth": 1.4, "label": label}
+    axes.plot(steps[known], column[known], **look)
     axes.set_title(title, fontsize=10)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     if name == "mean_kl":
@@ -98,7 +118,14 @@ def draw_panel(axes: Axes, name: str, steps: Any, column: Any, title: str, color
     elif name == "accepted":
         axes.set_ylim(-0.1, 1.1)
     elif name == "cg_residual":
-        axes.set_ylim(0, None)
+        axes.set_ylim(0, 1)
+
+
+def running_median(values: Any, width: int) -> Any:
+    """Of each value with its neighbors, fewer of them at the ends; NaN where all of them are."""
+    half = width // 2
+    groups = (values[max(0, i - half) : i + half + 1] for i in range(len(values)))
+    return np.array([np.nanmedian(group) if np.isfinite(group).any() else np.nan for group in groups])
 
 
 def pressing_stop(screen: Callable[[Row], None], iteration: int) -> Callable[[Row], None]:
