@@ -307,8 +307,8 @@ def draw_step_size(numbers: StepSize, figure: FigureBase) -> None:
         axes = part.subplots()
         shown = 9 if not upright(figure) else 6
         film.draw_strip(axes, scene, figures_of("hopper"), shown, SHOWN["hopper"])
-        label = {"rotation": 0, "ha": "right", "va": "center", "fontsize": 9, "color": COLORS[kind][0]}
-        axes.set_ylabel(f"{NAMES[kind]}\n{text(numbers.chosen[kind])}", **label)
+        look: Any = {"rotation": 0, "ha": "right", "va": "center", "fontsize": 9, "color": COLORS[kind][0]}
+        axes.set_ylabel(f"{NAMES[kind]}\n{text(numbers.chosen[kind])}", **look)
 
 
 def _rows(figure: FigureBase, ratios: Sequence[float]) -> list[FigureBase]:
