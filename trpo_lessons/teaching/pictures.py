@@ -74,9 +74,6 @@ def img(picture: bytes, alt: str) -> str:
     return f'<img alt="{escape(alt)}" {layout} src="{source}">'
 
 
-WIDE = 600  # px; where two such pictures stand side by side, neither can be read
-
-
 def display_film(film: bytes, still: bytes, alt: str, width: int) -> None:
     """Show a GIF `width` pixels wide, with alternative text; a click folds it away. Raises ValueError without one.
 
@@ -89,6 +86,9 @@ def display_film(film: bytes, still: bytes, alt: str, width: int) -> None:
     html = f"<details open><summary>Film (a click stops it)</summary>{image}</details>"
     data = {"text/html": html, "image/png": base64.b64encode(still).decode(), "text/plain": f"Film: {alt}"}
     display(data, raw=True, metadata={"image/png": {"alt": alt, "width": width}})  # type: ignore[no-untyped-call]
+
+
+WIDE = 600  # px; where two such pictures stand side by side, neither can be read
 
 
 def display_panels(title: str, panels: Sequence[tuple[bytes, str]]) -> None:
