@@ -1,7 +1,7 @@
 """Keep policies without their runs, many in two small files: enough to act, too little to go on learning.
 
     python -m trpo_lessons.bench.policies stages --task hopper --seed 0 --at 2,30,60 --out trpo_lessons/zoo/stages
-    python -m trpo_lessons.bench.policies finals RUNS --out trpo_lessons/zoo/step_size
+    python -m trpo_lessons.bench.policies finals RUNS --only seed0 --out trpo_lessons/zoo/step_size_policies
 
 `stages` trains by the `class` preset with one thread and keeps the policy as it is after some iterations; a run is
 the same to the bit every time, so these are the stages of the recorded run with that seed. `finals` keeps the last

@@ -15,10 +15,8 @@ import numpy.typing as npt
 from scipy import stats  # type: ignore[import-untyped]
 
 from trpo_lessons.bench.compare import ZOO
-from trpo_lessons.bench.curves import Curves
 from trpo_lessons.bench.policies import Kept, kept_policies
 from trpo_lessons.bench.record import seconds_of
-from trpo_lessons.teaching.lesson_08.recorded_runs import STEP_SIZE, step_size_runs
 from trpo_lessons.training.running.run_folder import RunFolder
 from trpo_lessons.viewing.style import BLUE, ORANGE, VERMILION
 
@@ -129,11 +127,9 @@ def stages_of(task: str) -> tuple[Kept, ...]:
 # ---- sizes of a step -------------------------------------------------------------------------------------------------
 
 
+LAST_POLICIES = ZOO / "step_size_policies"
+
+
 def last_policy(kind: str, value: float) -> Kept:
     """Of Hopper's runs with this DELTA or PENALTY, the policy that seed 0 ended with."""
-    return kept_policies(STEP_SIZE)[f"hopper-{kind}={value:g}-seed0"]
-
-
-def run_of(kind: str, value: float, seed: int = 0) -> Curves:
-    """The recorded curves of that run."""
-    return step_size_runs(kind)[value][seed]
+    return kept_policies(LAST_POLICIES)[f"hopper-{kind}={value:g}-seed0"]
