@@ -358,6 +358,22 @@ def test_a_recorded_run_goes_on_in_a_copy_and_stays_as_it_is(
     assert "mine is there already" in told
 
 
+def test_watching_and_scoring_write_nothing_into_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def everything() -> dict[Path, int]:
+        files = [path for path in zoo_names.ZOO.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+        return {path: path.stat().st_mtime_ns for path in files}
+
+    monkeypatch.chdir(tmp_path)
+    before = everything()
+    assert cli.main(["evaluate", "cartpole/2", "--episodes", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["returns"] == [500.0]
+    assert cli.main(["watch", "cartpole/2", "--seconds", "0.1"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["animation.gif", "learning_curve.png"]
+    assert everything() == before
+
+
 def test_a_copy_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     config = training.preset("cartpole", "smoke", iterations=2)
     training.train(config, tmp_path / "short")
