@@ -55,6 +55,15 @@ def rescore(entry: Entry, episodes: int = EPISODES, seed: int = OTHER_STARTS) ->
     return Again(entry, result.mean, result.standard_error)
 
 
+def reproduce(entry: Entry) -> Again:
+    """`rescore`; where that disagrees, three times as many episodes from yet other starts decide.
+
+    By chance, one of two hundred scores that are right disagrees, and there are dozens.
+    """
+    again = rescore(entry)
+    return again if again.agrees else rescore(entry, 3 * EPISODES, OTHER_STARTS + 1)
+
+
 def main() -> None:
     """Score recorded policies again."""
     parser = argparse.ArgumentParser(description=main.__doc__)
@@ -69,7 +78,7 @@ def main() -> None:
     print(f"{'name':<16}{'recorded':>16}{'again':>16}{'z':>7}")
     for entry in wanted if names else zoo_names.read().entries:
         try:
-            again = rescore(entry)
+            again = reproduce(entry)
         except RunError as error:
             parser.exit(2, f"{error}\n")
         print(again, flush=True)
