@@ -51,11 +51,11 @@ def screens_with_a_ball(count: int, steps: int = 4000, seed: int = 0) -> tuple[B
     frames, sides, fresh = [], [], 0
     for _ in range(steps):
         action, greys = int(codes[rng.integers(len(codes))]), []
-        for _ in range(FRAME_SKIP):
+        for frame in range(FRAME_SKIP):
             ale.act(action)
-            greys.append(ale.getScreenGrayscale())
+            greys += [ale.getScreenGrayscale()] if frame >= FRAME_SKIP - 2 else []
         memory = ale.getRAM().astype(int)
-        frames.append(resize(np.maximum(*greys[-2:])))
+        frames.append(resize(np.maximum(*greys)))
         fresh += 1  # steps of this game: only then is a whole stack of it
         sides.append(np.sign(memory[BALL] - memory[PADDLE]) if memory[BALL_ROW] and fresh >= STACK else 0)
         if ale.game_over():
