@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
 
-from trpo_lessons.envs.atari.resize import AreaResize
 from trpo_lessons.envs.atari.settings import GAMES
 from trpo_lessons.teaching.explorers import Choice, Explorer, Slider, Stops
 from trpo_lessons.teaching.lesson_10 import films, looking
@@ -40,7 +39,7 @@ class Stage:
 
     number: int
     game: str
-    before: Bytes
+    before: Bytes | Floats
     after: Bytes | Floats
     words: str
 
@@ -193,8 +192,8 @@ def alt_of_film(numbers: FilmMoment) -> str:
     """What the picture shows."""
     words, p = likeliest(numbers.moment.probabilities)
     return (
-        f"The screen of {numbers.name} after {numbers.moment.seconds:.1f} seconds, and beside it bars for left, none and "
-        f"right, up, none and down, and the button. The likeliest action is {words}, {p:.2f}."
+        f"The screen of {numbers.name} after {numbers.moment.seconds:.1f} seconds, and beside it bars for left, none "
+        f"and right, up, none and down, and the button. The likeliest action is {words}, {p:.2f}."
     )
 
 
@@ -287,8 +286,8 @@ def alt_of_look(numbers: Look) -> str:
     """What the picture shows."""
     counts = [looking.half_of(each) for each in (numbers.found, numbers.control)]
     return (
-        f"A frame of {numbers.name} and two maps of how far the policy moves when a patch is covered. Half of the trained "
-        f"policy's lies in {counts[0]} patches, half of that of the control, the {numbers.versus}, in {counts[1]}."
+        f"A frame of {numbers.name} and two maps of how far the policy moves when a patch is covered. Half of the "
+        f"trained policy's lies in {counts[0]} patches, half of the control's ({numbers.versus}) in {counts[1]}."
     )
 
 

@@ -89,7 +89,7 @@ def unlikely_actions(student: LogProb, rng: Generator) -> bool:
 
 def parts(p: Pushes, logits: Tensor | None = None) -> list[Tensor]:
     """The log probability [N] that each choice has of its own."""
-    of_choices = torch.split(p.logits if logits is None else logits, p.sizes, dim=1)
+    of_choices = torch.split(p.logits if logits is None else logits, list(p.sizes), dim=1)
     return [
         torch.log_softmax(each, 1).gather(1, a[:, None])[:, 0]
         for each, a in zip(of_choices, p.actions.unbind(1), strict=True)
@@ -166,7 +166,7 @@ def all_from_the_first_column(p: Pushes) -> Tensor:
     "and `actions` have the order of the columns.",
 )
 def from_the_right(p: Pushes) -> Tensor:
-    return torch.stack(parts(p, torch.cat(torch.split(p.logits, p.sizes, dim=1)[::-1], 1))).sum(0)
+    return torch.stack(parts(p, torch.cat(torch.split(p.logits, list(p.sizes), dim=1)[::-1], 1))).sum(0)
 
 
 @joystick_log_prob.mistake(

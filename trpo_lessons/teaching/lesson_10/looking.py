@@ -44,7 +44,7 @@ def layer_sizes(run: Run, hidden: int = 20) -> Mapping[str, int]:
     """How many entries of theta each layer has, in their order."""
     first = FIRST + FILTERS
     second = FILTERS * (FILTERS * SIZE * SIZE + 1)
-    outputs = int(sum(run.spaces.action.nvec)) if hasattr(run.spaces.action, "nvec") else int(run.spaces.action.n)
+    outputs = run.policy.head.num_inputs
     last = outputs * (hidden + 1)
     rest = run.policy.num_parameters - first - second - last
     return {"first convolution": first, "second convolution": second, "hidden layer": rest, "outputs": last}
@@ -154,8 +154,8 @@ def half_of(found: Floats) -> int:
 def draw_filters(figure: FigureBase, banks: Mapping[str, Floats], shown: Sequence[int]) -> None:
     """Filters of several networks, a row of four frames each, one network beside the other."""
     largest = max(float(np.abs(bank).max()) for bank in banks.values())
-    columns = [figure.subfigures(1, len(banks), wspace=0.04)] if len(banks) == 1 else figure.subfigures(1, len(banks))
-    for part, (name, bank) in zip(np.ravel(columns), banks.items(), strict=True):
+    columns = figure.subfigures(1, len(banks), squeeze=False)[0]
+    for part, (name, bank) in zip(columns, banks.items(), strict=True):
         part.suptitle(name, fontsize=11)
         panels = part.subplots(len(shown), STACK)
         for row, number in zip(panels, shown, strict=True):
@@ -167,7 +167,7 @@ def draw_filters(figure: FigureBase, banks: Mapping[str, Floats], shown: Sequenc
 
 def draw_responses(figure: FigureBase, frame: Bytes, found: Floats) -> None:
     """The newest frame, and what each filter answers to the stack."""
-    left, right = figure.subfigures(1, 2, width_ratios=(1, 3.2))
+    left, right = figure.subfigures(1, 2, width_ratios=(1, 3.2), squeeze=False)[0]
     axes = left.subplots()
     axes.imshow(frame, cmap="gray", vmin=0, vmax=255)
     axes.set(xticks=(), yticks=(), title="newest frame")

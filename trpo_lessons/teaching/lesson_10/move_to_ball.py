@@ -87,27 +87,43 @@ def network() -> Policy:
     return Policy(convolutional((STACK, HEIGHT, WIDTH), (20,), sum(SIZES)), FactoredHead(SIZES))
 
 
-def learned(obs: Tensor, sides: Floats, updates: int, seed: int = 0) -> list[float]:
-    """What the policy earns in states that no update has seen, before the first update and after each.
+@dataclass(frozen=True)
+class Learned:
+    """What updates came to.
 
-    obs [2N, 4, 52, 40]: the first half is learned from. Every update is TRPO's, with the class preset's settings.
+    earned    in states that no update has seen: before the first update, and after each
+    promised  the gain of each update by the slope, in the states that it learned from; `gained`, the true one
     """
-    policy, half = network(), len(obs) // 2
-    sides_ = torch.from_numpy(sides).float()
-    learn, test = Sides(obs[:half], sides_[:half]), Sides(obs[half:], sides_[half:])
+
+    earned: list[float]
+    promised: list[float]
+    gained: list[float]
+
+    @property
+    def kept(self) -> float:
+        """The share of all promises that was kept."""
+        return sum(self.gained) / sum(self.promised)
+
+
+def learn(obs: Tensor, sides: Floats, updates: int, seed: int = 0) -> Learned:
+    """TRPO's updates with the class preset's settings; obs [2N, 4, 52, 40], of which the first half is learned from."""
+    policy, half, toward_ball = network(), len(obs) // 2, torch.from_numpy(sides).float()
+    known, unseen = Sides(obs[:half], toward_ball[:half]), Sides(obs[half:], toward_ball[half:])
     theta = policy.initial_theta(torch.Generator().manual_seed(seed))
     region = TrustRegion(delta=0.01, damping=0.1, shrink=0.8, max_backtracks=15, fisher_stride=4)
 
     def earned() -> float:
         with torch.no_grad():
-            pi = policy(theta, test.obs)
+            pi = policy(theta, unseen.obs)
             assert isinstance(pi, FactoredCategorical)
-            return float(toward(pi, test).mean())
+            return float(toward(pi, unseen).mean())
 
-    found = [earned()]
+    found = Learned([earned()], [], [])
     for _ in range(updates):
-        theta, _ = trpo_update(Problem(policy, learn, toward), theta, region)
-        found.append(earned())
+        theta, report = trpo_update(Problem(policy, known, toward), theta, region)
+        found.earned.append(earned())
+        found.promised.append(report.predicted_gain)
+        found.gained.append(report.actual_gain)
     return found
 
 
@@ -125,7 +141,7 @@ def fisher_spectrum(obs: Tensor, seed: int = 0) -> Floats:
         jacobian = torch.stack([torch.autograd.grad(each, theta, retain_graph=True)[0] for each in pi.parameters[0][0]])
         rows.append(root_of_metric(pi.parameters[0][0].detach(), pi.fisher_metric) @ jacobian)
     B = torch.cat(rows) / len(obs) ** 0.5
-    return torch.linalg.eigvalsh(B @ B.T).flip(0).numpy()
+    return np.asarray(torch.linalg.eigvalsh(B @ B.T).flip(0).numpy())
 
 
 def root_of_metric(logits: Tensor, metric: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]) -> Tensor:

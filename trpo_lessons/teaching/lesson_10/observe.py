@@ -83,7 +83,7 @@ def other_sizes(student: Observe, rng: Generator) -> bool:
 
 def greys(screens: Bytes) -> Floats:
     """The grey levels [2, H, W] of two screens, whole numbers."""
-    return np.rint(screens @ WEIGHTS)
+    return np.asarray(np.rint(screens @ WEIGHTS))
 
 
 def means(screen: Floats, shape: tuple[int, ...]) -> Floats:

@@ -140,7 +140,7 @@ def last_life_only(r: Record) -> Floats:
     "whole games.",
 )
 def per_life(r: Record) -> Floats:
-    games = zip(cut_after(r.rewards, r.game_over), cut_after(r.life_lost * 1.0, r.game_over), strict=True)
+    games = zip(cut_after(r.rewards, r.game_over), cut_after(r.life_lost.astype(np.float64), r.game_over), strict=True)
     return np.array([points.sum() / (lost.sum() + 1) for points, lost in games])
 
 

@@ -35,7 +35,7 @@ def count_parameters(frames: int, height: int, width: int, hidden: int, outputs:
 
 def joystick_log_prob(logits: Tensor, sizes: tuple[int, ...], actions: Tensor) -> Tensor:
     """log pi(a|s) [N] of actions [N, choices] that are made of independent choices."""
-    of_choices = torch.split(logits, sizes, dim=1)
+    of_choices = torch.split(logits, list(sizes), dim=1)
     terms = [torch.log_softmax(each, 1).gather(1, a[:, None]) for each, a in zip(of_choices, actions.T, strict=True)]
     return torch.cat(terms, 1).sum(1)
 
