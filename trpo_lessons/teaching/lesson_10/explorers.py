@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ STAGES = {
     NORMALISED: "without the background",
 }
 NOTICEABLE = 20  # of 255
+TITLE_LETTERS = 22  # in a line above a picture
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def show(axes: Axes, picture: Bytes | Floats, title: str) -> None:
     else:
         axes.imshow(picture, cmap="PuOr", vmin=-10, vmax=10, aspect="auto", interpolation="nearest")
     axes.set(xticks=(), yticks=())
-    axes.set_title(title, fontsize=11)
+    axes.set_title(textwrap.fill(title, TITLE_LETTERS), fontsize=11)
     axes.set_box_aspect(210 / 160)
     axes.grid(visible=False)
 
@@ -273,11 +275,11 @@ def facts_of_look(numbers: Look) -> str:
 def draw_look(numbers: Look, figure: FigureBase) -> None:
     """The newest frame, the map, and the control's map, each on its own scale."""
     frame, found, control = figure.subplots(1, 3)
-    show(frame, numbers.frame, "newest frame")
+    show(frame, numbers.frame, "the newest frame, as it is seen")
     for axes, each, name in ((found, numbers.found, "trained"), (control, numbers.control, numbers.versus)):
         axes.imshow(each, cmap=COLOR_MAP, vmin=0, aspect="auto", interpolation="nearest")
         axes.set(xticks=(), yticks=())
-        axes.set_title(f"{name}: up to {each.max():.2g}", fontsize=11)
+        axes.set_title(f"{name},\nup to {each.max():.2g} nats", fontsize=11)
         axes.set_box_aspect(210 / 160)
         axes.grid(visible=False)
 

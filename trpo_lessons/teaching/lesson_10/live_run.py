@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import FigureBase
+from matplotlib.ticker import MaxNLocator
 
 from trpo_lessons.teaching.lesson_10.recorded_games import ENTROPY_OF_CHANCE
 from trpo_lessons.teaching.pictures import BLUE, GREEN, GREY, ORANGE, VERMILION, LivePicture
@@ -61,8 +62,10 @@ def draw_rows(figure: FigureBase, rows: Sequence[Mapping[str, float]], delta: fl
         known = np.isfinite(column)
         axes.plot(iterations[known], column[known], color=color, linestyle="-", marker="o", ms=4)
         axes.set_title(title, fontsize=11)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     panels[1].axhline(1, color=GREY, linestyle="--", linewidth=1.2)
     panels[1].set_ylim(0, 1.15)
     panels[2].axhline(ENTROPY_OF_CHANCE, color=GREY, linestyle="--", linewidth=1.2)
+    panels[2].set_ylim(0, 1.1 * ENTROPY_OF_CHANCE)
     for axes in panels[2:]:
         axes.set_xlabel("iteration")

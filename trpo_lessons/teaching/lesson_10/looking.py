@@ -161,8 +161,7 @@ def draw_filters(figure: FigureBase, banks: Mapping[str, Floats], shown: Sequenc
         for row, number in zip(panels, shown, strict=True):
             for axes, kernel in zip(row, bank[number], strict=True):
                 axes.imshow(kernel, cmap="PuOr", vmin=-largest, vmax=largest)
-                axes.set(xticks=(), yticks=())
-                axes.grid(visible=False)
+                axes.set_axis_off()
 
 
 def draw_responses(figure: FigureBase, frame: Bytes, found: Floats) -> None:
@@ -174,5 +173,4 @@ def draw_responses(figure: FigureBase, frame: Bytes, found: Floats) -> None:
     axes.grid(visible=False)
     for axes, answer in zip(right.subplots(2, math.ceil(len(found) / 2)).ravel(), found, strict=True):
         axes.imshow(answer, cmap=COLOR_MAP, vmin=-1, vmax=1)
-        axes.set(xticks=(), yticks=())
-        axes.grid(visible=False)
+        axes.set_axis_off()

@@ -141,7 +141,8 @@ def fisher_spectrum(obs: Tensor, seed: int = 0) -> Floats:
         jacobian = torch.stack([torch.autograd.grad(each, theta, retain_graph=True)[0] for each in pi.parameters[0][0]])
         rows.append(root_of_metric(pi.parameters[0][0].detach(), pi.fisher_metric) @ jacobian)
     B = torch.cat(rows) / len(obs) ** 0.5
-    return np.asarray(torch.linalg.eigvalsh(B @ B.T).flip(0).numpy())
+    values = torch.linalg.eigvalsh(B @ B.T).flip(0).numpy()
+    return np.asarray(values[values > 1e-12 * values[0]])
 
 
 def root_of_metric(logits: Tensor, metric: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]) -> Tensor:
