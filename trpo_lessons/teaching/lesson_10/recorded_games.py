@@ -18,7 +18,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from trpo_lessons.bench.compare import ZOO
+from trpo_lessons import zoo_names
 from trpo_lessons.envs.atari.scores import RANDOM_AND_HUMAN, human_normalised
 from trpo_lessons.envs.atari.settings import GAMES
 from trpo_lessons.teaching.lesson_10.shared import Bytes, Floats
@@ -44,21 +44,18 @@ COLUMNS = ("total_steps", "mean_return", "mean_kl", "entropy", "explained_varian
 class Recorded:
     """A recorded run of a game.
 
-    steps  simulator steps, four frames each, those of branches too; `hours` of computing on one core
+    name    by which the zoo knows it, such as "pong" or "pong/vine/2"
+    scheme  "single path" or "vine"
+    steps   simulator steps, four frames each, those of branches too; `hours` of computing on one core
     """
 
     folder: Path
+    name: str
     game: str
     scheme: str
     seed: int
     steps: int
     hours: float
-
-    @property
-    def name(self) -> str:
-        """Such as "pong" or "pong, vine"; with the seed where it is not 0."""
-        words = [self.game, *(["vine"] if self.scheme == "vine" else []), *([f"seed {self.seed}"] if self.seed else [])]
-        return ", ".join(words)
 
     @cached_property
     def scores(self) -> Floats:
@@ -88,17 +85,17 @@ class Recorded:
         return np.asarray(tensors["raw_obs"].numpy())
 
 
-def recorded(zoo: Path = ZOO) -> tuple[Recorded, ...]:
-    """All recorded runs of games, game by game."""
-    found = []
-    for path in sorted(zoo.glob("*/*/config.json")):
-        settings = json.loads(path.read_text())["settings"]
-        if settings["task"] in GAMES:
-            summary = json.loads((path.parent / "summary.json").read_text())
-            scheme, hours = settings["sampling"].replace("-", " "), summary["wall_seconds"] / 3600
-            run = Recorded(path.parent, settings["task"], scheme, settings["seed"], summary["total_steps"], hours)
-            found.append(run)
-    return tuple(sorted(found, key=lambda run: (run.game, SCHEMES.index(run.scheme), run.seed)))
+def recorded(zoo: Path | None = None) -> tuple[Recorded, ...]:
+    """All recorded runs of games, game by game; `zoo`: another folder than the package's."""
+    found, taken = [], set()
+    for entry in zoo_names.read(zoo).entries:
+        if entry.task in GAMES and entry.method == "trpo":
+            name = entry.name if entry.kind in taken else entry.kind  # the first seed of a kind needs no number
+            taken.add(entry.kind)
+            hours = json.loads((entry.folder / "summary.json").read_text())["wall_seconds"] / 3600
+            scheme = entry.sampling.replace("-", " ")
+            found.append(Recorded(entry.folder, name, entry.task, scheme, entry.seed, entry.steps, hours))
+    return tuple(sorted(found, key=lambda run: (run.game, SCHEMES.index(run.scheme), run.name)))
 
 
 def games_of(runs: Iterable[Recorded]) -> list[str]:
