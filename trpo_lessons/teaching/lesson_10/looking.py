@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from matplotlib.figure import FigureBase
 from torch import Tensor
+from torch.nn import functional
 
 from trpo_lessons.distributions import Distribution
-from trpo_lessons.policies import convolution
 from trpo_lessons.teaching.lesson_10.shared import Bytes, Floats
 from trpo_lessons.training import Run
 from trpo_lessons.viewing.style import COLOR_MAP
@@ -63,10 +63,8 @@ def cosines(one: Floats, other: Floats) -> Floats:
 
 def responses(run: Run, obs: Tensor) -> Floats:
     """What the first layer's filters answer to one observation [4, height, width]: [16, rows, columns], after tanh."""
-    layer = convolution(STACK, FILTERS, SIZE, 2)
     weight, bias = run.theta[:FIRST].double(), run.theta[FIRST : FIRST + FILTERS].double()
-    with torch.no_grad():
-        found = layer.apply(obs[None], weight.view(FILTERS, STACK, SIZE, SIZE), bias)[0]
+    found = functional.conv2d(obs[None], weight.view(FILTERS, STACK, SIZE, SIZE), bias, stride=2)[0]
     return np.asarray(torch.tanh(found).numpy())
 
 
