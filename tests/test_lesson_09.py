@@ -290,7 +290,7 @@ def test_what_the_lesson_says_of_entropies_is_so() -> None:
 
 
 def test_the_run_that_went_wrong_stands() -> None:
-    kept = broken_runs.last_policy()
+    kept = broken_runs.last_policy(broken_runs.LITTLE_NOISE)
     assert kept.run.config.initial_log_std == -3
     assert kept.facts["mean_return"] == pytest.approx(1047, abs=1)
     assert kept.facts["mean_length"] == 1000
@@ -299,6 +299,15 @@ def test_the_run_that_went_wrong_stands() -> None:
     assert broken_runs.log_of(HEALTHY)["entropy"][0] == pytest.approx(3 * 0.5 * math.log(2 * math.pi * math.e), abs=0.1)
     assert log["accepted"].min() == 1.0
     assert np.nanmedian(log["explained_variance"]) > 0.95
+
+
+def test_the_short_sighted_swimmer_is_worse_by_its_own_measure() -> None:
+    short = broken_runs.last_policy(broken_runs.SHORT_SIGHT)
+    assert (short.run.config.gamma, short.run.config.lam) == (0.99, preset("swimmer").lam)
+    assert short.facts["mean_return"] == pytest.approx(120, abs=1)
+    runs = [short.run, *(zoo.load(f"swimmer/{seed}") for seed in (0, 1, 4))]
+    worth = [film.first_steps(run, 900, seed=2).rewards @ 0.99 ** np.arange(900) for run in runs]
+    assert worth[0] < min(worth[1:]) - 2
 
 
 def test_each_broken_run_has_one_setting_off() -> None:

@@ -31,11 +31,12 @@ RUNS = {
     "V hardly fitted": "hopper-value_damping=1000",
 }
 LITTLE_NOISE = "hopper-initial_log_std=-3"
+SHORT_SIGHT = "swimmer-gamma=0.99"
 
 
-def last_policy() -> Kept:
-    """What the run with little noise has learned."""
-    return kept_policies(WENT_WRONG)[LITTLE_NOISE]
+def last_policy(name: str) -> Kept:
+    """What a run has learned, of LITTLE_NOISE or SHORT_SIGHT."""
+    return kept_policies(WENT_WRONG)[name]
 
 
 @functools.cache

@@ -115,10 +115,10 @@ def draw_race(numbers: Race, figure: FigureBase) -> None:
         for x, y in zip(band.where, band.returns, strict=True):
             axes.plot(x, y, color=color, linestyle=dashes, linewidth=0.8, alpha=0.7)
         axes.fill_between(band.at, band.low, band.high, color=color, alpha=0.15, linewidth=0)
-        label = f"{scheme}: mean of {len(band.where)} seeds, 95 % interval"
+        label = f"{scheme}, {len(band.where)} seeds"
         axes.plot(band.at, band.mean, color=color, linestyle=dashes, linewidth=2.6, label=label)
     axes.axhline(numbers.level, color=GREY, linewidth=1, linestyle=":")
-    axes.set(xlabel=numbers.axis, ylabel="return, mean over\nthe latest 100 episodes", title=numbers.task)
+    axes.set(xlabel=numbers.axis, ylabel=f"return on {numbers.task},\nlatest 100 episodes")
     axes.set_ylim(-0.12 * top, 1.25 * top)
     axes.set_xlim(0, None)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -230,7 +230,7 @@ def gait_explorer() -> Explorer[Gait]:
             Slider("stage", "stage of training", 1, min(len(stages_of(task)) for task in TASKS), 1, 1),
         ],
         size=(8.4, 4.2),
-        panel_height=3.9,
+        panel_height=3.4,
     )
 
 

@@ -182,7 +182,7 @@ class Race:
                 axes.axhspan(bottom, 0, color=GROUND, zorder=0)
             marks = range(int(np.ceil(near)), int(far) + 1)
             axes.vlines(marks, bottom, bottom + 0.06 * (top - bottom), color=GREY, linewidth=0.8)
-            axes.text(near + 0.1, top, f" {name}", va="top", fontsize=10)
+            axes.text(near + 0.1, top - 0.03 * (top - bottom), f" {name}", va="top", fontsize=10)
             self._robots[name] = self._figures.add(axes, self._figures.parts(scene.positions[0]))
             self._robots[name].set_animated(True)
         self._clock = self.figure.text(0.99, 0.99, "", ha="right", va="top", fontsize=10, animated=True)
