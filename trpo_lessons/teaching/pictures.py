@@ -83,7 +83,7 @@ def display_film(film: bytes, still: bytes, alt: str, width: int) -> None:
         raise ValueError("a film needs alternative text: say what it shows, for a reader who cannot see it")
     source = f"data:image/gif;base64,{base64.b64encode(film).decode()}"
     image = f'<img alt="{escape(alt)}" width="{width}" style="max-width:100%;height:auto" src="{source}">'
-    html = f"<details open><summary>Film (a click stops it)</summary>{image}</details>"
+    html = f"<details open><summary>Film (a click folds it away)</summary>{image}</details>"
     data = {"text/html": html, "image/png": base64.b64encode(still).decode(), "text/plain": f"Film: {alt}"}
     display(data, raw=True, metadata={"image/png": {"alt": alt, "width": width}})  # type: ignore[no-untyped-call]
 
