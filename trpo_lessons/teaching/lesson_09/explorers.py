@@ -230,7 +230,7 @@ def gait_explorer() -> Explorer[Gait]:
             Slider("stage", "stage of training", 1, min(len(stages_of(task)) for task in TASKS), 1, 1),
         ],
         size=(8.4, 4.2),
-        panel_height=3.4,
+        panel_height=3.7,
     )
 
 
