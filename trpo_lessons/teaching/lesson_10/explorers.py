@@ -275,7 +275,7 @@ def facts_of_look(numbers: Look) -> str:
 def draw_look(numbers: Look, figure: FigureBase) -> None:
     """The newest frame, the map, and the control's map, each on its own scale."""
     frame, found, control = figure.subplots(1, 3)
-    show(frame, numbers.frame, "the newest frame, as it is seen")
+    show(frame, numbers.frame, "newest frame")
     for axes, each, name in ((found, numbers.found, "trained"), (control, numbers.control, numbers.versus)):
         axes.imshow(each, cmap=COLOR_MAP, vmin=0, aspect="auto", interpolation="nearest")
         axes.set(xticks=(), yticks=())
