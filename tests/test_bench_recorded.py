@@ -29,6 +29,19 @@ WHOSE = ["class_preset", "sb3_contrib"]
 SCORES = st.lists(st.integers(-1000, 5000).map(float), min_size=2, max_size=6)
 
 
+# ---- the peer's logs -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("log", sorted((ZOO / "sb3_contrib").glob("*/progress.csv")), ids=lambda path: path.parent.name)
+def test_every_row_of_the_peers_logs_is_whole_and_in_order(log: Path) -> None:
+    with open(log, newline="") as file:
+        rows = list(csv.DictReader(file, strict=True))
+    assert all(None not in row and None not in row.values() for row in rows)
+    iterations = [int(row["time/iterations"]) for row in rows]
+    assert iterations == sorted(set(iterations))
+    assert [int(row["time/total_timesteps"]) for row in rows] == [2048 * iteration for iteration in iterations]
+
+
 # ---- record ----------------------------------------------------------------------------------------------------------
 
 

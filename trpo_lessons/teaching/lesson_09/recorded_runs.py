@@ -67,7 +67,10 @@ def _learned(folder: Path) -> Learned:
 
 
 def _after_the_last_hole(steps: Floats) -> int:
-    """Where the rest of a log begins that has no hole: one of the peer's has lost its first third."""
+    """Where the rest of a log begins that has no hole.
+
+    Two processes wrote into one of the peer's, the same run twice: its iterations 2 to 37 and those from 335 on are lost.
+    """
     apart = np.diff(steps)
     holes = np.flatnonzero(apart > 20 * np.median(apart))
     return int(holes[-1]) + 1 if len(holes) else 0
