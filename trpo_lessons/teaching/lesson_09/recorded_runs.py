@@ -69,7 +69,7 @@ def _learned(folder: Path) -> Learned:
 def _after_the_last_hole(steps: Floats) -> int:
     """Where the rest of a log begins that has no hole.
 
-    Two processes wrote into one of the peer's, the same run twice: its iterations 2 to 37 and those from 335 on are lost.
+    Two processes wrote into one of the peer's, the same run twice: iterations 2 to 37, and from 335 on, are lost.
     """
     apart = np.diff(steps)
     holes = np.flatnonzero(apart > 20 * np.median(apart))
