@@ -419,3 +419,24 @@ def test_a_full_disk_while_resuming_loses_nothing(folder: Path, tmp_path: Path) 
         [{k: v for k, v in row.items() if "seconds" not in k} for row in RunFolder(f).rows()] for f in (folder, whole)
     ]
     assert timeless[0] == timeless[1]
+
+
+@pytest.mark.parametrize("read", [RunFolder.progress, RunFolder.load_checkpoint])
+def test_a_checkpoint_may_be_replaced_while_it_is_read(
+    read: Callable[[RunFolder], object], finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is when a sweep looks how far its runs are. Whoever opened the file twice would read two halves."""
+    shutil.copytree(finished, tmp_path / "run")
+    folder, checkpoint = RunFolder(tmp_path / "run"), tmp_path / "run" / "checkpoint.safetensors"
+    before, read_bytes, replaced = repr(read(folder)), Path.read_bytes, []
+
+    def read_and_replace(path: Path) -> bytes:
+        data = read_bytes(path)
+        path.with_name("shorter").write_bytes(data[:100])
+        os.replace(path.with_name("shorter"), path)
+        replaced.append(path)
+        return data
+
+    monkeypatch.setattr(Path, "read_bytes", read_and_replace)
+    assert repr(read(folder)) == before
+    assert replaced == [checkpoint]
