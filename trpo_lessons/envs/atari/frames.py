@@ -97,7 +97,7 @@ class FrameStacks:
 
         That is sixteen times the memory of the frames: 33,000 bytes each.
         """
-        seen = torch.empty(self.shape, memory_format=torch.channels_last)
+        seen = torch.empty(self.shape, dtype=torch.float32, memory_format=torch.channels_last)
         for first in range(0, len(self), at_a_time):
             part = slice(first, first + at_a_time)
             seen[part] = self[part].normalised()
