@@ -18,7 +18,7 @@ from PIL import Image
 from scipy import stats
 from teaching_contract import line_of
 
-from trpo_lessons import training, zoo
+from trpo_lessons import envs, training, zoo
 from trpo_lessons.bench import curves, policies
 from trpo_lessons.bench.compare import ZOO
 from trpo_lessons.envs.mujoco import ROBOTS
@@ -149,6 +149,33 @@ def test_figures_are_where_the_simulator_has_them() -> None:
         np.testing.assert_allclose(other - one, np.tile([2.5, 0.0], (len(one), 1)), atol=1e-9)
     lowest = min(part[:, 1].min() for part in figures.parts(at))
     assert -0.05 < lowest < 0.6, "a foot is near the ground"
+
+
+def test_a_swimmer_coasts_as_the_lessons_say() -> None:
+    for seed in (0, 1, 4):
+        run = zoo.load(f"swimmer/{seed}")
+        with closing(envs.make("swimmer", 8, threads=1)) as env:
+            obs, _ = env.reset(seed=0)
+            heads, earned = [], []
+            for t in range(400):
+                actions = run.act(obs) if t < 200 else np.zeros((8, 2), dtype=np.float32)
+                obs, rewards, *_ = env.step(actions)
+                heads.append(obs[:, 1])  # an angle between two links
+                earned.append(rewards.mean())
+        swimming_speed = np.mean(earned[100:200])
+        assert 75 < np.sum(earned[200:]) / swimming_speed < 110, "as far as in eighty to a hundred steps"
+        angle = np.array(heads[60:200]) - np.mean(heads[60:200], axis=0)
+        lags = np.arange(20, 60)
+        alike = [np.sum(angle[lag:] * angle[:-lag]) / len(angle[lag:]) for lag in lags]
+        assert abs(lags[np.argmax(alike)] - 36) <= 3, "a stroke of some 36 steps"
+
+
+def test_wall_clocks_of_the_same_work_differ_eightfold() -> None:
+    seconds = [
+        json.loads((ZOO / "class_preset" / f"swimmer-seed{seed}" / "summary.json").read_text())["wall_seconds"]
+        for seed in range(5)
+    ]
+    assert 7.5 < max(seconds) / min(seconds) < 9
 
 
 def test_a_strip_has_a_robot_for_each_moment_until_it_falls() -> None:
