@@ -22,7 +22,8 @@ from trpo_lessons.bench import compare, record
 from trpo_lessons.bench.sb3_peer import TASKS
 from trpo_lessons.envs import GAMES
 from trpo_lessons.envs.atari.scores import human_normalised
-from trpo_lessons.training.running.run_folder import COMPRESSED, RunError, RunFolder
+from trpo_lessons.training.running.checkpoint_file import COMPRESSED
+from trpo_lessons.training.running.run_folder import RunError, RunFolder
 
 ZOO = Path(compare.ZOO)
 WHOSE = ["class_preset", "sb3_contrib"]

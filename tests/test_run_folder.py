@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import io
 import json
 import os
 import platform
@@ -20,7 +21,8 @@ from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from trpo_lessons import cli, training
-from trpo_lessons.training.running.run_folder import RunFolder
+from trpo_lessons.training.running import checkpoint_file
+from trpo_lessons.training.running.run_folder import RunError, RunFolder
 
 SETTINGS: dict[str, Any] = {
     "iterations": 2,
@@ -428,15 +430,24 @@ def test_a_checkpoint_may_be_replaced_while_it_is_read(
     """As it is when a sweep looks how far its runs are. Whoever opened the file twice would read two halves."""
     shutil.copytree(finished, tmp_path / "run")
     folder, checkpoint = RunFolder(tmp_path / "run"), tmp_path / "run" / "checkpoint.safetensors"
-    before, read_bytes, replaced = repr(read(folder)), Path.read_bytes, []
+    before, opened, replaced = repr(read(folder)), checkpoint_file._opened, []
 
-    def read_and_replace(path: Path) -> bytes:
-        data = read_bytes(path)
-        path.with_name("shorter").write_bytes(data[:100])
+    def open_and_replace(path: Path) -> io.BufferedIOBase:
+        file = opened(path)
+        path.with_name("shorter").write_bytes(path.read_bytes()[:100])
         os.replace(path.with_name("shorter"), path)
         replaced.append(path)
-        return data
+        return file
 
-    monkeypatch.setattr(Path, "read_bytes", read_and_replace)
+    monkeypatch.setattr(checkpoint_file, "_opened", open_and_replace)
     assert repr(read(folder)) == before
     assert replaced == [checkpoint]
+
+
+@pytest.mark.parametrize("cut", [1, 1000])
+def test_progress_notices_a_checkpoint_that_was_cut(cut: int, finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    checkpoint = tmp_path / "run" / "checkpoint.safetensors"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-cut])
+    with pytest.raises(RunError, match=r"checkpoint\.safetensors is damaged \("):
+        RunFolder(tmp_path / "run").progress()

@@ -19,7 +19,8 @@ from click.testing import CliRunner
 from trpo_lessons import cli, training, zoo, zoo_names
 from trpo_lessons.bench import record, rescore
 from trpo_lessons.envs import GAMES
-from trpo_lessons.training.running.run_folder import COMPRESSED, RunError, RunFolder, is_recorded
+from trpo_lessons.training.running.checkpoint_file import COMPRESSED
+from trpo_lessons.training.running.run_folder import RunError, RunFolder, is_recorded
 
 ENTRIES = zoo.entries()
 NAMES = [entry.name for entry in ENTRIES]

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -27,11 +26,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from trpo_lessons.bench.record import command_of, seconds_of
+from trpo_lessons.bench.two_files import write_both
 from trpo_lessons.training import RunError, TrainConfig
-from trpo_lessons.training.running.run_folder import RunFolder, json_text
+from trpo_lessons.training.running.run_folder import RunFolder
 
 FORMAT = "trpo-lessons curves, format 1"
 POINTS = 100
@@ -152,15 +152,7 @@ def keep(runs: Path, out: Path) -> list[str]:
         rows = np.stack([curves.columns.get(kind, nothing) for kind in kinds], axis=1)
         tensors[name] = torch.from_numpy(rows).float().contiguous()
     facts = {"format": FORMAT, "columns": kinds, "environments": environments, "runs": kept}
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, out / "curves.safetensors.partial")
-        (out / "runs.json.partial").write_text(json_text(facts) + "\n")
-        for file in ("curves.safetensors", "runs.json"):
-            (out / f"{file}.partial").chmod(0o644)
-            os.replace(out / f"{file}.partial", out / file)
-    except OSError as error:
-        raise RunError(f"cannot write into {out} ({error.strerror}); choose another folder with --out") from error
+    write_both(tensors, out / "curves.safetensors", facts, out / "runs.json")
     return left_out
 
 

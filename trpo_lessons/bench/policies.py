@@ -17,7 +17,6 @@ import argparse
 import dataclasses
 import functools
 import json
-import os
 import re
 from collections.abc import Sequence
 from contextlib import closing
@@ -26,17 +25,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from trpo_lessons import envs, training
 from trpo_lessons.bench.record import EPISODES, command_of
+from trpo_lessons.bench.two_files import write_both
 from trpo_lessons.envs.obs_statistics import RunningMoments
 from trpo_lessons.policies import Policy
 from trpo_lessons.training import Run, RunError, TrainConfig
 from trpo_lessons.training.running.acting import Spaces
 from trpo_lessons.training.running.loop import Trainer
-from trpo_lessons.training.running.run_folder import RunFolder, json_text
+from trpo_lessons.training.running.run_folder import RunFolder
 from trpo_lessons.training.settings.policy_for import policy_for
 
 FORMAT = "trpo-lessons policies, format 1"
@@ -102,15 +102,8 @@ def keep(policies: dict[str, tuple[Run, int]], out: Path) -> None:
             "standard_error": round(scored.standard_error, 1),
             "mean_length": round(sum(scored.lengths) / len(scored.lengths), 1),
         }
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, out / "policies.safetensors.partial")
-        (out / "policies.json.partial").write_text(json_text({"format": FORMAT, "policies": kept}) + "\n")
-        for file in ("policies.safetensors", "policies.json"):
-            (out / f"{file}.partial").chmod(0o644)
-            os.replace(out / f"{file}.partial", out / file)
-    except OSError as error:
-        raise RunError(f"cannot write into {out} ({error.strerror}); choose another folder with --out") from error
+    facts = {"format": FORMAT, "policies": kept}
+    write_both(tensors, out / "policies.safetensors", facts, out / "policies.json")
 
 
 def _settings_that_differ(config: TrainConfig) -> dict[str, Any]:

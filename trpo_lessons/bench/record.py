@@ -22,7 +22,8 @@ from typing import Any
 
 from trpo_lessons import training
 from trpo_lessons.training import TrainConfig
-from trpo_lessons.training.running.run_folder import COMPRESSED, RunError, RunFolder, appearing, json_text, refuse_taken
+from trpo_lessons.training.running.checkpoint_file import COMPRESSED
+from trpo_lessons.training.running.run_folder import RunError, RunFolder, appearing, json_text, refuse_taken
 from trpo_lessons.training.settings.config import OWN_OPTIONS
 
 EPISODES = 20

@@ -21,8 +21,7 @@ from trpo_lessons.viewing.style import (
     SKY,
     STYLE,
     VERMILION,
-    in_a_column,
-    in_a_row,
+    joined,
     new_figure,
     png,
     shown_width,
@@ -45,8 +44,7 @@ __all__ = [
     "display_png",
     "figure",
     "img",
-    "in_a_column",
-    "in_a_row",
+    "joined",
     "new_figure",
     "png",
     "shown_width",
@@ -104,8 +102,8 @@ def display_panels(title: str, panels: Sequence[tuple[bytes, str]]) -> None:
         for picture, alt in panels
     ]
     html = f'<div role="group" aria-label="{escape(title)}" style="display:flex;flex-wrap:wrap">{"".join(images)}</div>'
-    joined = (in_a_column if wide else in_a_row)([picture for picture, _ in panels])
-    data, metadata = _output(joined, f"{title} {' '.join(alt for _, alt in panels)}")
+    in_one = joined([picture for picture, _ in panels], below=wide)
+    data, metadata = _output(in_one, f"{title} {' '.join(alt for _, alt in panels)}")
     display(data | {"text/html": html}, raw=True, metadata=metadata)  # type: ignore[no-untyped-call]
 
 

@@ -75,26 +75,16 @@ def png(figure: Figure, small: bool = True) -> bytes:
     return _small(Image.open(drawn)) if small else drawn.getvalue()
 
 
-def in_a_row(drawings: Sequence[bytes]) -> bytes:
-    """Pictures made by `png`, side by side in one."""
+def joined(drawings: Sequence[bytes], below: bool = False) -> bytes:
+    """Pictures made by `png` in one: side by side, or one `below` the other."""
     images = [Image.open(io.BytesIO(drawing)).convert("RGB") for drawing in drawings]
-    row = Image.new("RGB", (sum(image.width for image in images), max(image.height for image in images)), "white")
-    left = 0
+    widths, heights = [image.width for image in images], [image.height for image in images]
+    size = (max(widths), sum(heights)) if below else (sum(widths), max(heights))
+    whole, left, top = Image.new("RGB", size, "white"), 0, 0
     for image in images:
-        row.paste(image, (left, 0))
-        left += image.width
-    return _small(row)
-
-
-def in_a_column(drawings: Sequence[bytes]) -> bytes:
-    """Pictures made by `png`, one below the other in one."""
-    images = [Image.open(io.BytesIO(drawing)).convert("RGB") for drawing in drawings]
-    column = Image.new("RGB", (max(image.width for image in images), sum(image.height for image in images)), "white")
-    top = 0
-    for image in images:
-        column.paste(image, (0, top))
-        top += image.height
-    return _small(column)
+        whole.paste(image, (left, top))
+        left, top = (left, top + image.height) if below else (left + image.width, top)
+    return _small(whole)
 
 
 def _small(image: Image.Image) -> bytes:

@@ -9,7 +9,7 @@ import csv
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -113,15 +113,7 @@ def loaded(run: Recorded) -> Run:
 def untrained(run: Run) -> Run:
     """The network with which that run began: the same architecture, the theta of its seed, no update yet."""
     generator = torch.Generator().manual_seed(run.config.seed)
-    return Run(
-        run.folder,
-        run.config,
-        run.policy,
-        run.policy.initial_theta(generator),
-        run.statistics,
-        run.spaces,
-        0,
-    )
+    return replace(run, theta=run.policy.initial_theta(generator), iteration=0)
 
 
 # ---- what others score -----------------------------------------------------------------------------------------------

@@ -27,29 +27,25 @@ import reprlib
 import shlex
 import shutil
 import tempfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
 from trpo_lessons.envs import UnknownTask
 from trpo_lessons.envs.finding import PREFIX, module_to_run, one_line
 from trpo_lessons.envs.foreign import OneLine
+from trpo_lessons.training.running import checkpoint_file
 from trpo_lessons.training.running import device as devices
+from trpo_lessons.training.running.checkpoint_file import FORMAT
 from trpo_lessons.training.settings.config import SettingError, TrainConfig
 from trpo_lessons.zoo_names import ZOO
 
 _RECORDED = ZOO.resolve()
-FORMAT = "trpo-lessons run, format 1"
 _EVENTS = "events.out.tfevents.*"
-COMPRESSED = "checkpoint.safetensors.gz"
-_DAMAGE = (SafetensorError, OSError, EOFError, zlib.error, KeyError, ValueError)
 _BEGINNING = ".config.json.partial"
 _PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "ale-py")
 
@@ -133,7 +129,7 @@ class RunFolder:
         self.load_checkpoint()
         # In this order: where another process trains here, the log may be ahead of the checkpoint, and never behind.
         with appearing(path.expanduser()) as copy:
-            (copy / "checkpoint.safetensors").write_bytes(_uncompressed(self._checkpoint))
+            (copy / checkpoint_file.NAME).write_bytes(checkpoint_file.uncompressed(self._checkpoint))
             for name in ("progress.csv", "config.json", *(each.name for each in self.path.glob(_EVENTS))):
                 shutil.copyfile(self.path / name, copy / name)
         return RunFolder(path)
@@ -243,16 +239,14 @@ class RunFolder:
         if not path.exists():
             return 0, 0
         try:
-            facts = json.loads(_metadata(_uncompressed(path))["facts"])
+            facts = checkpoint_file.facts_of(path)
             return int(facts["iteration"]), int(facts["total_steps"])
-        except (*_DAMAGE, TypeError) as error:
+        except checkpoint_file.DAMAGE as error:
             raise RunError(f"{path} is damaged ({one_line(error)}); restore it from a copy or start anew") from error
 
     @property
     def _checkpoint(self) -> Path:
-        # A recorded run that somebody has copied and resumed has both: the compressed one is the older.
-        plain, compressed = self.path / "checkpoint.safetensors", self.path / COMPRESSED
-        return compressed if compressed.exists() and not plain.exists() else plain
+        return checkpoint_file.path_in(self.path)
 
     @property
     def has_checkpoint(self) -> bool:
@@ -261,14 +255,11 @@ class RunFolder:
 
     def compressed_checkpoint(self) -> bytes:
         """The file of the last checkpoint, compressed: the same bytes from the same checkpoint."""
-        return gzip.compress(_uncompressed(self._checkpoint), mtime=0)
+        return gzip.compress(checkpoint_file.uncompressed(self._checkpoint), mtime=0)
 
     def save_checkpoint(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Replace the checkpoint. Raises RunError when the disk refuses; the previous checkpoint then still stands."""
-        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        text = json.dumps(facts)
-        metadata = {"format": FORMAT, "facts": text, "checksum": _checksum(contiguous, text)}
-        self._replace("checkpoint.safetensors", save(contiguous, metadata))
+        self._replace(checkpoint_file.NAME, checkpoint_file.as_bytes(tensors, facts))
 
     def load_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and facts of the last checkpoint. Raises RunError when it is missing, damaged or foreign."""
@@ -276,16 +267,10 @@ class RunFolder:
         if not path.exists():
             raise RunError(f"{self.path} has no checkpoint yet: its first iteration has not ended; resume it")
         try:
-            data = _uncompressed(path)
-            loaded, metadata = load(data), _metadata(data)
-            if metadata.get("format") != FORMAT:
-                raise RunError(f"{path} is not a checkpoint of this package (format: {metadata.get('format')})")
-            # Copies, which torch aligns: matrix products of numbers that lie askew in memory round differently.
-            tensors = {name: loaded[name].clone() for name in sorted(loaded)}
-            if metadata["checksum"] != _checksum(tensors, metadata["facts"]):
-                raise ValueError("its checksum is wrong")
-            return tensors, json.loads(metadata["facts"])
-        except _DAMAGE as error:
+            return checkpoint_file.contents(path)
+        except checkpoint_file.ForeignError as error:
+            raise RunError(f"{path} is not a checkpoint of this package (format: {error})") from error
+        except checkpoint_file.DAMAGE as error:
             raise RunError(f"{path} is damaged ({error}); restore it from a copy or start a new run") from error
 
     def append_row(self, row: Mapping[str, Any]) -> None:
@@ -460,23 +445,3 @@ def cannot_write(path: Path, error: OSError) -> RunError:
     elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         remedy = "it is write-protected: permit it, or copy the run to where you may write, then resume"
     return RunError(f"cannot write {path} ({error.strerror or error}); {remedy}")
-
-
-def _uncompressed(path: Path) -> bytes:
-    """The bytes of a checkpoint that may be compressed."""
-    data = path.read_bytes()
-    return gzip.decompress(data) if path.name == COMPRESSED else data
-
-
-def _metadata(checkpoint: bytes) -> dict[str, str]:
-    """What stands beside the tensors: a file of safetensors begins with the length of its header, which is JSON."""
-    length = int.from_bytes(checkpoint[:8], "little")
-    return dict(json.loads(checkpoint[8 : 8 + length]).get("__metadata__") or {})
-
-
-def _checksum(tensors: Mapping[str, Tensor], facts: str) -> str:
-    # safetensors notices a file that is cut short, but not a changed byte.
-    checksum = zlib.crc32(facts.encode())
-    for name in sorted(tensors):
-        checksum = zlib.crc32(tensors[name].numpy().data, zlib.crc32(name.encode(), checksum))
-    return f"{checksum:08x}"
