@@ -9,9 +9,9 @@ Reading order: after `prior_methods`. Four rooms:
                `population_sampler` plays the episodes of a population;
                `memory` keeps the memory that was freed, `threads` says how many torch computes with
     running    `loop` is one iteration after another (of the method's update, from `updates`), `population_loop` one
-               generation after another, `run_folder` keeps them on disk (a checkpoint by `checkpoint_file`), `run` starts them and goes on with them,
-               `stopping` ends them, `device` says where they compute, `reporting` shows them, `evaluation` scores them
-               and `acting` lets their policy act
+               generation after another, `run_folder` keeps them on disk, with checkpoints by `checkpoint_file`, `run`
+               starts them and goes on with them, `stopping` ends them, `device` says where they compute, `reporting`
+               shows them, `evaluation` scores them and `acting` lets their policy act
     sweeping   many runs in one folder: `plan` says which, `sweep` sees them through, `hands` are this machine's or a
                cluster's, `own_process` is where one of them happens (by `one_run`), `table` shows
                what came out
