@@ -26,6 +26,24 @@ BURST = 20  # control steps in a row: long after, robots whose episode would hav
 ControlledBurst = tuple[envs.State, NDArray[Any]]  # where it began, and the controls [E, BURST, nu]
 
 
+class OpenLoop:
+    """MuJoCo's own loop over many copies of a robot, as fast as it goes on so many threads."""
+
+    def __init__(self, task: str, threads: int, stack: ExitStack) -> None:
+        robot = ROBOTS[task]
+        self._model, self._repeats = load_model(robot), robot.frame_skip
+        self._rollout = stack.enter_context(rollout.Rollout(nthread=threads))
+        self._data = [mujoco.MjData(self._model) for _ in range(threads)]
+
+    def run(self, states: NDArray[np.float64], controls: NDArray[Any]) -> tuple[int, float]:
+        """Control steps, seconds: M rows of MuJoCo's integration state [M, n], each under its controls [M, T, nu]."""
+        full = mujoco.mj_stateSize(self._model, mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
+        every_step = controls.astype(np.float64).repeat(self._repeats, axis=1)
+        start = time.perf_counter()
+        self._rollout.rollout(self._model, self._data, states[:, :full], every_step)
+        return controls.shape[0] * controls.shape[1], time.perf_counter() - start
+
+
 class RobotCeiling:
     """The same robots in the same states under the same controls: open loop, and as environments.
 
@@ -35,10 +53,7 @@ class RobotCeiling:
 
     def __init__(self, trainer: Trainer, stack: ExitStack) -> None:
         config = trainer.config
-        robot = ROBOTS[config.task]
-        self._model, self._repeats = load_model(robot), robot.frame_skip
-        self._rollout = stack.enter_context(rollout.Rollout(nthread=config.threads))
-        self._data = [mujoco.MjData(self._model) for _ in range(config.threads)]
+        self._open_loop = OpenLoop(config.task, config.threads, stack)
         # In groups with a thread each, as in training.
         self._envs = [_alone(config, env.num_envs) for env in trainer.sampler.envs]
         for env in self._envs:
@@ -59,14 +74,10 @@ class RobotCeiling:
 
         A robot that falls is left lying there.
         """
-        full = mujoco.mj_stateSize(self._model, mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
         bursts = [burst for of_group in self._bursts for burst in of_group]
-        states = np.concatenate([state["integration_state"] for state, _ in bursts])[:CEILING_COPIES, :full]
+        states = np.concatenate([state["integration_state"] for state, _ in bursts])[:CEILING_COPIES]
         controls = np.concatenate([controls for _, controls in bursts])[:CEILING_COPIES]
-        controls = controls.astype(np.float64).repeat(self._repeats, axis=1)
-        start = time.perf_counter()
-        self._rollout.rollout(self._model, self._data, states, controls)
-        return BURST * CEILING_COPIES, time.perf_counter() - start
+        return self._open_loop.run(states, controls)
 
     def environment(self) -> tuple[int, float]:
         """The same step by step, with observations, rewards and new episodes, but no policy.

@@ -22,17 +22,16 @@ from trpo_lessons.bench.game_branches import GameBranches, vine_like
 from trpo_lessons.bench.game_ceiling import GameCeiling
 from trpo_lessons.bench.peer_process import PeerError, PeerProcess
 from trpo_lessons.bench.robot_ceiling import RobotCeiling
+from trpo_lessons.bench.robot_population import RobotPopulation
 from trpo_lessons.envs import GAMES
 from trpo_lessons.envs.mujoco import ROBOTS
 from trpo_lessons.kl import fisher_vector_product
 from trpo_lessons.policies import Policy
-from trpo_lessons.prior_methods.many_policies import num_searched
 from trpo_lessons.surrogate import Samples, surrogate_gradient
 from trpo_lessons.training import SettingError, TrainConfig, preset
 from trpo_lessons.training.running.loop import PHASES, Trainer
 from trpo_lessons.training.running.run_folder import RunFolder
 from trpo_lessons.training.sampling.game_path import GamePath
-from trpo_lessons.training.sampling.population_sampler import PopulationSampler
 from trpo_lessons.training.sampling.vine_sampler import VineSampler
 
 WARM_UP = 20  # iterations, if there is time: robots that fall at once are not what training is about
@@ -52,8 +51,9 @@ class Round:
     """What was measured side by side.
 
     ceiling, environment, training, peer  simulator steps a second; None where sb3-contrib was not measured
-    vine, population                      the same: of trunk and branches, with the policy that chooses their actions,
-                                          and of a population that plays whole episodes, which is None for games
+    vine                                  the same: of trunk and branches, with the policy that chooses their actions
+    population, population_ceiling        of robots alone: a population that plays whole episodes, and the same robots
+                                          open loop under its controls
     gradient, fisher_product              seconds
     vine_training                         of games alone, as the next three: simulator steps a second of training by the
                                           vine
@@ -66,6 +66,7 @@ class Round:
     training: float
     vine: float | None
     population: float | None
+    population_ceiling: float | None
     gradient: float
     fisher_product: float
     peer: float | None
@@ -148,7 +149,7 @@ def measure(config: TrainConfig, seconds: float, report: Callable[[Round], None]
             of_games |= {"loop": games.loop, "emulator": games.emulator}
         else:
             vine = _Vine(training.trainer, stack).sample
-        population = None if config.task in GAMES else _Population(training.trainer, stack)
+        population = None if config.task in GAMES else RobotPopulation(config, stack, warm_up=seconds / 10)
         while len(rounds) < MIN_ROUNDS or time.perf_counter() < end:
             each = _round(training, simulator, vine, population, peer, moment)
             each = replace(each, **{name: _speed(burst, moment) for name, burst in of_games.items()})
@@ -176,7 +177,7 @@ def _round(
     training: _Training,
     simulator: RobotCeiling | GameCeiling,
     vine: Burst,
-    population: _Population | None,
+    population: RobotPopulation | None,
     peer: PeerProcess | None,
     moment: float,
 ) -> Round:
@@ -191,6 +192,7 @@ def _round(
         training=_speed(training.iterate, moment),
         vine=_speed(vine, moment),
         population=_speed(population.play, moment) if population else None,
+        population_ceiling=_speed(population.ceiling, moment) if population else None,
         gradient=gradient,
         fisher_product=product,
         peer=peer.steps_per_second() if peer else None,
@@ -252,32 +254,6 @@ class _Vine:
         start = time.perf_counter()
         vine = self._sampler.sample(self._trainer.pi_old, self._trainer.value)
         return vine.num_steps, time.perf_counter() - start
-
-
-class _Population:
-    """As many policies as the class preset of CMA-ES has, each playing a whole episode: all near the one that is being
-    trained, so that they move as it does.
-    """
-
-    NEAR = 0.02  # standard deviation of every parameter
-
-    def __init__(self, trainer: Trainer, stack: ExitStack) -> None:
-        config = trainer.config
-        usual = preset(config.task, method="cma", threads=config.threads, **config.task_settings)
-        self._trainer, self._sampler = trainer, PopulationSampler(usual)
-        self._population, self._generation = usual.population, 0
-        self._generator = torch.Generator().manual_seed(0)
-        stack.callback(self._sampler.close)
-
-    def play(self) -> tuple[int, float]:
-        """One population: simulator steps, seconds. Nobody learns from it."""
-        policy, statistics = self._trainer.policy, self._trainer.statistics
-        middle = self._trainer.theta.cpu()[: num_searched(policy)]
-        start = time.perf_counter()
-        thetas = middle + self.NEAR * torch.randn(self._population, len(middle), generator=self._generator)
-        played = self._sampler.play(policy, thetas, statistics, self._generation)
-        self._generation += 1
-        return played.num_steps, time.perf_counter() - start
 
 
 def _wait_for(tensor: torch.Tensor) -> None:

@@ -16,7 +16,7 @@ RATIOS: dict[str, Callable[[Round], float]] = {
     "environment_of_ceiling": lambda r: r.environment / r.ceiling,
     "training_of_ceiling": lambda r: r.training / r.ceiling,
     "vine_of_ceiling": lambda r: (r.vine or np.nan) / r.ceiling,
-    "population_of_ceiling": lambda r: (r.population or np.nan) / r.ceiling,
+    "population_of_ceiling": lambda r: (r.population or np.nan) / (r.population_ceiling or np.nan),
     "fisher_product_in_gradients": lambda r: r.fisher_product / r.gradient,
 }
 OF_GAMES: dict[str, Callable[[Round], float]] = {
@@ -85,7 +85,8 @@ def as_text(speed: Speed) -> str:
         told = f"{loop} times one emulator in a loop, {emulator} times that without its policy"
         lines.append(_line("branches alone", _steps(speed, lambda r: r.branches or 0.0), told))
     else:
-        lines.append(_line("population", population, _ratio(speed, "population_of_ceiling")))
+        told = f"{_ratio(speed, 'population_of_ceiling')} under its own controls"
+        lines.append(_line("population", population, told))
     if speed.no_peer:
         lines.append(_line("sb3-contrib", "", f"not measured: {speed.no_peer}"))
     else:
@@ -109,11 +110,12 @@ def as_line(number: int, each: Round) -> str:
     """One round, while people wait for the others."""
     peer = f", {TO_PEER(each):.1f} times sb3-contrib" if each.peer else ""
     environment, training, vine, population, _ = (ratio(each) for ratio in RATIOS.values())
-    others = f"vine sampling {vine:.2f}" + (f", population {population:.2f}" if each.population else "")
+    others = f"vine sampling {vine:.2f}"
     if each.vine_training:
         others += f", training by vine {each.vine_training / each.ceiling:.2f}"
     shares = f"environment {environment:.2f}, training {training:.2f}, {others} of it"
-    return f"round {number}: ceiling {each.ceiling:,.0f} steps/s, {shares}{peer}"
+    of_its_own = f", population {population:.2f} of its own" if each.population else ""
+    return f"round {number}: ceiling {each.ceiling:,.0f} steps/s, {shares}{of_its_own}{peer}"
 
 
 def _line(name: str, figure: str, told: str) -> str:
