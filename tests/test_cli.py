@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -139,6 +140,19 @@ def test_the_package_is_the_command() -> None:
     for arguments, status in (["--version"], 0), (["evaluate", "nowhere"], 2):
         ran = subprocess.run([sys.executable, "-m", "trpo_lessons", *arguments], capture_output=True, check=False)
         assert ran.returncode == status
+
+
+@pytest.mark.parametrize("own", ["", "3"])
+def test_products_of_numpy_keep_to_one_thread_unless_somebody_says_otherwise(own: str) -> None:
+    """OpenBLAS reads the variable once, as numpy is imported: until then nothing may have imported it."""
+    code = (
+        "import os, sys; from trpo_lessons.cli import main; early = 'numpy' in sys.modules; main(['train', '-h']);"
+        "print(early, os.environ['OPENBLAS_NUM_THREADS'])"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "OPENBLAS_NUM_THREADS"}
+    environment |= {"OPENBLAS_NUM_THREADS": own} if own else {}
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert found.stdout.splitlines()[-1] == f"False {own or 1}"
 
 
 def test_help_does_not_wait_for_torch() -> None:

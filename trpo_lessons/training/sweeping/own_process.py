@@ -95,7 +95,8 @@ def _carried_out(job: Job, wanted: Wanted, errors: int) -> tuple[bytes, int]:
     """What the process answered, and its exit status."""
     command = [sys.executable, "-P", "-m", PROGRAM]
     # Modules are found where this process finds them. Ctrl-C is for this process: it tells the others.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folder or os.getcwd() for folder in sys.path)}
+    modules = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
+    environment = {"OPENBLAS_NUM_THREADS": "1", **os.environ, "PYTHONPATH": modules}  # as `trpo-lessons train` has it
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, env=environment, process_group=0) as process:
         if process.stdin is None or process.stdout is None:
