@@ -13,6 +13,7 @@ from scipy import stats  # type: ignore[import-untyped]
 from trpo_lessons import training
 from trpo_lessons.bench import figure_4
 from trpo_lessons.bench import figure_4_results as results
+from trpo_lessons.bench.curves import kept_curves
 from trpo_lessons.training import RunError
 
 
@@ -91,6 +92,8 @@ def _shrink(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(figure_4, "STEPS", 8192)
     patch.setattr(figure_4, "CARTPOLE_STEPS", 4096)
     patch.setattr(figure_4, "EPISODES", 3)
+    patch.setattr(figure_4, "RETURNS_SEEDS", (0,))
+    patch.setattr(figure_4, "WITH_RETURNS", {"trpo": {"delta": (0.01, 0.03), "value_hidden": [()]}})
 
 
 def test_everything_is_trained_once(compared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,6 +136,9 @@ def test_kept_runs_tell_the_same_as_their_folders(
         scores[f"barto-cartpole-trpo-vine-seed{seed}"]["mean"] for seed in (0, 1)
     ]
     assert [run.seed for run in runs["barto-cartpole", "vine"]] == [0, 1]
+    returns = kept_curves(tmp_path / "returns")
+    assert [run.facts["settings"]["delta"] for run in returns.values()] == [0.01, 0.03]
+    assert all(np.isnan(run["explained_variance"]).all() for run in returns.values()), "there is no value function"
     tuning = json.loads((tmp_path / "tuning.json").read_text())
     assert tuning["seeds"] == [100]
     assert tuning["tried"]["swimmer"]["trpo"]["scores"].keys() == {"0.003", "0.1"}

@@ -7,6 +7,7 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -23,23 +24,24 @@ Floats = npt.NDArray[np.float64]
 # ---- section 2: delta and lambda -------------------------------------------------------------------------------------
 
 STEP_SIZE = ZOO / "step_size"
+WITH_RETURNS = ZOO / "figure_4" / "returns"  # the same robot, without value function and GAE
 DELTA, PENALTY = "delta", "penalty"
 METHOD_OF = {DELTA: "trpo", PENALTY: "natural-gradient"}
 
 
 @functools.cache
-def step_size_runs(kind: str) -> Mapping[float, tuple[Curves, ...]]:
+def step_size_runs(kind: str, folder: Path = STEP_SIZE) -> Mapping[float, tuple[Curves, ...]]:
     """Hopper's runs with every `kind` of step size, DELTA or PENALTY: by value, from small to large, a run a seed."""
     found: dict[float, list[Curves]] = {}
-    runs = [run for run in kept_curves(STEP_SIZE).values() if run.facts["settings"]["method"] == METHOD_OF[kind]]
+    runs = [run for run in kept_curves(folder).values() if run.facts["settings"]["method"] == METHOD_OF[kind]]
     for run in sorted(runs, key=lambda run: run.facts["settings"]["seed"]):
         found.setdefault(run.facts["settings"][kind], []).append(run)
     return {value: tuple(found[value]) for value in sorted(found)}
 
 
-def finals(kind: str) -> Mapping[float, tuple[float, ...]]:
+def finals(kind: str, folder: Path = STEP_SIZE) -> Mapping[float, tuple[float, ...]]:
     """By value, what the latest episodes earned at the end of each run: the mean over the last tenth of training."""
-    return {value: tuple(run.final() for run in runs) for value, runs in step_size_runs(kind).items()}
+    return {value: tuple(run.final() for run in runs) for value, runs in step_size_runs(kind, folder).items()}
 
 
 # ---- section 2: the lambda that TRPO finds ---------------------------------------------------------------------------
