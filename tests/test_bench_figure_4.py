@@ -15,6 +15,7 @@ from trpo_lessons.bench import figure_4
 from trpo_lessons.bench import figure_4_results as results
 from trpo_lessons.bench.curves import kept_curves
 from trpo_lessons.training import RunError
+from trpo_lessons.viewing.style import new_figure
 
 
 def test_interquartile_mean_is_the_mean_of_the_middle_half() -> None:
@@ -141,7 +142,12 @@ def test_kept_runs_tell_the_same_as_their_folders(
     assert all(np.isnan(run["explained_variance"]).all() for run in returns.values()), "there is no value function"
     tuning = json.loads((tmp_path / "tuning.json").read_text())
     assert tuning["seeds"] == [100]
-    assert tuning["tried"]["swimmer"]["trpo"]["scores"].keys() == {"0.003", "0.1"}
+    scored = tuning["tried"]["swimmer"]["trpo"]["scores"]
+    assert scored.keys() == {"0.003", "0.1"}
+    best = max(scored, key=scored.__getitem__)
+    assert results.tried(tmp_path).count("[") == 1
+    assert f"[{best}: {scored[best]:.0f}]" in results.tried(tmp_path)
+    assert f"swimmer-trpo-delta={best}-seed0" in kept_curves(tmp_path)
 
 
 def test_what_was_not_trained_is_not_kept(tmp_path: Path) -> None:
@@ -172,3 +178,25 @@ def test_mean_curve_is_the_mean_where_all_seeds_are_known() -> None:
     steps, mean = results.mean_curve([run([0, 10], [0, 10], 0), run([0, 2, 8], [np.nan, 4, 16], 1)], points=7)
     np.testing.assert_allclose(steps, np.arange(2, 9))
     np.testing.assert_allclose(mean, (np.arange(2, 9) + 2 * np.arange(2, 9)) / 2)
+
+
+def test_every_seed_is_a_line_and_a_method_a_thick_one(
+    compared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRPO's seeds once: where it stands for comparison alone, its mean does."""
+    _shrink(monkeypatch)
+    monkeypatch.setattr(figure_4, "ROBOTS", ("swimmer",))
+    figure_4.keep(compared, tmp_path)
+    figure = new_figure(10, 6)
+    results.draw(figure, tmp_path)
+    by_path, searches = (
+        {axes.get_title() or task: axes for axes, task in zip(row, results.TASKS, strict=True)}
+        for row in np.array(figure.axes).reshape(2, -1)
+    )
+    assert {task: len(axes.lines) for task, axes in by_path.items()} == {
+        "barto-cartpole": 2 * (2 + 1), "swimmer": 2 + 1, "hopper": 0, "walker": 0
+    }  # fmt: skip
+    assert {task: len(axes.lines) for task, axes in searches.items()} == {
+        "barto-cartpole": 1, "swimmer": 1, "hopper": 0, "walker": 0
+    }  # fmt: skip
+    assert results.drawn(tmp_path).startswith(b"\x89PNG")

@@ -24,7 +24,7 @@ from typing import Any
 
 from trpo_lessons import training
 from trpo_lessons.bench import curves
-from trpo_lessons.bench.figure_4_results import KEPT, METHODS, ROBOTS, drawn, method_of, table
+from trpo_lessons.bench.figure_4_results import KEPT, METHODS, ROBOTS, drawn, method_of, table, tried
 from trpo_lessons.training import RunError, SettingError, Sweep
 from trpo_lessons.training.running.run_folder import json_text
 
@@ -158,7 +158,7 @@ def main() -> None:
         command.add_argument("folder", type=Path)
         command.add_argument(*(("--workers",) if part == "run" else ("--out",)), type=int if part == "run" else Path)
     parts.add_parser("draw", help="draw what is kept").add_argument("picture", type=Path)
-    parts.add_parser("table", help="scores and intervals of what is kept")
+    parts.add_parser("table", help="scores and intervals of what is kept, and what was tried")
     given = parser.parse_args()
     try:
         if given.part == "run":
@@ -168,7 +168,7 @@ def main() -> None:
         elif given.part == "draw":
             given.picture.expanduser().write_bytes(drawn())
         else:
-            print(table())
+            print(table(), tried(), sep="\n")
     except (RunError, SettingError, OSError) as error:
         parser.exit(2, f"{error}\n")
 

@@ -64,6 +64,7 @@ FAMILIES: Mapping[str, Sequence[str]] = {
 }
 ROBOTS = ("swimmer", "hopper", "walker")
 TASKS = ("barto-cartpole", *ROBOTS)
+SIZE = (10.4, 6.0)  # of the picture, in inches
 RESAMPLES = 9999
 CUT = 0.25  # of the scores at either end that the interquartile mean leaves out
 
@@ -175,6 +176,21 @@ def table(folder: Path = KEPT) -> str:
     return "\n".join(lines)
 
 
+def tried(folder: Path = KEPT) -> str:
+    """What was tried of every method's setting on each robot, with its score; the chosen value in brackets."""
+    facts = json.loads((folder / "tuning.json").read_text())
+    lines = []
+    for task, methods in facts["tried"].items():
+        lines.append(f"{task}, {facts['step_budget']} steps, seed {', '.join(map(str, facts['seeds']))}")
+        for method, each in methods.items():
+            best = max(each["scores"], key=each["scores"].__getitem__)
+            told = [
+                f"[{value}: {x:.0f}]" if value == best else f"{value}: {x:.0f}" for value, x in each["scores"].items()
+            ]
+            lines.append(f"  {LABELS[method]:18}{each['setting']:12} {', '.join(told)}")
+    return "\n".join(lines)
+
+
 # ---- the picture -----------------------------------------------------------------------------------------------------
 
 
@@ -192,11 +208,11 @@ def draw(figure: Figure, folder: Path = KEPT) -> None:
     """A row for each family of methods, a panel for each task; a thin line is a seed, a thick one their mean."""
     runs = kept_runs(folder)
     panels = figure.subplots(len(FAMILIES), len(TASKS), sharex="col", sharey="col")
-    for row, (family, methods) in zip(panels, FAMILIES.items(), strict=True):
+    for i, (row, (family, methods)) in enumerate(zip(panels, FAMILIES.items(), strict=True)):
         for axes, task in zip(row, TASKS, strict=True):
             for method in methods:
                 if (task, method) in runs:
-                    _draw_method(axes, runs[task, method], method, faint=method == TRPO and row is not panels[0])
+                    _draw_method(axes, runs[task, method], method, faint=method == TRPO and i > 0)
         row[0].set_ylabel(f"{family}\nreturn, latest 100 episodes", fontsize=10)
         handles = [line for line in row[0].get_lines() if not line.get_label().startswith("_")]
         row[-1].legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9)
@@ -218,6 +234,6 @@ def _draw_method(axes: Axes, runs: Sequence[Kept], method: str, faint: bool) -> 
 def drawn(folder: Path = KEPT) -> bytes:
     """The picture as the bytes of a PNG file."""
     with style():
-        figure = new_figure(12.5, 6.0)
+        figure = new_figure(*SIZE)
         draw(figure, folder)
         return png(figure)
