@@ -107,7 +107,8 @@ def test_nothing_else_is_left_lying_about(finished: Path) -> None:
 def test_resuming_on_another_machine_is_reported_and_recorded(folder: Path) -> None:
     assert training.differences(folder) == []
     config = json.loads((folder / "config.json").read_text())
-    config["environment"] |= {"torch": "1.0", "processor": "abacus"}
+    config["environment"] |= {"torch": "1.0", "cma": "2.0", "processor": "abacus"}
+    del config["environment"]["scipy"]  # as runs of earlier versions have it: there is nothing to report
     (folder / "config.json").write_text(json.dumps(config))
 
     outcome = command("resume", folder, "--iterations", 3)
@@ -116,6 +117,7 @@ def test_resuming_on_another_machine_is_reported_and_recorded(folder: Path) -> N
     assert [line.removeprefix("trpo-lessons: ").split(", is")[0] for line in warnings] == [
         "processor was abacus",
         "torch was 1.0",
+        "cma was 2.0",
     ]
 
     settings, environment = RunFolder(folder).config()

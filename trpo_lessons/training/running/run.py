@@ -195,8 +195,8 @@ def differences(path: Path | str, device: str | None = None, *, trust_module: st
     """
     config, started_in = RunFolder(folder_of(path)).config(trust_module)
     now = environment_facts(config.threads, device or config.device)
-    then = {"device": config.device, **started_in}  # runs of earlier versions do not tell
-    reasons = [f"{key} was {then.get(key)}, is {now[key]}" for key in now if then.get(key) != now[key]]
+    then = {**now, "device": config.device, **started_in}  # what runs of earlier versions do not tell is taken as equal
+    reasons = [f"{key} was {then[key]}, is {now[key]}" for key in now if then[key] != now[key]]
     if config.task not in envs.TASKS:
         reasons.append(f"{config.task} cannot restore its state and begins new episodes")
     return reasons

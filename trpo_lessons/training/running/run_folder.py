@@ -47,7 +47,7 @@ from trpo_lessons.zoo_names import ZOO
 _RECORDED = ZOO.resolve()
 _EVENTS = "events.out.tfevents.*"
 _BEGINNING = ".config.json.partial"
-_PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "ale-py")
+_PACKAGES = ("torch", "numpy", "scipy", "cma", "gymnasium", "mujoco", "ale-py")
 
 
 class RunError(OneLine):
