@@ -47,7 +47,8 @@ def gae(
     A_t = sum_k (gamma lam)^k residual_{t+k}, with residual_t = r_t + gamma V(s_{t+1}) - V(s_t), within one episode.
     `values` [T, E] is V(s_t); `next_values` [T, E] is V of the state that the step led to, before any reset,
     and may be anything after a termination.
-    lam = 1 gives discounted returns minus values (no bias from V), lam = 0 the one-step residual (least variance).
+    lam = 1 gives discounted returns minus values (no bias from V, but where a path is cut), lam = 0 the one-step
+    residual (as a rule with less variance; not where V varies more than the returns).
     """
     # Chosen by torch.where, not multiplied by 0: what does not count may be anything, and NaN times 0 is NaN.
     residuals = rewards.double() + gamma * torch.where(terminated, 0.0, next_values) - values

@@ -39,7 +39,7 @@ class TrustRegion:
 
     delta           largest mean KL(old || new), in nats
     damping         is added to the Fisher matrix's diagonal, in the solve and in the scale alike: a full step has a
-                    KL below delta by the undamped model
+                    KL of at most delta by the undamped model
     cg_iterations, residual_tol  of `conjugate_gradient`
     shrink, max_backtracks       of `backtracking_line_search`
     fisher          which Fisher matrix: analytic or empirical, see `kl`

@@ -20,7 +20,7 @@ from trpo_lessons.surrogate import Samples, States, StatesAnd, chunks, surrogate
 
 
 def explained_variance(predictions: Tensor, targets: Tensor) -> float:
-    """1 - Var(targets - predictions) / Var(targets): 1 is perfect, 0 no better than a constant. Nan if all equal."""
+    """1 - Var(targets - predictions) / Var(targets): 1 is perfect but for a constant. Nan if targets are equal."""
     variance = targets.double().var()
     return (1 - (targets.double() - predictions.double()).var() / variance).item() if variance > 0 else float("nan")
 
@@ -47,7 +47,7 @@ class ValueFunction:
     The error is linear in theta up close, as V(theta + d) - target = error + J d, and the least-squares d solves
     (J^T J / N + damping) d = -gradient. That is the TRPO step once more: J^T J v costs what a Fisher-vector product
     costs, conjugate gradient solves, a line search accepts. Schulman et al. (2016, section 5) fit V the same way. It
-    needs no learning rate, and two such steps fit better than dozens of minibatches of Adam, in less time.
+    needs no learning rate.
 
     V is learned in units in which the returns have mean 0 and variance 1. The units follow the returns as the policy
     improves; when they change, the last layer is rescaled so that every prediction stays what it was (PopArt, van

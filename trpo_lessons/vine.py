@@ -11,7 +11,8 @@ it they share their random numbers, the policy's and the environment's, so that 
 and only these matter, most of the noise cancels.
 
 A rollout of limited length T estimates Q_T, not Q, and states chosen uniformly from the trunk have the distribution w
-of its steps, not the discounted rho. So the estimates converge to sum_s w(s) sum_a pi(a|s) Q_T(s, a).
+of its steps, not the discounted rho. So with more states equation 16 converges to sum_s w(s) sum_a pi(a|s) Q_T(s, a);
+equation 17 needs more branches, too: at finite K it is biased in general.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ class Vine:
 def scaled_differences(q_values: Tensor) -> Tensor:
     """Q-values [N, K] minus their mean in each state, in units of the root mean square of what is left.
 
-    Neither changes the update. The weights of a state's actions add up to 1 in equations 16 and 17, whatever theta is:
+    Neither changes TRPO's update. In equations 16 and 17 the weights of a state's actions add up to 1 at every theta:
     a constant in a state's Q-values is a constant in the objective. And a factor in the objective is a factor in its
     gradient, which the scale of the step takes back, and in every gain that the line search looks at. What changes is
     rounding: large and nearly equal numbers would leave little of their differences in float32.

@@ -7,9 +7,9 @@ a little to its variance, less every time:
     variance  <- variance of the elite + max(extra - extra t / generations, 0)
 
 Without the last term the variance falls by what selection takes away, also in directions that returns have not told
-anything about yet, and the search ends where it happens to be. The extra noise is a variance, as in their equation, not
-a standard deviation; Szita and Lőrincz have 5 and 50 generations, for 22 features of Tetris and an initial variance of
-100.
+anything about yet, and the search may end where it happens to be. The extra noise is a variance, as in their equation,
+not a standard deviation; Szita and Lőrincz have 5 and 50 generations, for 22 features of Tetris and an initial variance
+of 100.
 """
 
 from __future__ import annotations

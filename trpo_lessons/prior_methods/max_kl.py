@@ -9,8 +9,8 @@ So it is solved with few of them, to which the one that is broken worst is added
 (Kelley, 1960). The matrices of all states are written out, and so this is not for networks.
 
 As in TRPO, quadratic models are right only up close: a search then shrinks the step until the true largest KL is at
-most delta and the true surrogate improves. The largest KL is over *sampled* states. It grows with the batch, and says
-nothing of states that were not seen.
+most delta and the true surrogate improves. The largest KL is over *sampled* states. It can only grow with the batch,
+and says nothing of states that were not seen.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@
 
 Lambda, the penalty, is the multiplier of the KL: the step maximises g^T d - lambda / 2 d^T A d. TRPO finds in every
 update the lambda for which the KL is delta; here it is given once, and what KL comes of it is found out afterwards.
-Nothing is searched for, and nothing but a number that is not finite is a reason not to step.
+Nothing is searched for. Reasons not to step are a number that is not finite, a gradient of zero, and a system that
+conjugate gradient cannot solve.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ def natural_gradient_update(
     region   which Fisher matrix, its damping, and how well the system is solved; delta and the search are not used
     penalty  lambda, in units of the advantages for each nat
 
-    Raises ValueError for a penalty that is not above 0. Refused only where something is not finite.
+    Raises ValueError for a penalty that is not above 0. Refused where something is not finite, where the
+    gradient is zero, and where conjugate gradient breaks down.
     """
     if not 0 < penalty < math.inf:
         raise ValueError(f"the penalty must be above 0 and finite, got {penalty}")
