@@ -295,6 +295,20 @@ def test_smaller_lambdas_vary_less(walks: dict[str, Any]) -> None:
     assert spreads == sorted(spreads)
 
 
+def test_where_values_vary_more_than_returns_small_lambdas_vary_more() -> None:
+    values = normal(3, 20, 500)
+    none, next_values = torch.zeros_like(values), values.roll(-1, 0)
+    terminated, truncated = torch.zeros_like(values, dtype=torch.bool), torch.zeros_like(values, dtype=torch.bool)
+    terminated[-1] = True
+    # No rewards, so all returns are 0: what is left of an estimate, with V(s_t) added again, is noise from V.
+    spreads = [
+        float((gae(none, values, next_values, terminated, truncated, 0.99, lam) + values).std())
+        for lam in (0.0, 0.5, 1.0)
+    ]
+    assert spreads[0] > 1.5 * spreads[1] > 0.5
+    assert spreads[2] < 1e-12, "the return less V"
+
+
 # ---- explained variance
 
 

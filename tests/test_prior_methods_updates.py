@@ -99,6 +99,16 @@ def test_nothing_holds_the_natural_gradient_back(problem: Case) -> None:
     assert report.mean_kl > 0.5
 
 
+def test_the_natural_gradient_stays_where_there_is_no_direction(problem: Case) -> None:
+    flat = replace(problem, batch=replace(problem.batch, advantages=0 * problem.batch.advantages))
+    downward = replace(EXACT, damping=0.0, fisher=lambda *_: lambda v: -v)
+    for case, region, why in ((flat, EXACT, "the gradient is zero"), (problem, downward, "conjugate gradient broke")):
+        new, report = natural_gradient.natural_gradient_update(case, problem.theta, region)
+        assert new is problem.theta
+        assert report.reason.startswith(why)
+        assert_nothing_moved(report)
+
+
 @pytest.mark.parametrize("penalty", [0.0, -1.0, math.nan, math.inf])
 def test_a_penalty_out_of_range(penalty: float, problem: Case) -> None:
     with pytest.raises(ValueError, match="the penalty must be above 0 and finite"):

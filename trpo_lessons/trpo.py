@@ -72,7 +72,7 @@ class UpdateReport:
     """What one update did, and why. KL in nats; the surrogate in units of the advantages.
 
     reason             "accepted", or why theta was left as it was
-    accepted           whether theta moved
+    accepted           whether the step was taken
     surrogate_before   L(theta_old)
     surrogate_after    L at the returned theta
     predicted_gain     g^T step for the returned step: what the linear model promised

@@ -49,9 +49,9 @@ class ValueFunction:
     costs, conjugate gradient solves, a line search accepts. Schulman et al. (2016, section 5) fit V the same way. It
     needs no learning rate.
 
-    V is learned in units in which the returns have mean 0 and variance 1. The units follow the returns as the policy
-    improves; when they change, the last layer is rescaled so that every prediction stays what it was (PopArt, van
-    Hasselt et al., 2016).
+    V is learned in units in which the returns have about mean 0 and variance 1. The units follow the returns as the
+    policy improves; when they change, after the first fit, the last layer is rescaled so that every prediction stays
+    what it was (PopArt, van Hasselt et al., 2016).
     """
 
     UNITS_RATE = 0.1  # weight of the newest batch in the running mean and variance of the returns
