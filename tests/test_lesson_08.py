@@ -106,7 +106,7 @@ def test_what_the_lesson_says_of_delta_and_lambda_is_so() -> None:
         assert np.ptp([run.final() for run in runs]) > 1500, "a gamble"
     wild = recorded_runs.step_size_runs(recorded_runs.PENALTY)[0.05]
     assert all(run["mean_kl"].max() > 100 for run in wild)
-    assert max(run["mean_kl"].max() for run in wild) > 4000
+    assert sum(run["mean_kl"].max() > 4000 for run in wild) == 2, "two of the three have one of thousands"
     for value, runs in recorded_runs.step_size_runs(recorded_runs.DELTA).items():
         assert all(run["mean_kl"].max() <= value for run in runs)
 
