@@ -62,6 +62,7 @@ Status = Literal["not attempted", "passed", "wrong"]
 # Where `teaching.grade` collects outcomes; unset in a student's own session.
 RESULTS_VARIABLE = "TRPO_LESSONS_CHECK_RESULTS"
 DRAWS = 5
+NOTHING = "Your function returned None. Does every path end with a return?"
 SECONDS = 10.0  # one call of a student's function; those of the solutions take milliseconds
 
 
@@ -202,7 +203,7 @@ class Check:
         arguments = self.inputs(self._rng(0))
         answer = _guarded(student)(*copy_of(arguments))
         if answer is None:
-            raise _FoundError("Your function returned None. Does every path end with a return?")
+            raise _FoundError(NOTHING)
         return difference_in_form(answer, self.reference(*copy_of(arguments)))
 
     def _first_failed_property(self, student: Function) -> str | None:
@@ -219,7 +220,7 @@ class Check:
     def _first_failed(self, watched: _Watched, properties: list[tuple[str, Property]]) -> str | None:
         for otherwise, holds in properties:
             if not all(watched.keeps(holds, self._rng(draw), otherwise) for draw in range(1, DRAWS + 1)):
-                return otherwise
+                return NOTHING if watched.returned_none else otherwise
         return None
 
     def _left_graph(self, student: Function) -> str | None:
@@ -288,15 +289,16 @@ class _Watched:
 
     NaN is neither above nor below anything, so that a property may hold because it did not notice. `blind` is the
     description of the first one that did: said in the end, for most often another property does notice.
+    `returned_none`: in the property that was tried last, some call returned None.
     """
 
     def __init__(self, student: Function) -> None:
         self.student = _guarded(student)
         self.blind: str | None = None
-        self._nan = False
+        self.returned_none = self._nan = False
 
     def keeps(self, holds: Property, rng: Generator, otherwise: str) -> bool:
-        self._nan = False
+        self.returned_none = self._nan = False
         try:
             kept = bool(holds(self._call, rng))
         except (_FoundError, NotImplementedError):
@@ -310,6 +312,7 @@ class _Watched:
 
     def _call(self, *arguments: Any, **options: Any) -> Any:
         answer = self.student(*arguments, **options)
+        self.returned_none |= answer is None
         self._nan |= has_nan(answer) and not has_nan(arguments)
         return answer
 

@@ -166,6 +166,10 @@ def _difference_in_numbers(
 
 def lost_precision(answer: Any, expected: Any, where: str = "Your function returned") -> str | None:
     """What to say of numbers with fewer digits than `expected` has; None if there are as many."""
+    members, others = parts(answer), parts(expected)
+    if members is not None and others is not None:
+        pairs = enumerate(zip(members, others, strict=False), start=1)
+        return next(filter(None, (lost_precision(a, b, f"{where}, as value {i},") for i, (a, b) in pairs)), None)
     a, b = as_array(answer), as_array(expected)
     if a is None or b is None or not a.dtype.kind == b.dtype.kind == "f" or a.itemsize >= b.itemsize:
         return None

@@ -13,7 +13,6 @@ from trpo_lessons.teaching.lesson_09.shared import Flags, Floats, agree
 
 Answer = tuple[Floats, Floats]
 Count = Callable[[Floats, Flags, Flags, Floats], Answer]
-ROWS, COPIES = 12, 3
 
 
 class Record(NamedTuple):
@@ -36,13 +35,14 @@ class Record(NamedTuple):
 
 
 def record(rng: Generator) -> Record:
-    """Twelve steps of three robots, each with an end of every kind; one end is of both kinds at once."""
-    terminated, truncated = np.zeros((2, ROWS, COPIES), dtype=np.bool_)
-    for e in range(COPIES):
-        fall, cut, both = rng.permutation(ROWS - 1)[:3]
+    """Some steps of two to four robots, each with an end of every kind; one end is of both kinds at once."""
+    rows, copies = int(rng.integers(11, 15)), int(rng.integers(2, 5))
+    terminated, truncated = np.zeros((2, rows, copies), dtype=np.bool_)
+    for e in range(copies):
+        fall, cut, both = rng.permutation(rows - 1)[:3]
         terminated[[fall, both], e] = True
         truncated[[cut, both], e] = True
-    return Record(rng.normal(1, 1, size=(ROWS, COPIES)), terminated, truncated, rng.normal(5, 3, size=COPIES))
+    return Record(rng.normal(1, 1, size=(rows, copies)), terminated, truncated, rng.normal(5, 3, size=copies))
 
 
 def counted(
@@ -75,7 +75,10 @@ def one_for_each_end(student: Count, rng: Generator) -> bool:
     return len(student(*x)[0]) == int(x.ended.sum())
 
 
-@episode_returns.property("Nothing should be lost: what was earned is in the returns or in what is still running.")
+@episode_returns.property(
+    "Nothing should be lost, and nothing counted twice: the returns and what is still running should add up to all "
+    "rewards and so_far."
+)
 def nothing_is_lost(student: Count, rng: Generator) -> bool:
     x = record(rng)
     finished, so_far = student(*x)
@@ -91,6 +94,12 @@ def batches_can_be_joined(student: Count, rng: Generator) -> bool:
     return agree(np.concatenate([first, second]), whole) and agree(last, end)
 
 
+@episode_returns.property("Returns should stand in the order of rows, and those of one row in the order of the copies.")
+def in_order_of_rows(student: Count, rng: Generator) -> bool:
+    x = record(rng)
+    return agree(student(*x)[0], as_answer(counted(x, x.ended, x.ended))[0])
+
+
 @episode_returns.property("Where nothing ends there is no return, and all that was earned is still running.", edge=True)
 def no_end(student: Count, rng: Generator) -> bool:
     x = record(rng)
@@ -104,7 +113,7 @@ def ends_in_the_last_row(student: Count, rng: Generator) -> bool:
     x = record(rng)
     x.truncated[-1] = True
     finished, so_far = student(*x)
-    return agree(so_far, np.zeros(COPIES)) and agree(finished, as_answer(counted(x, x.ended, x.ended))[0])
+    return agree(so_far, np.zeros_like(x.so_far)) and agree(finished, as_answer(counted(x, x.ended, x.ended))[0])
 
 
 @episode_returns.mistake(
@@ -114,6 +123,63 @@ def ends_in_the_last_row(student: Count, rng: Generator) -> bool:
 )
 def counts_falls(x: Record) -> Answer:
     return as_answer(counted(x, x.terminated, x.ended))
+
+
+@episode_returns.mistake(
+    "termination",
+    "You take only falls for ends; tempting, because `terminated` says that an episode is over. Where one was cut, the "
+    "next row is a new episode as well: the return of the old one is missing, and its rewards end up in another.",
+)
+def sees_falls_only(x: Record) -> Answer:
+    return as_answer(counted(x, x.terminated, x.terminated))
+
+
+@episode_returns.mistake(
+    "termination",
+    "You count cuts alone; tempting, because one that lasted to the clock is whole. One that fell is over, too, and "
+    "its return is what the fall cost: without those your robot never seems to fall.",
+)
+def counts_cuts(x: Record) -> Answer:
+    return as_answer(counted(x, x.truncated, x.ended))
+
+
+@episode_returns.mistake(
+    "termination",
+    "You take only cuts for ends; tempting, because the clock ends most episodes of a good robot. After a fall the "
+    "next row is a new episode as well, and its rewards belong to another return.",
+)
+def sees_cuts_only(x: Record) -> Answer:
+    return as_answer(counted(x, x.truncated, x.truncated))
+
+
+@episode_returns.mistake(
+    "termination",
+    "You ask for both flags at once; tempting, because both are about ends. Either of them ends an episode: | instead "
+    "of &.",
+)
+def asks_for_both_flags(x: Record) -> Answer:
+    both = x.terminated & x.truncated
+    return as_answer(counted(x, both, both))
+
+
+@episode_returns.mistake(
+    "concept",
+    "You leave out the episodes that began before the batch; tempting, because only their ends are here. Their "
+    "beginnings are not lost, they are in so_far: count them whole.",
+)
+def leaves_out_what_began_earlier(x: Record) -> Answer:
+    begun_here = np.cumsum(x.ended, axis=0) - x.ended > 0
+    return as_answer(counted(x, x.ended & begun_here, x.ended))
+
+
+@episode_returns.mistake(
+    "indexing",
+    "You note one return for a row; tempting, because mostly a single copy ends in it. Several may end in the same "
+    "row, and each of them is an episode.",
+)
+def one_for_a_row(x: Record) -> Answer:
+    last_of_row = x.ended & (np.cumsum(x.ended[:, ::-1], axis=1)[:, ::-1] == 1)
+    return as_answer(counted(x, last_of_row, x.ended))
 
 
 @episode_returns.mistake(
@@ -131,7 +197,7 @@ def runs_on_after_a_cut(x: Record) -> Answer:
     "and what they earned then is in so_far.",
 )
 def forgets_the_past(x: Record) -> Answer:
-    return as_answer(counted(x, x.ended, x.ended, np.zeros(COPIES)))
+    return as_answer(counted(x, x.ended, x.ended, np.zeros_like(x.so_far)))
 
 
 @episode_returns.mistake(
@@ -184,7 +250,7 @@ def counts_both_flags(x: Record) -> Answer:
 )
 def by_copies(x: Record) -> Answer:
     found: list[float] = []
-    for e in range(COPIES):
+    for e in range(len(x.so_far)):
         of_one = x.part(slice(None), slice(e, e + 1))
         found += counted(of_one, of_one.ended, of_one.ended)[0]
     return np.array(found), counted(x, x.ended, x.ended)[1]

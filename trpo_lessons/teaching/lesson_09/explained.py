@@ -37,17 +37,36 @@ def the_constant_v(student: Explain, rng: Generator) -> bool:
     return agree(student(np.full_like(values, values[0, 0]), targets)[0], 0.0)
 
 
-@explained.property("A constant added to V should not change the share that it explains; it is `off` that should.")
+@explained.property("A constant added to V should not change the share that it explains: `off` tells of it.")
 def a_level_is_no_variance(student: Explain, rng: Generator) -> bool:
     values, targets = values_and_targets(rng)
-    before, after = student(values, targets), student(values + 50, targets)
-    return agree(before[0], after[0], 1e-7) and agree(after[1] - before[1], 50 / targets.std(), 1e-7)
+    return agree(student(values, targets)[0], student(values + 50, targets)[0], 1e-7)
+
+
+@explained.property(
+    "How far V is off should be V less target, averaged over all states, low ones taken off high ones, and divided by "
+    "np.std(targets)."
+)
+def off_on_average(student: Explain, rng: Generator) -> bool:
+    _, targets = values_and_targets(rng)
+    errors = rng.choice([-1, 1]) * (rng.normal(size=targets.shape) + 5 * (rng.random(targets.shape) < 0.2))
+    return agree(student(targets + errors, targets)[1], errors.mean() / targets.std(), 1e-7)
 
 
 @explained.property("A V that says the opposite should be worse than one that says nothing: a share below 0.")
 def the_opposite(student: Explain, rng: Generator) -> bool:
     _, targets = values_and_targets(rng)
     return student(-targets, targets)[0] < -1
+
+
+@explained.property(
+    "It should make no difference which state stands in which row and copy: asked for is the spread of all numbers."
+)
+def places_do_not_matter(student: Explain, rng: Generator) -> bool:
+    values, targets = values_and_targets(rng)
+    order = rng.permutation(targets.size)
+    elsewhere = (each.ravel()[order].reshape(each.shape) for each in (values, targets))
+    return agree(student(*elsewhere), student(values, targets), 1e-7)
 
 
 @explained.property("In other units of reward, both numbers should be the same.", edge=True)
@@ -140,10 +159,18 @@ def off_in_means(values: Floats, targets: Floats) -> Pair:
 
 
 @explained.mistake(
+    "constant",
+    "In `off` you divide by a standard deviation with n - 1 in it; tempting after exercise 3. There five seeds stood "
+    "for all that there could be; here these numbers are all that is asked about, and np.std alone is their spread.",
+)
+def one_less(values: Floats, targets: Floats) -> Pair:
+    return share(values, targets), float((values - targets).mean() / targets.std(ddof=1))
+
+
+@explained.mistake(
     "numerics",
     "You cut the share off at 0; tempting, because a share is not negative. This one is, where V does harm, and that "
     "is what you would want to know.",
 )
 def cut_at_zero(values: Floats, targets: Floats) -> Pair:
-    # Of a V that is upside down now and then, so that it shows.
     return max(0.0, share(values, targets)), off(values, targets)

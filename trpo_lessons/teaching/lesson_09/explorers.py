@@ -89,21 +89,27 @@ def _band(task: str, scheme: str, axis: str, level: int) -> Band:
 
 
 def facts_of_race(numbers: Race) -> str:
-    """When the level was reached, by seed; and the mean at the end with its interval."""
+    """When the level was reached, by seed; the mean at the end with its interval; where an interval is widest."""
     lines = []
     for scheme, band in numbers.bands.items():
-        when = ", ".join("never" if math.isinf(x) else _place(x, numbers.axis) for x in sorted(band.first))
+        when = ", ".join("never" if math.isinf(x) else _number(x, numbers.axis) for x in sorted(band.first))
         end = f"at {_place(float(band.at[-1]), numbers.axis)} {band.mean[-1]:.0f}"
         interval = f"95 %: {band.low[-1]:.0f} to {band.high[-1]:.0f}"
-        lines.append(f"{scheme}, {len(band.first)} seeds: {numbers.level} after {when}; {end} ({interval})")
+        widest = int(np.argmax(band.high - band.low))
+        width = f"widest at {_number(float(band.at[widest]), numbers.axis)}: {band.high[widest] - band.low[widest]:.0f}"
+        lines.append(f"{scheme}, {len(band.first)} seeds: {numbers.level} after {when}; {end} ({interval}; {width})")
     missing = [scheme for scheme in (VINE, PEER) if not learned(numbers.task, scheme)]
     if len(lines) == 1 and missing:
         lines.append(f"not recorded for this task: {', '.join(missing)}")
     return "\n".join(lines)
 
 
+def _number(x: float, axis: str) -> str:
+    return f"{x / 1000:.0f}k" if axis == STEPS else f"{x:.0f}"
+
+
 def _place(x: float, axis: str) -> str:
-    return f"{x / 1000:.0f}k steps" if axis == STEPS else f"{x:.0f} s"
+    return f"{_number(x, axis)} {'steps' if axis == STEPS else 's'}"
 
 
 def draw_race(numbers: Race, figure: FigureBase) -> None:

@@ -65,6 +65,11 @@ class Scene:
         step = round(time / self.seconds)
         return self.positions[step] if step < len(self.positions) else None
 
+    @property
+    def word(self) -> str:
+        """How it ended."""
+        return "fell" if self.fell else "over"
+
 
 def act_out(run: Run, seconds: float = 3.0, seed: int = 0) -> Scene:
     """The most likely actions for so many seconds of the robot's time, or until it falls.
@@ -131,21 +136,19 @@ class Figures:
 def draw_strip(axes: Axes, scene: Scene, figures: Figures, shown: int = 9, seconds: float = 2.0) -> None:
     """Pictures side by side, from the beginning to `seconds`, each with its time and how far the robot has come.
 
-    The robot is in the middle of each; what lies between two pictures is written below, not drawn.
+    The robot is in the middle of each; what lies between two pictures is written below, not drawn. The first picture
+    after the end shows, pale, how it ended.
     """
     width, bottom, top = figures.frame
     label = 0.28 * (top - bottom)
     for i, time in enumerate(np.linspace(0.0, seconds, shown)):
-        middle, positions = i * width, scene.at(float(time))
-        if positions is None:
-            axes.text(middle, (bottom + top) / 2, "fell" if scene.fell else "over", ha="center", fontsize=9, color=GREY)
-            continue
-        parts = figures.parts(positions)
-        across, up = (np.concatenate(parts).max(0) + np.concatenate(parts).min(0)) / 2
-        move = np.array([middle - across, -up if figures.swims else 0.0])
-        figures.add(axes, [part + move for part in parts])
-        told = f"{time:.1f} s\n{positions[0] - scene.positions[0, 0]:z.1f} m"
-        axes.text(middle, bottom, told, ha="center", va="top", fontsize=8)
+        positions = scene.at(float(time))
+        if positions is not None:
+            _draw_moment(axes, scene, figures, i * width, float(time), positions)
+        elif scene.at(float(time) - seconds / (shown - 1)) is not None:
+            _draw_moment(axes, scene, figures, i * width, scene.lasted, scene.positions[-1], scene.word)
+        else:
+            axes.text(i * width, (bottom + top) / 2, scene.word, ha="center", fontsize=9, color=GREY)
     limits = {"xlim": (-0.6 * width, (shown - 0.4) * width), "ylim": (bottom - label, top)}
     axes.set(**limits, xticks=[], yticks=[], aspect="equal")
     axes.spines[:].set_visible(False)
@@ -153,6 +156,20 @@ def draw_strip(axes: Axes, scene: Scene, figures: Figures, shown: int = 9, secon
         axes.axhline(0, color=GREY, linewidth=1, linestyle="-", zorder=1)
 
 
+def _draw_moment(
+    axes: Axes, scene: Scene, figures: Figures, middle: float, time: float, positions: Floats, word: str = ""
+) -> None:
+    parts = figures.parts(positions)
+    across, up = (np.concatenate(parts).max(0) + np.concatenate(parts).min(0)) / 2
+    move = np.array([middle - across, -up if figures.swims else 0.0])
+    drawn = figures.add(axes, [part + move for part in parts])
+    if word:
+        drawn.set_alpha(PALE)
+    told = f"{word} {time:.1f} s".strip() + f"\n{positions[0] - scene.positions[0, 0]:z.1f} m"
+    axes.text(middle, figures.frame[1], told, ha="center", va="top", fontsize=8)
+
+
+PALE = 0.35  # of a robot whose episode is over
 FRAMES_PER_SECOND = 10  # a GIF counts in hundredths of a second
 LAST_PICTURE = 2000  # ms
 COLORS = 24
@@ -161,7 +178,10 @@ WIDTH = 8.4  # inches
 
 
 class Race:
-    """Robots of one kind, each in a lane of its own, and all on the same scale. Who falls is gray from then on."""
+    """Robots of one kind, each in a lane of its own, and all on the same scale. Who falls is gray from then on.
+
+    A swimmer that would leave its lane sideways glides along the edge, so that it is seen all the way.
+    """
 
     def __init__(self, scenes: Mapping[str, Scene], meters: float) -> None:
         (task,) = {scene.task for scene in scenes.values()}
@@ -197,7 +217,7 @@ class Race:
         for name, scene in self._scenes.items():
             positions, robot = scene.at(time), self._robots[name]
             if positions is not None:
-                robot.set_verts(self._figures.parts(positions))
+                robot.set_verts(self._in_lane(self._figures.parts(positions), scene.task))
             elif robot.get_animated():  # in its last pose it is a part of the background from now on
                 self._lay_down(robot, scene)
         self._canvas.restore_region(self._background)  # type: ignore[no-untyped-call]
@@ -208,11 +228,17 @@ class Race:
         self.figure.draw_artist(self._clock)
         return np.array(self._canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
 
+    def _in_lane(self, parts: list[Floats], task: str) -> list[Floats]:
+        if not self._figures.swims:
+            return parts
+        (bottom, top), sides = LANE[task], np.concatenate(parts)[:, 1]
+        move = np.array([0.0, max(0.0, bottom - sides.min()) - max(0.0, sides.max() - top)])
+        return [part + move for part in parts]
+
     def _lay_down(self, robot: PolyCollection, scene: Scene) -> None:
-        robot.set(animated=False, alpha=0.35)
-        word = "fell" if scene.fell else "over"
+        robot.set(animated=False, alpha=PALE)
         x, y = scene.positions[-1, 0] + 0.7, np.mean(LANE[scene.task])
-        robot.axes.text(x, y, f"{word} after {scene.lasted:.1f} s", fontsize=10)  # type: ignore[union-attr]
+        robot.axes.text(x, y, f"{scene.word} after {scene.lasted:.1f} s", fontsize=10)  # type: ignore[union-attr]
         self._draw_background()
 
 

@@ -85,18 +85,45 @@ def points_are_no_seeds(student: Interval, rng: Generator) -> bool:
     return agree(student(finer, between, x.at, x.confidence), student(*x), 1e-7)
 
 
-@interval_at.property("Where all seeds agree there is no spread, and the interval is that number, twice.", edge=True)
+@interval_at.property("Returns that are three times as large should make everything three times as large.")
+def units_of_returns(student: Interval, rng: Generator) -> bool:
+    x = curves(rng)
+    return agree(student(*x._replace(returns=[3 * each for each in x.returns])), 3 * np.array(student(*x)), 1e-7)
+
+
+@interval_at.property(
+    "A t-test at either end of the interval should find a p-value of 1 - confidence. The middle is right; go through "
+    "the length: the quantile and its degrees of freedom, the spread of the seeds, and the root of their number."
+)
+def ends_are_those_of_a_t_test(student: Interval, rng: Generator) -> bool:
+    x = curves(rng)
+    found = [stats.ttest_1samp(x.here(), end).pvalue for end in student(*x)]
+    return agree(found, [1 - x.confidence] * 2, 1e-7)
+
+
+@interval_at.property(
+    "Where all seeds agree there is no spread, and the interval should be that number, twice (stats.t.interval says "
+    "nan there).",
+    edge=True,
+)
 def no_spread(student: Interval, rng: Generator) -> bool:
     x = curves(rng)
     level = [np.full_like(each, 7.0) for each in x.returns]
     return agree(student(*x._replace(returns=level)), (7.0, 7.0))
 
 
-@interval_at.property("`at` may be the very place of a point, the first or the last one, too.", edge=True)
+@interval_at.property(
+    "`at` may be the very place of a point, the first or the last one, too: nothing but that point is needed there.",
+    edge=True,
+)
 def on_a_point(student: Interval, rng: Generator) -> bool:
     x = curves(rng)
-    moved = [each - each[0] for each in x.steps]
-    return agree(student(moved, x.returns, 0.0, 0.9), by_t(np.array([each[0] for each in x.returns]), 0.9))
+    first, last = ([each[i] for each in x.returns] for i in (0, -1))
+    begun = [each - each[0] for each in x.steps]
+    ended = [each / each[-1] for each in x.steps]  # the last place is 1 to the bit
+    return agree(student(begun, x.returns, 0.0, 0.9), by_t(np.array(first), 0.9)) and agree(
+        student(ended, x.returns, 1.0, 0.9), by_t(np.array(last), 0.9)
+    )
 
 
 @interval_at.mistake(
@@ -198,3 +225,25 @@ def one_degree_too_many(x: Curves) -> Pair:
     values = x.here()
     share = float(stats.t.ppf((1 + x.confidence) / 2, len(values)))
     return around(values, share * float(values.std(ddof=1)) / math.sqrt(len(values)))
+
+
+@interval_at.mistake(
+    "concept",
+    "You divide by the number of seeds; tempting, because a mean does. The *variance* of a mean is the n-th part of "
+    "that of a seed, so that its standard deviation is smaller by the root of n.",
+)
+def divides_by_the_number(x: Curves) -> Pair:
+    values = x.here()
+    share = float(stats.t.ppf((1 + x.confidence) / 2, len(values) - 1))
+    return around(values, share * float(values.std(ddof=1)) / len(values))
+
+
+@interval_at.mistake(
+    "concept",
+    "You take the mean off twice, in ddof=1 and again under the root; tempting, because n - 1 is in both formulas that "
+    "one remembers. Either std(ddof=1) / sqrt(n) or std() / sqrt(n - 1).",
+)
+def takes_off_two(x: Curves) -> Pair:
+    values = x.here()
+    share = float(stats.t.ppf((1 + x.confidence) / 2, len(values) - 1))
+    return around(values, share * float(values.std(ddof=1)) / math.sqrt(len(values) - 1))

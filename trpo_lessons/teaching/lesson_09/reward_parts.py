@@ -55,19 +55,44 @@ def episode(rng: Generator, fell: bool | None = None) -> Stretch:
 reward_parts = Check("reward_parts", minutes=8, inputs=episode, arguments=Stretch)
 
 
-@reward_parts.property("The three parts should add up to what the steps earned.")
-def add_up(student: Decompose, rng: Generator) -> bool:
-    s = episode(rng)
-    rewards = s.velocities + s.healthy - s.cost * np.square(s.actions).sum(1)
-    return agree(sum(student(*s)), rewards.sum() - s.fell * s.healthy)
-
-
-@reward_parts.property("A robot that ends where it began should have earned nothing for moving forward.")
+@reward_parts.property(
+    "A robot that ends where it began should have earned nothing for moving forward, the first of the three parts."
+)
 def there_and_back(student: Decompose, rng: Generator) -> bool:
-    s = episode(rng)
+    s = episode(rng, fell=False)
     x = s.x.copy()
     x[-1] = x[0]
     return agree(student(*s._replace(x=x))[0], 0.0)
+
+
+@reward_parts.property(
+    "One meter more, in any of the steps, should earn 1 / seconds more in the first part: what a step pays for is its "
+    "velocity in m/s."
+)
+def a_meter_more(student: Decompose, rng: Generator) -> bool:
+    s = episode(rng, fell=False)
+    further = s.x.copy()
+    further[int(rng.integers(1, len(s.x))) :] += 1.0
+    return agree(student(*s._replace(x=further))[0] - student(*s)[0], 1 / s.seconds)
+
+
+@reward_parts.property(
+    "Where the robot did not fall, the second part should be the bonus of all T steps, T being the rows of actions: x "
+    "has one entry more."
+)
+def each_step_pays_a_bonus(student: Decompose, rng: Generator) -> bool:
+    s = episode(rng, fell=False)
+    return agree(student(*s)[1], s.healthy * len(s.actions))
+
+
+@reward_parts.property(
+    "A fall should cost one bonus, that of the last step, and nothing else: this step still pays its velocity and "
+    "still costs its torques."
+)
+def a_fall_costs_one_bonus(student: Decompose, rng: Generator) -> bool:
+    s = episode(rng, fell=False)
+    fell, stood = student(*s._replace(fell=True)), student(*s)
+    return agree(fell[1], stood[1] - s.healthy) and agree(fell[::2], stood[::2])
 
 
 @reward_parts.property("Where no motor does anything the motors should cost nothing, and nothing else should change.")
@@ -81,6 +106,32 @@ def at_rest(student: Decompose, rng: Generator) -> bool:
 def costs_are_quadratic(student: Decompose, rng: Generator) -> bool:
     s = episode(rng)
     return agree(student(*s._replace(actions=2 * s.actions))[2], 4 * student(*s)[2])
+
+
+@reward_parts.property(
+    "One motor alone, at work in one step with the command u, should make the third part -cost * u**2, whichever motor "
+    "it is and however long the step."
+)
+def one_motor_alone(student: Decompose, rng: Generator) -> bool:
+    s = episode(rng)
+    actions, u = np.zeros_like(s.actions), float(rng.normal(0, 2))
+    actions[tuple(rng.integers(s.actions.shape))] = u
+    return agree(student(*s._replace(actions=actions))[2], -s.cost * u**2)
+
+
+@reward_parts.property(
+    "What the motors cost together should be the sum of what each of them costs, step by step: square first, then add."
+)
+def motors_add_up(student: Decompose, rng: Generator) -> bool:
+    s = episode(rng)
+    return agree(student(*s)[2], s.right[2])
+
+
+@reward_parts.property("The three parts should add up to what the steps earned.")
+def add_up(student: Decompose, rng: Generator) -> bool:
+    s = episode(rng)
+    rewards = s.velocities + s.healthy - s.cost * np.square(s.actions).sum(1)
+    return agree(sum(student(*s)), rewards.sum() - s.fell * s.healthy)
 
 
 @reward_parts.property("A robot that cannot fall gets no bonus: with healthy = 0 the second part is 0.", edge=True)
