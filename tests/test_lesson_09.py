@@ -183,10 +183,12 @@ def test_a_strip_has_a_robot_for_each_moment_until_it_falls() -> None:
     axes = Figure().subplots()
     film.draw_strip(axes, scene, film.Figures("hopper"), shown=9, seconds=1.6)
     there = sum(time <= scene.lasted + scene.seconds / 2 for time in np.linspace(0, 1.6, 9))
-    assert len(axes.collections) == there < 9
+    assert len(axes.collections) == there + 1 < 9, "and once more, pale, as it fell"
+    assert [robot.get_alpha() for robot in axes.collections] == [None] * there + [film.PALE]
     words = [text.get_text() for text in axes.texts]
-    assert words.count("fell") == 9 - there
+    assert words.count("fell") == 9 - there - 1
     assert words[0] == "0.0 s\n0.0 m"
+    assert words[there] == f"fell {scene.lasted:.1f} s\n{scene.distance:.1f} m"
 
 
 def test_a_race_lasts_as_long_as_the_longest_scene() -> None:
@@ -201,14 +203,43 @@ def test_a_race_lasts_as_long_as_the_longest_scene() -> None:
     assert np.abs(np.asarray(last.convert("L"), dtype=float) - other).max() > 50, "something has moved"
 
 
+def test_a_swimmer_is_seen_in_its_lane_wherever_it_swims() -> None:
+    scene = film.act_out(zoo.load("swimmer/2"), 2.0)
+    bottom, top = film.LANE["swimmer"]
+    for sideways, edge in ((0.0, None), (4.0, top), (-4.0, bottom)):
+        astray = replace(scene, positions=scene.positions + np.array([0, sideways, 0, 0, 0]))
+        race = film.Race({"astray": astray}, meters=6.0)
+        race.pixels(1.0)
+        (robot,) = race._robots.values()
+        corners = np.concatenate([path.vertices for path in robot.get_paths()])
+        assert bottom - 1e-9 <= corners[:, 1].min() < corners[:, 1].max() <= top + 1e-9
+        if edge is not None:
+            assert np.abs(corners[:, 1] - edge).min() < 1e-9
+        else:
+            there = np.concatenate(film.Figures("swimmer").parts(scene.at(1.0)))
+            assert corners[:, 1].max() == pytest.approx(there[:, 1].max())
+
+
 # ---- section 2: a run that can be stopped ----------------------------------------------------------------------------
 
 
-def test_a_pressed_button_drops_the_iteration_in_progress_and_nothing_else(tmp_path: Path) -> None:
-    config = preset("hopper", "smoke", threads=1, iterations=5, seed=2)
+def test_a_pressed_button_drops_the_iteration_in_progress_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = preset("hopper", "smoke", threads=1, iterations=5, seed=2, steps_per_iteration=2048)
     rows: list[live.Row] = []
+    begun, iterate = [], Trainer.iterate
+
+    def noted(self: Trainer) -> dict[str, object]:
+        begun.append(self.iteration + 1)
+        return iterate(self)
+
+    monkeypatch.setattr(Trainer, "iterate", noted)
+    usual = live.signal.getsignal(live.signal.SIGPROF)
     run = training.train(config, tmp_path / "run", callback=live.pressing_stop(rows.append, 2))
     assert (run.interrupted, run.iteration, len(rows)) == (True, 2, 2)
+    assert begun == [1, 2, 3], "the third had begun"
+    assert live.signal.getsignal(live.signal.SIGPROF) == usual
     resumed, differences = training.resume(tmp_path / "run", callback=rows.append)
     undisturbed = training.train(config, tmp_path / "other")
     assert differences == []
@@ -289,6 +320,12 @@ def test_what_the_lesson_says_of_the_hoppers_curves_is_so() -> None:
         mean, low, high = recorded_runs.mean_and_interval(recorded_runs.places("hopper", scheme, STEPS), returns, at)
         widths[scheme], means[scheme] = high - low, mean
     assert widths[OURS] == pytest.approx([1560, 460], abs=5)
+    at_400 = sorted(float(np.interp(4e5, run.steps, run.returns)) for run in recorded_runs.learned("hopper", OURS))
+    assert at_400[0] == pytest.approx(1700, abs=10)
+    assert at_400[1] > 3000
+    said = explorers.facts_of_race(explorers.compute_race("hopper", VINE, STEPS)).splitlines()
+    assert "widest at 392k: 1619" in said[0]
+    assert "widest at 848k: 4087" in said[1]
     assert means[VINE][0] < 0.5 * means[OURS][0], "behind"
     median = {scheme: np.median(recorded_runs.first_at("hopper", scheme, 1800, STEPS)) for scheme in (OURS, VINE)}
     assert 1.9 < median[VINE] / median[OURS] < 2.4, "about twice as many steps"
@@ -316,6 +353,36 @@ def test_what_the_lesson_says_of_entropies_is_so() -> None:
     assert [round(x, 1) for x in at] == [4.8, 5.0, 4.8, 6.3, 5.4]
 
 
+def test_what_the_lesson_says_of_the_cheetahs_explained_variance_is_so() -> None:
+    def median(rows: list[live.Row], first: float, last: float) -> float:
+        return float(np.median([r["explained_variance"] for r in rows if first <= r["total_steps"] / 1000 <= last]))
+
+    logs = [live.rows_of(zoo.load(f"halfcheetah/{seed}").folder) for seed in range(5)]
+    early, late = ([median(rows, *between) for rows in logs] for between in ((200, 300), (750, 1000)))
+    assert early[3] == pytest.approx(0.95, abs=0.01)
+    others = sorted(early[:3] + early[4:])
+    assert (round(others[0], 2), round(others[-1], 2)) == (0.4, 0.63)
+    assert late[1] == pytest.approx(late[3], abs=0.02)
+
+
+def test_what_the_lesson_says_of_the_stages_is_so() -> None:
+    hopper, cheetah = (recorded_runs.stages_of(task) for task in ("hopper", "halfcheetah"))
+    first, second, third = (kept.facts for kept in hopper[:3])
+    assert (round(second["mean_return"]), round(third["mean_return"])) == (261, 2635)
+    assert film.act_out(hopper[0].run, 4.0).distance == pytest.approx(0.2, abs=0.05)
+    assert film.act_out(hopper[1].run, 4.0).distance == pytest.approx(1.2, abs=0.2)
+    assert first["mean_length"] < second["mean_length"] < third["mean_length"]
+    learning = recorded_runs.learned("halfcheetah", OURS)[0]
+    at = [float(np.interp(kept.facts["total_steps"], learning.steps, learning.returns)) for kept in cheetah[1:3]]
+    assert at == pytest.approx([-140, 35], abs=1)
+    assert [kept.facts["mean_return"] for kept in cheetah[1:3]] == pytest.approx([-300, -289], abs=1)
+
+
+def test_recorded_swimmers_are_where_the_lesson_says() -> None:
+    at = [float(np.interp(1e5, run.steps, run.returns)) for run in recorded_runs.learned("swimmer", OURS)]
+    assert (round(min(at)), round(max(at))) == (56, 139)
+
+
 def test_the_run_that_went_wrong_stands() -> None:
     kept = broken_runs.last_policy(broken_runs.LITTLE_NOISE)
     assert kept.run.config.initial_log_std == -3
@@ -325,6 +392,7 @@ def test_the_run_that_went_wrong_stands() -> None:
     assert log["entropy"].max() < -4.5
     assert broken_runs.log_of(HEALTHY)["entropy"][0] == pytest.approx(3 * 0.5 * math.log(2 * math.pi * math.e), abs=0.1)
     assert log["accepted"].min() == 1.0
+    assert (round(log.final()), round(log.final("mean_length"))) == (869, 809)
     assert np.nanmedian(log["explained_variance"]) > 0.95
 
 
@@ -413,6 +481,7 @@ def test_what_the_lesson_says_of_step_sizes_is_so() -> None:
     third = sorted(run["entropy"][33] for run in deltas[0.3])
     assert third[1] < 1 < third[2]
     assert [round(run.final()) for run in deltas[0.3]] == [2715, 2950, 2122]
+    assert [round(run.final()) for run in deltas[0.01]] == [3544, 3053, 3436]
     for value, median, largest in ((0.5, 0.1, 0.35), (0.15, 2.2, 60)):
         kl = np.concatenate([run["mean_kl"] for run in penalties[value]])
         assert np.nanmedian(kl) == pytest.approx(median, rel=0.05)
@@ -492,24 +561,146 @@ def interval_by_scipy(steps, returns, at, confidence):  # type: ignore[no-untype
 
 # ---- wrong answers, each told what is wrong with it ------------------------------------------------------------------
 
+
+def parts(i, change):  # type: ignore[no-untyped-def]
+    """The solution, with one part computed otherwise."""
+
+    def wrong(x, actions, seconds, healthy, cost, fell):  # type: ignore[no-untyped-def]
+        answer = list(solutions.reward_parts(x, actions, seconds, healthy, cost, fell))
+        answer[i] = float(change(x, actions, seconds, healthy, cost, fell))
+        return tuple(answer)
+
+    return wrong
+
+
+def returns_with(ends, resets=None, start=1.0):  # type: ignore[no-untyped-def]
+    """A loop over rows with other ends, other resets, or another beginning."""
+
+    def wrong(rewards, terminated, truncated, so_far):  # type: ignore[no-untyped-def]
+        ended, over = ends(terminated, truncated), (resets or (lambda t, c: t | c))(terminated, truncated)
+        found, running = [], start * so_far
+        for t, row in enumerate(rewards):
+            running = running + row
+            found += list(running[ended[t]])
+            running = np.where(over[t], 0.0, running)
+        return np.array(found, dtype=float), running
+
+    return wrong
+
+
+def three_copies(rewards, terminated, truncated, so_far):  # type: ignore[no-untyped-def]
+    """Right by accident, if the batch were always as wide."""
+    found, running = [], so_far.copy()
+    for t, e in itertools.product(range(len(rewards)), range(3)):
+        running[e] += rewards[t, e]
+        if terminated[t, e] or truncated[t, e]:
+            found.append(running[e])
+            running[e] = 0.0
+    return np.array(found), running
+
+
+def by_hand(find):  # type: ignore[no-untyped-def]
+    """An interval whose values are looked up by `find(places, returns, at)`, seed by seed."""
+
+    def interval(steps, returns, at, confidence):  # type: ignore[no-untyped-def]
+        values = np.array([find(x, y, at) for x, y in zip(steps, returns, strict=True)])
+        far = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+        return float(values.mean() - far), float(values.mean() + far)
+
+    return interval
+
+
+def needs_a_next_point(x, y, at):  # type: ignore[no-untyped-def]
+    """On the line, but not at the last point."""
+    k = int(np.searchsorted(x, at, side="right")) - 1
+    return y[k] + (at - x[k]) / (x[k + 1] - x[k]) * (y[k + 1] - y[k])
+
+
+def length(change):  # type: ignore[no-untyped-def]
+    """The middle is right, half the length is `change(values, confidence)`."""
+
+    def interval(steps, returns, at, confidence):  # type: ignore[no-untyped-def]
+        values = values_at(steps, returns, at)
+        far = float(change(values, confidence))
+        return float(values.mean()) - far, float(values.mean()) + far
+
+    return interval
+
+
+def off_by(change):  # type: ignore[no-untyped-def]
+    """The share is right, `off` is `change(values, targets)`."""
+    return lambda v, t: (solutions.explained(v, t)[0], float(change(v, t)))
+
+
+def share_of(change):  # type: ignore[no-untyped-def]
+    """`off` is right, the share is `change(values, targets)`."""
+    return lambda v, t: (float(change(v, t)), solutions.explained(v, t)[1])
+
+
+def quantile(confidence, n):  # type: ignore[no-untyped-def]
+    """Student's."""
+    return stats.t.ppf((1 + confidence) / 2, n - 1)
+
+
+METER, UPRIGHT, FALL = (
+    "One meter more",
+    "the second part should be the bonus of all T steps",
+    "A fall should cost one bonus",
+)
+ALONE, SUM, T_TEST = "One motor alone", "square first, then add", "A t-test at either end"
+OFF, PLACES = "V less target, averaged over all states", "which state stands in which row"
 WRONG = [
-    (checks.reward_parts, lambda *a: (0.0, *solutions.reward_parts(*a)[1:]), "add up to what the steps earned"),
+    (checks.reward_parts, parts(0, lambda *_: 0.0), METER),
+    (checks.reward_parts, parts(0, lambda x, a, s, *_: (x[-1] - x[0]) * s), METER),
+    (checks.reward_parts, parts(0, lambda x, a, s, *_: (x[0] - x[-1]) / s), METER),
+    (checks.reward_parts, parts(0, lambda x, a, s, *_: x[-1] / s), "ends where it began"),
+    (checks.reward_parts, parts(0, lambda x, a, s, *_: np.maximum(np.diff(x), 0).sum() / s), "ends where it began"),
+    (checks.reward_parts, parts(0, lambda x, a, s, h, c, f: (x[-1 - f] - x[0]) / s), FALL),
+    (checks.reward_parts, parts(1, lambda x, a, s, h, c, f: h * (len(x) - f)), UPRIGHT),
+    (checks.reward_parts, parts(1, lambda x, a, s, h, c, f: h * (len(a) - 1)), UPRIGHT),
+    (checks.reward_parts, parts(1, lambda x, a, s, h, c, f: len(a) - f), UPRIGHT),
+    (checks.reward_parts, parts(1, lambda x, a, s, h, c, f: 0.0 if f else h * len(a)), FALL),
+    (checks.reward_parts, parts(2, lambda x, a, s, h, c, f: -c * np.square(a[: len(a) - f]).sum()), FALL),
+    (checks.reward_parts, parts(2, lambda x, a, s, h, c, f: -np.square(a).sum()), ALONE),
+    (checks.reward_parts, parts(2, lambda x, a, s, h, c, f: -c * s * np.square(a).sum()), ALONE),
+    (checks.reward_parts, parts(2, lambda x, a, s, h, c, f: -c * np.square(a[:, 0]).sum()), ALONE),
+    (checks.reward_parts, parts(2, lambda x, a, s, h, c, f: -c * np.square(a.sum(1)).sum()), SUM),
+    (checks.reward_parts, parts(2, lambda x, a, s, h, c, f: -c * np.abs(a).sum()), "Twice the torques"),
+    (checks.reward_parts, lambda x, a, s, h, c, f: solutions.reward_parts(x, a, s, h, c, True), UPRIGHT),
+    (checks.reward_parts, lambda x, a, s, h, c, f: moved_to_forward(x, a, s, h, c, f), "ends where it began"),
     (
         checks.reward_parts,
-        lambda x, a, s, h, c, f: solutions.reward_parts(x, a, s, h, c, True),
-        "add up to what the steps earned",
+        lambda *a: None if a[-1] else solutions.reward_parts(*a),
+        "returned None. Does every path end with a return?",
     ),
-    (checks.reward_parts, lambda x, a, s, h, c, f: moved_to_forward(x, a, s, h, c, f), "ends where it began"),
+    (
+        checks.reward_parts,
+        lambda *a: tuple(map(np.float32, solutions.reward_parts(*a))),
+        "as value 1, numbers of type float32",
+    ),
     (
         checks.episode_returns,
         lambda r, t, c, s: (np.array(solutions.episode_returns(r, t, c, s)[0][:-1]), s),
-        "an array of shape (9,) is asked for",
+        "is asked for",
     ),
     (
         checks.episode_returns,
         lambda r, t, c, s: (2 * solutions.episode_returns(r, t, c, s)[0], solutions.episode_returns(r, t, c, s)[1]),
-        "Nothing should be lost",
+        "nothing counted twice",
     ),
+    (checks.episode_returns, returns_with(lambda t, c: t, lambda t, c: t), "You take only falls for ends"),
+    (checks.episode_returns, returns_with(lambda t, c: c, lambda t, c: c), "You take only cuts for ends"),
+    (checks.episode_returns, returns_with(lambda t, c: t & c, lambda t, c: t & c), "You ask for both flags at once"),
+    (checks.episode_returns, returns_with(lambda t, c: t | c, lambda t, c: c), "nothing counted twice"),
+    (
+        checks.episode_returns,
+        lambda r, t, c, s: (
+            np.sort(solutions.episode_returns(r, t, c, s)[0]),
+            solutions.episode_returns(r, t, c, s)[1],
+        ),
+        "Two batches one after the other",
+    ),
+    (checks.episode_returns, three_copies, "not yet."),
     (
         checks.interval_at,
         lambda x, y, at, c: tuple(v + 1 for v in solutions.interval_at(x, y, at, c)),
@@ -517,8 +708,29 @@ WRONG = [
     ),
     (checks.interval_at, lambda x, y, at, c: solutions.interval_at(x, y, at, c)[::-1], "lower end should come first"),
     (checks.interval_at, lambda x, y, at, c: solutions.interval_at(x, y, at, 0.95), "more confidence"),
+    (checks.interval_at, by_hand(needs_a_next_point), "may be the very place of a point"),
+    (
+        checks.interval_at,
+        by_hand(lambda x, y, at: np.interp(at, x, y, right=np.nan) if at < x[-1] else np.nan),
+        "may be the very place of a point",
+    ),
+    (checks.interval_at, length(lambda v, c: quantile(c, 5) * v.std(ddof=1) / math.sqrt(len(v))), T_TEST),
+    (checks.interval_at, length(lambda v, c: quantile(c, len(v)) * v.std(ddof=1) / math.sqrt(5)), T_TEST),
+    (checks.interval_at, length(lambda v, c: 2 * quantile(c, len(v)) * stats.sem(v)), T_TEST),
+    (
+        checks.interval_at,
+        length(lambda v, c: quantile(c, len(v)) * v.var(ddof=1) / len(v)),
+        "Returns that are three times as large",
+    ),
     (checks.explained, lambda v, t: (1.0, solutions.explained(v, t)[1]), "says the same in every state"),
-    (checks.explained, lambda v, t: (solutions.explained(v, t)[0], 0.0), "it is `off` that should"),
+    (checks.explained, off_by(lambda v, t: 0.0), OFF),
+    (checks.explained, off_by(lambda v, t: (v - t).mean()), OFF),
+    (checks.explained, off_by(lambda v, t: abs(v - t).mean() / t.std()), OFF),
+    (checks.explained, off_by(lambda v, t: abs((v - t).mean()) / t.std()), OFF),
+    (checks.explained, off_by(lambda v, t: np.median(v - t) / t.std()), OFF),
+    (checks.explained, off_by(lambda v, t: (v - t).mean() / v.std()), OFF),
+    (checks.explained, share_of(lambda v, t: 1 - (v - t).var(1).mean() / t.var(1).mean()), PLACES),
+    (checks.explained, share_of(lambda v, t: (1 - (v - t).var(0) / t.var(0)).mean()), PLACES),
     (
         checks.what_went_wrong,
         lambda: dict(zip("ABCDE", np.roll(broken_runs.HUNT.bugs, 1).tolist(), strict=True)),
@@ -546,7 +758,20 @@ def returns_by_loops(rewards, terminated, truncated, so_far):  # type: ignore[no
     return np.array([total for *_, total in sorted(found)], dtype=float), left
 
 
+def returns_from_sums(rewards, terminated, truncated, so_far):  # type: ignore[no-untyped-def]
+    """Differences of running sums, from end to end."""
+    total, before = so_far + np.cumsum(rewards, axis=0), np.zeros_like(so_far)
+    found = []
+    for t, e in np.argwhere(np.logical_or(terminated, truncated)):
+        found.append(total[t, e] - before[e])
+        before[e] = total[t, e]
+    return np.asarray(found, dtype=np.float64), total[-1] - before
+
+
 RIGHT = [
+    (checks.episode_returns, returns_from_sums),
+    (checks.interval_at, length(lambda v, c: stats.t.isf((1 - c) / 2, len(v) - 1) * v.std() / math.sqrt(len(v) - 1))),
+    (checks.explained, lambda v, t: solutions.explained(v.ravel(), t.ravel())),
     (
         checks.reward_parts,
         lambda x, a, s, h, c, f: (

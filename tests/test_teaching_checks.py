@@ -140,6 +140,29 @@ def test_half_the_precision_is_named():
     )
 
 
+def test_half_the_precision_of_a_member_is_named():
+    check = Check("pair", minutes=1, inputs=lambda rng: (rng.normal(),), solutions=__name__)
+    check.property("The second should be the square of the first.")(
+        lambda student, rng: abs(np.diff(student(float(x := rng.normal()))).item() - (x * x - x)) < 1e-12
+    )
+    assert "as value 2, numbers of type float32, but float64 is asked for" in line_of(
+        check, lambda x: (x, np.float32(x * x))
+    )
+    assert line_of(check, pair) == "passed"
+
+
+def pair(x):
+    return x, x * x
+
+
+def test_a_path_without_a_return_is_named_where_only_some_calls_take_it():
+    def first_call_only(values, weights, calls=[]):  # noqa: B006
+        calls.append(1)
+        return weighted_mean(values, weights) if len(calls) == 1 else None
+
+    assert "Does every path end with a return?" in line_of(weighted_mean_check, first_call_only)
+
+
 def test_a_numpy_array_is_not_a_tensor():
     line = line_of(score_check, lambda logits, index: score_check.reference(logits, index).numpy())
     assert "returned a NumPy array, but a torch tensor is asked for" in line

@@ -11,6 +11,7 @@ from numpy.random import Generator
 from scipy import stats  # type: ignore[import-untyped]
 
 from trpo_lessons.teaching.checks import Check
+from trpo_lessons.teaching.checks.properties import survives
 from trpo_lessons.teaching.lesson_09.shared import Floats, agree
 
 Pair = tuple[float, float]
@@ -121,8 +122,11 @@ def on_a_point(student: Interval, rng: Generator) -> bool:
     first, last = ([each[i] for each in x.returns] for i in (0, -1))
     begun = [each - each[0] for each in x.steps]
     ended = [each / each[-1] for each in x.steps]  # the last place is 1 to the bit
-    return agree(student(begun, x.returns, 0.0, 0.9), by_t(np.array(first), 0.9)) and agree(
-        student(ended, x.returns, 1.0, 0.9), by_t(np.array(last), 0.9)
+    return survives(
+        lambda: (
+            agree(student(begun, x.returns, 0.0, 0.9), by_t(np.array(first), 0.9))
+            and agree(student(ended, x.returns, 1.0, 0.9), by_t(np.array(last), 0.9))
+        )
     )
 
 
