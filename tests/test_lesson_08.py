@@ -662,7 +662,11 @@ WRONG = [
     (checks.choose_and_report, lambda s, n: (chosen(s, n), s[chosen(s, n), n]), "m more"),
     (checks.choose_and_report, lambda s, n: (chosen(s, n), s[chosen(s, n), n:].sum()), "m more"),
     (checks.choose_and_report, lambda s, n: (chosen(s, n), round(s[chosen(s, n), n:].mean(), 1)), "last digit"),
-    (checks.choose_and_report, lambda s, n: (chosen(s, n), np.float32(s[chosen(s, n), n:].mean())), "last digit"),
+    (
+        checks.choose_and_report,
+        lambda s, n: (chosen(s, n), np.float32(s[chosen(s, n), n:].mean())),
+        "value 2, numbers of type float32",
+    ),
 ]
 
 
