@@ -460,7 +460,19 @@ WRONG = [
     (checks.observe, lambda s, k, f: np.zeros_like(k), "three newest of the observation before"),
     (checks.observe, lambda s, k, f: solutions.observe(s, k, f).astype(float), "of type float64, but uint8"),
     (checks.observe, lambda s, k, f: solutions.observe(s[:1], k, f), "which of the two screens came first"),
+    (checks.observe, lambda s, k, f: solutions.observe(s, k, f).astype(int), "of type uint8, as the stack is"),
+    (checks.observe, lambda s, k, f: solutions.observe(s, k, f).astype(np.uint16), "of type uint8, as the stack is"),
+    (checks.observe, lambda s, k, f: solutions.observe(s.min(0)[None], k, f), "that of the other screen alone"),
+    (checks.observe, lambda s, k, f: observed(s, k, f, lambda x: x.max(-1)), "should be 76 where it is red"),
+    (checks.observe, lambda s, k, f: observed(s, k, f, block=np.median), "should have 10"),
+    (checks.observe, lambda s, k, f: observed(s, k, f, block=lambda x, _: x[:, 1, :, 1]), "may change places"),
+    (checks.observe, lambda s, k, f: flipped(solutions.observe(s, k, f)), "at the block's own place"),
     (checks.count_parameters, lambda f, h, w, n, o: 33_500, "One more output"),
+    (
+        checks.count_parameters,
+        lambda f, h, w, n, o: solutions.count_parameters(f, h, w, n, o) - 4112,
+        "the convolutions alone",
+    ),
     (checks.count_parameters, lambda f, h, w, n, o: solutions.count_parameters(f, h, w, n, o) + n, "One more"),
     (
         checks.joystick_log_prob,
@@ -477,12 +489,57 @@ WRONG = [
         ).sum(0),
         "torch.log_softmax",
     ),
+    (
+        checks.joystick_log_prob,
+        lambda x, n, a: (
+            x.gather(1, a + torch.tensor([sum(n[:i]) for i in range(len(n))])).sum(1)
+            - sum(part.logsumexp(1).detach() for part in torch.split(x, list(n), 1))
+        ),
+        "Let it flow through the normalising constant",
+    ),
     (checks.whole_games, lambda r, lost, over: r[over], "should be counted once"),
+    (checks.whole_games, lambda r, lost, over: solutions.whole_games(abs(r), lost, over), "counted once"),
+    (checks.whole_games, lambda r, lost, over: np.sort(solutions.whole_games(r, lost, over)), "in the order of the"),
+    (
+        checks.whole_games,
+        lambda r, lost, over: solutions.whole_games(r[:-1], lost[:-1], over[:-1]),
+        "in which a game is over goes wrong",
+    ),
+    (
+        checks.whole_games,
+        lambda r, lost, over: np.add.reduceat(r, [0, *np.flatnonzero(over) + 1])[:-1],
+        "in which a game is over goes wrong",
+    ),
+    (
+        checks.whole_games,
+        lambda r, lost, over: np.array([x for x in solutions.whole_games(r, lost, over) if x]),
+        "without a single point",
+    ),
     (checks.whole_games, lambda r, lost, over: [r.sum()], "a list, but a NumPy array"),
     (
         checks.human_scale,
         lambda s, r, h: (solutions.human_scale(s, r, h)[0], 0.1),
         "should halve the standard error",
+    ),
+    (
+        checks.human_scale,
+        lambda s, r, h: (abs(solutions.human_scale(s, r, h)[0]), solutions.human_scale(s, r, h)[1]),
+        "should be below 0",
+    ),
+    (
+        checks.human_scale,
+        lambda s, r, h: (float((s.max() - r) / (h - r)), solutions.human_scale(s, r, h)[1]),
+        "Each game should count alike",
+    ),
+    (
+        checks.human_scale,
+        lambda s, r, h: (solutions.human_scale(s, r, h)[0], 2 * solutions.human_scale(s, r, h)[1]),
+        "half of what lies between them",
+    ),
+    (
+        checks.human_scale,
+        lambda s, r, h: (solutions.human_scale(s, r, h)[0], -solutions.human_scale(s, r, h)[1]),
+        "never negative",
     ),
     (checks.human_scale, lambda s, r, h: (0.5, 0.1), "has 0, and one who scores as a person does 1"),
     (
@@ -490,7 +547,23 @@ WRONG = [
         lambda p, o, b, k: abs(solutions.occlusion_map(p, o, b, k)) + 0.1,
         "give a map of zeros",
     ),
+    (checks.occlusion_map, lambda p, o, b, k: solutions.occlusion_map(p, o, b, k) / 4, "they are added up"),
+    (checks.occlusion_map, lambda p, o, b, k: solutions.occlusion_map(p, o, b, k) / np.log(2), "in nats"),
+    (checks.occlusion_map, lambda p, o, b, k: solutions.occlusion_map(p, o, b, 2), "Patches of another size"),
 ]
+
+
+def observed(screens, stack, first, grey=None, block=np.mean) -> np.ndarray:  # type: ignore[no-untyped-def]
+    """The solution with another way to make grey, or another number for a block."""
+    levels = np.rint(screens @ np.array([0.299, 0.587, 0.114])) if grey is None else grey(screens)
+    (h, w), (H, W) = stack.shape[1:], screens.shape[1:3]
+    newest = np.rint(block(levels.max(0).reshape(h, H // h, w, W // w), (1, 3))).astype(np.uint8)
+    return np.concatenate([solutions.observe(screens, stack, first)[:-1], newest[None]])
+
+
+def flipped(stack: np.ndarray) -> np.ndarray:
+    """With the newest frame upside down."""
+    return np.concatenate([stack[:-1], stack[-1:, ::-1]])
 
 
 @pytest.mark.parametrize(("check", "function", "said"), WRONG, ids=[f"{c.name}: {said}" for c, _, said in WRONG])
@@ -527,6 +600,7 @@ def occluded_at_once(log_probs, obs: np.ndarray, background: np.ndarray, patch: 
 
 RIGHT = [
     (checks.observe, observed_by_loops),
+    *((checks.observe, lambda s, k, f, way=way: rounded(s, k, f, way)) for way in (0.5, -0.5)),
     (
         checks.count_parameters,
         lambda f, h, w, n, o: Policy(convolutional((f, h, w), (n,), o), _Outputs(o)).num_parameters,
@@ -544,6 +618,18 @@ RIGHT = [
 ]
 
 
+def rounded(screens: np.ndarray, stack: np.ndarray, first: bool, way: float) -> np.ndarray:
+    """The solution where halves are rounded up, or down: a check must not mind which."""
+
+    def whole(x: np.ndarray) -> np.ndarray:
+        return np.floor(x + way) if way > 0 else np.ceil(x + way)
+
+    larger = whole(screens @ np.array([0.299, 0.587, 0.114])).max(0)
+    (h, w), (H, W) = stack.shape[1:], larger.shape
+    newest = whole(larger.reshape(h, H // h, w, W // w).mean((1, 3))).astype(np.uint8)
+    return np.concatenate([stack[1:] * (not first), newest[None]])
+
+
 class _Outputs:
     """A head that has so many inputs and no parameters."""
 
@@ -553,6 +639,6 @@ class _Outputs:
         self.num_inputs = num_inputs
 
 
-@pytest.mark.parametrize(("check", "function"), RIGHT, ids=[check.name for check, _ in RIGHT])
+@pytest.mark.parametrize(("check", "function"), RIGHT, ids=[f"{check.name} {i}" for i, (check, _) in enumerate(RIGHT)])
 def test_another_right_answer_passes(check, function) -> None:  # type: ignore[no-untyped-def]
     assert line_of(check, function) == "passed"

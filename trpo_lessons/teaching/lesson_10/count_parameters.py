@@ -75,6 +75,21 @@ def hidden_units_count(student: Count, rng: Generator) -> bool:
     return student(*n._replace(hidden=n.hidden + 1)) - student(*n) == added
 
 
+@count_parameters.property(
+    "What belongs to the convolutions alone is another number. Every filter has a 4 x 4 kernel for each picture that "
+    "it looks at, and one bias: 16 filters of the first layer look at the frames, 16 of the second at sixteen pictures."
+)
+def convolutions_count(student: Count, rng: Generator) -> bool:
+    n = network(rng)
+
+    def without_hidden_units(outputs: int) -> int:
+        one, two = (student(*n._replace(hidden=hidden, outputs=outputs)) for hidden in (1, 2))
+        return 2 * one - two  # the count is linear in the hidden units
+
+    left = 2 * without_hidden_units(1) - without_hidden_units(2)  # and in the outputs
+    return left == FILTERS * (n.frames * SIZE**2 + 1) + FILTERS * (FILTERS * SIZE**2 + 1)
+
+
 @count_parameters.property("The smallest frames that two such convolutions can look at, 10 x 10, go wrong.", edge=True)
 def smallest_frames(student: Count, rng: Generator) -> bool:
     n = network(rng)._replace(height=10, width=10)
@@ -106,6 +121,15 @@ def one_channel(n: Network) -> int:
 )
 def no_biases(n: Network) -> int:
     return total(n) - 2 * FILTERS - n.hidden - n.outputs
+
+
+@count_parameters.mistake(
+    "indexing",
+    "Your second convolution moves by 1; tempting, if one has the stride of the first alone in mind. Both move by 2.",
+)
+def second_stride_of_one(n: Network) -> int:
+    height, width = (after(length) - SIZE + 1 for length in (n.height, n.width))
+    return total(n, flat=FILTERS * height * width)
 
 
 @count_parameters.mistake(

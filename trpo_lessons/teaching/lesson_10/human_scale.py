@@ -47,6 +47,15 @@ def two_points(student: Scale, rng: Generator) -> bool:
 
 
 @human_scale.property(
+    "A player who always scores less than a random one should be below 0, and a better one than a person above 1."
+)
+def beyond_the_ends(student: Scale, rng: Generator) -> bool:
+    _, random, human = games(rng)
+    worse, better = (student(np.full(5, score), random, human)[0] for score in (random - 2, human + 2))
+    return worse < 0 and better > 1
+
+
+@human_scale.property(
     "If a game counted every point three times, and gave 50 more at the start, neither number should change."
 )
 def units_do_not_matter(student: Scale, rng: Generator) -> bool:
@@ -60,11 +69,28 @@ def error_ignores_shifts(student: Scale, rng: Generator) -> bool:
     return agree(student(scores + 7, random, human)[1], student(scores, random, human)[1])
 
 
+@human_scale.property(
+    "Each game should count alike: one of eight that gains the distance of the two players raises the mean by 1/8."
+)
+def every_game_counts_alike(student: Scale, rng: Generator) -> bool:
+    scores, random, human = games(rng)
+    before = student(scores, random, human)[0]
+    raised = [student(scores + each * (human - random), random, human)[0] - before for each in np.eye(len(scores))]
+    return agree(raised, np.full(len(scores), 1 / len(scores)))
+
+
 @human_scale.property("Four times as many games of the same kind should halve the standard error, or nearly so.")
 def more_games(student: Scale, rng: Generator) -> bool:
     scores, random, human = games(rng)
     many = student(np.tile(scores, 40), random, human)[1]
     return agree(2 * student(np.tile(scores, 160), random, human)[1], many, 0.01)
+
+
+@human_scale.property("Of two games the standard error should be half of what lies between them, and never negative.")
+def two_games(student: Scale, rng: Generator) -> bool:
+    scores, random, human = games(rng)
+    apart = abs(scores[0] - scores[1]) / (human - random)
+    return agree(student(scores[:2], random, human)[1], apart / 2)
 
 
 @human_scale.property("The same score in every game should have a standard error of 0.", edge=True)

@@ -74,6 +74,18 @@ def a_single_choice(student: LogProb, rng: Generator) -> bool:
 
 
 @joystick_log_prob.property(
+    "The gradient in the logits of one choice should add up to 0: what makes one action likelier makes the others less "
+    "likely. Let it flow through the normalising constant as well."
+)
+def gradients_add_up_to_zero(student: LogProb, rng: Generator) -> bool:
+    logits, sizes, actions = pushes(rng)
+    _, gradient = value_and_gradient(student, logits, sizes, actions)
+    return survives(
+        lambda: all(float(each.sum(1).abs().max()) < 1e-9 for each in torch.split(gradient, list(sizes), 1))
+    )
+
+
+@joystick_log_prob.property(
     "An action that is all but impossible goes wrong: exp of its logit is 0, and log(0) is minus infinity. Use "
     "torch.log_softmax, which never takes that logarithm.",
     edge=True,

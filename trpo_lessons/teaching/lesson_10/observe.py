@@ -67,6 +67,13 @@ def screens_are_alike(student: Observe, rng: Generator) -> bool:
     return survives(lambda: agree(student(screens, stack, False), student(screens[::-1].copy(), stack, False)))
 
 
+@observe.property("Where one of the two screens is black, the newest frame should be that of the other screen alone.")
+def larger_than_black(student: Observe, rng: Generator) -> bool:
+    screens, stack, _ = moment(rng)
+    screens[0] = 0
+    return survives(lambda: agree(student(screens, stack, False), student(screens[[1, 1]].copy(), stack, False)))
+
+
 @observe.property("Two screens of one and the same grey level should give a newest frame of that level everywhere.")
 def flat_screens(student: Observe, rng: Generator) -> bool:
     screens, stack, _ = moment(rng)
@@ -74,11 +81,69 @@ def flat_screens(student: Observe, rng: Generator) -> bool:
     return survives(lambda: agree(student(np.full_like(screens, level), stack, False)[-1], np.full((3, 4), level)))
 
 
+@observe.property("A screen of one color alone should be 76 where it is red (255), 150 where green, and 29 where blue.")
+def pure_colors(student: Observe, rng: Generator) -> bool:
+    screens, stack, _ = moment(rng)
+
+    def levels() -> list[int]:
+        return [int(student(color, stack, False)[-1, 0, 0]) for color in 255 * _one_of_three(screens)]
+
+    return survives(lambda: levels() == [76, 150, 29])
+
+
+@observe.property("What is lit in one block should be seen in one pixel of the newest frame, at the block's own place.")
+def blocks_keep_their_places(student: Observe, rng: Generator) -> bool:
+    screens, stack, _ = moment(rng)
+    row, column = int(rng.integers(3)), int(rng.integers(4))
+    screens[:] = 0
+    screens[:, 3 * row : 3 * row + 3, 3 * column : 3 * column + 3] = 200
+    expected = np.zeros((3, 4))
+    expected[row, column] = 200
+    return survives(lambda: agree(student(screens, stack, False)[-1], expected))
+
+
+@observe.property("It should not matter where in a block a pixel is: the pixels of one block may change places.")
+def blocks_forget_places(student: Observe, rng: Generator) -> bool:
+    screens, stack, _ = moment(rng)
+    other = screens.copy()
+    other[:, :3, :3] = np.roll(screens[:, :3, :3], (1, 1), axis=(1, 2))
+    return survives(lambda: agree(student(screens, stack, False), student(other, stack, False)))
+
+
+@observe.property("A block with one pixel of level 90, black otherwise, should have 10: the mean of its nine pixels.")
+def one_of_nine(student: Observe, rng: Generator) -> bool:
+    screens, stack, _ = moment(rng)
+    screens[:] = 0
+    screens[:, 1, 1] = 90
+    return survives(lambda: int(student(screens, stack, False)[-1, 0, 0]) == 10)
+
+
+def _one_of_three(screens: Bytes) -> Bytes:
+    """Two screens all red, two all green, two all blue, each of them 1: [3, 2, H, W, 3]."""
+    return np.stack([np.broadcast_to(color, screens.shape) for color in np.eye(3, dtype=np.uint8)])
+
+
 @observe.property("Blocks need not be square: screens of other sizes go wrong.", edge=True)
 def other_sizes(student: Observe, rng: Generator) -> bool:
-    screens, _, _ = moment(rng)
+    screens = even_blocks(rng)
     stack = np.zeros((4, 3, 2), dtype=np.uint8)
     return survives(lambda: agree(student(screens, stack, False), observe.reference(screens, stack, False)))
+
+
+def even_blocks(rng: Generator) -> Bytes:
+    """Two grey screens [2, 9, 12, 3] that are alike, with no mean of 3 x 6 pixels half way between whole numbers."""
+    grey = rng.integers(0, 255, (3, 3, 2, 6))
+    grey[:, 0, :, 0] += grey.sum((1, 3)) % 18 == 9
+    return np.broadcast_to(grey.reshape(9, 12)[None, :, :, None], (2, 9, 12, 3)).astype(np.uint8)
+
+
+@observe.property(
+    "The numbers are right, and not bytes: the observation should be of type uint8, as the stack is. A million of them "
+    "in a longer type fill a memory that bytes would leave half empty.",
+    edge=True,
+)
+def bytes_stay_bytes(student: Observe, rng: Generator) -> bool:
+    return survives(lambda: bool(student(*moment(rng)).dtype == np.uint8))
 
 
 def greys(screens: Bytes) -> Floats:
@@ -218,6 +283,53 @@ def sums_in_bytes(m: Moment) -> Bytes:
     (H, W), (h, w) = larger.shape, m.stack.shape[1:]
     sums = larger.reshape(h, H // h, w, W // w).sum((1, 3), dtype=np.uint8)
     return stacked(sums / (H // h * W // w), m)
+
+
+@observe.mistake(
+    "numerics",
+    "You round once, at the end; tempting, because a number that is not rounded is the better one. The emulator's grey "
+    "levels are whole numbers, and the docstring rounds them, too: round the grey, and then the mean.",
+)
+def grey_not_rounded(m: Moment) -> Bytes:
+    return stacked(means((m.screens @ WEIGHTS).max(0), m.stack.shape[1:]), m)
+
+
+@observe.mistake(
+    "concept",
+    "You take the brightest pixel of each block; tempting, because a larger was asked for a moment ago. That is "
+    "between the two screens. Within a block take the mean: how bright a pixel is then says how much of it is covered.",
+)
+def brightest_of_each_block(m: Moment) -> Bytes:
+    larger = greys(m.screens).max(0)
+    (H, W), (h, w) = larger.shape, m.stack.shape[1:]
+    return stacked(larger.reshape(h, H // h, w, W // w).max((1, 3)), m)
+
+
+@observe.mistake(
+    "order",
+    "Your weights are in the order blue, green, red; tempting, because some libraries store colors so. The last axis "
+    "of the screens is red, green, blue.",
+)
+def weights_backward(m: Moment) -> Bytes:
+    return stacked(means(np.rint(m.screens @ WEIGHTS[::-1]).max(0), m.stack.shape[1:]), m)
+
+
+@observe.mistake(
+    "numerics",
+    "You cut the fractions of the means off; tempting, because `astype(np.uint8)` does it without being asked. Your "
+    "grey levels are rounded: round the means, too.",
+)
+def cuts_off_means(m: Moment) -> Bytes:
+    return stacked(np.floor(means(greys(m.screens).max(0), m.stack.shape[1:])), m)
+
+
+@observe.mistake(
+    "numerics",
+    "You cut the fractions of the grey levels off; tempting, because a cast to bytes does it without being asked. Your "
+    "means are rounded: round the grey levels, too.",
+)
+def cuts_off_greys(m: Moment) -> Bytes:
+    return stacked(means(np.floor(m.screens @ WEIGHTS + 1e-9).max(0), m.stack.shape[1:]), m)
 
 
 @observe.mistake(

@@ -93,8 +93,25 @@ def never_negative(student: Map, rng: Generator) -> bool:
 def looks_at_one_pixel(student: Map, rng: Generator) -> bool:
     _, obs, background, patch = view(rng)
     direction = rng.normal(size=ACTIONS)
-    found = student(lambda x: log_softmax(x[:, 1, 3, 1, None] * direction, axis=1), obs, background, patch)
-    return survives(lambda: [tuple(place) for place in np.argwhere(np.asarray(found) > 1e-12)] == [(1, 0)])
+    frame, row, column = (int(rng.integers(length)) for length in obs.shape)
+    found = student(lambda x: log_softmax(x[:, frame, row, column, None] * direction, axis=1), obs, background, patch)
+    place = row // patch, column // patch
+    return survives(lambda: [tuple(each) for each in np.argwhere(np.asarray(found) > 1e-12)] == [place])
+
+
+@occlusion_map.property(
+    "Where a covered patch turns a policy of two actions from 1/2, 1/2 into 1/4, 3/4, the entry should be "
+    "1/2 log 2 + 1/2 log 2/3, in nats. Each logarithm of a ratio has the weight of its action, and they are added up."
+)
+def two_actions(student: Map, rng: Generator) -> bool:
+    _, obs, background, patch = view(rng)
+    obs[0, 0, 0], background[0, 0] = 0.0, 1.0
+    even, tilted = np.log([0.5, 0.5]), np.log([0.25, 0.75])
+
+    def log_probs(seen: Floats) -> Floats:
+        return np.where(seen[:, 0, 0, :1] == 0.0, even, tilted)
+
+    return survives(lambda: agree(student(log_probs, obs, background, patch)[0, 0], np.log(4 / 3) / 2))
 
 
 @occlusion_map.property(
@@ -103,6 +120,12 @@ def looks_at_one_pixel(student: Map, rng: Generator) -> bool:
 )
 def patches_cut_short(student: Map, rng: Generator) -> bool:
     v = View(policy(rng, 5, 7), rng.normal(size=(FRAMES, 5, 7)), rng.normal(size=(5, 7)), 2)
+    return survives(lambda: agree(student(*v), mapped(v, kl)))
+
+
+@occlusion_map.property("Patches of another size than 2 x 2 go wrong.", edge=True)
+def larger_patches(student: Map, rng: Generator) -> bool:
+    v = view(rng)._replace(patch=int(rng.integers(3, 5)))
     return survives(lambda: agree(student(*v), mapped(v, kl)))
 
 

@@ -24,14 +24,17 @@ class Record(NamedTuple):
 
 
 def record(rng: Generator) -> Record:
-    """Three games of three lives each, and the beginning of a fourth; some scores come in the step that ends a life."""
+    """Three games of three lives each, and the beginning of a fourth; points come in the step that ends a life, too.
+
+    Some points are lost, as in Pong.
+    """
     lives = [int(n) for n in rng.integers(4, 9, 10)]
     ends = np.cumsum(lives) - 1
     T = int(ends[-1] + rng.integers(4, 9))
     life_lost, game_over = np.zeros(T, dtype=bool), np.zeros(T, dtype=bool)
     game_over[ends[[2, 5, 8]]] = True
     life_lost[np.setdiff1d(ends, ends[[2, 5, 8]])] = True
-    rewards = rng.choice([0.0, 0.0, 1.0, 4.0, 7.0], T)
+    rewards = rng.choice([0.0, 0.0, 1.0, 4.0, 7.0, -2.0], T)
     rewards[ends] = rng.choice([1.0, 4.0, 7.0], len(ends))
     rewards[-2] = 4.0
     return Record(rewards, life_lost, game_over)
@@ -60,6 +63,23 @@ def counts_everything_once(student: Scores, rng: Generator) -> bool:
     return survives(lambda: agree(np.sum(student(*r)), r.rewards[: last + 1].sum()))
 
 
+@whole_games.property(
+    "Scores should be in the order of the games: what is scored in the first game belongs to the first one."
+)
+def in_order_of_games(student: Scores, rng: Generator) -> bool:
+    r = record(rng)
+    more = r.rewards.copy()
+    more[0] += 1.0
+    raised = [1.0] + [0.0] * (int(r.game_over.sum()) - 1)
+    return survives(lambda: agree(student(more, *r[1:]) - student(*r), raised))
+
+
+@whole_games.property("A point that is lost should count as well: Pong's rewards are 1 and -1.")
+def points_are_lost(student: Scores, rng: Generator) -> bool:
+    r = record(rng)
+    return survives(lambda: agree(student(-r.rewards, *r[1:]), -student(*r)))
+
+
 @whole_games.property("If no game has ended there should be no scores: an array of shape (0,).", edge=True)
 def no_game_has_ended(student: Scores, rng: Generator) -> bool:
     r = record(rng)
@@ -71,6 +91,22 @@ def no_game_has_ended(student: Scores, rng: Generator) -> bool:
 def games_of_one_step(student: Scores, rng: Generator) -> bool:
     rewards, ends = rng.uniform(1, 9, 3), np.array([True, True, False])
     return survives(lambda: agree(student(rewards, np.zeros(3, dtype=bool), ends), rewards[:2]))
+
+
+@whole_games.property(
+    "A record that ends in the step in which a game is over goes wrong: that game has ended, and none goes on.",
+    edge=True,
+)
+def ends_with_a_game(student: Scores, rng: Generator) -> bool:
+    r = record(rng)
+    whole = int(np.flatnonzero(r.game_over)[-1]) + 1
+    return survives(lambda: agree(student(r.rewards[:whole], r.life_lost[:whole], r.game_over[:whole]), student(*r)))
+
+
+@whole_games.property("A game without a single point goes wrong: its score is 0, and belongs to the list.", edge=True)
+def games_of_no_points(student: Scores, rng: Generator) -> bool:
+    r = record(rng)
+    return survives(lambda: agree(student(np.zeros_like(r.rewards), *r[1:]), np.zeros(int(r.game_over.sum()))))
 
 
 def cut_after(rewards: Floats, ends: Bools) -> list[Floats]:
