@@ -59,6 +59,18 @@ def test_a_shot_of_the_invaders_is_in_one_of_two_screens_only() -> None:
     assert len(set(lit.argmax(1).tolist())) == 1, "always the same one: every fourth frame has the same parity"
 
 
+def test_pixels_blink_in_space_invaders() -> None:
+    found = {game: screens.steps_that_blink(game) for game in GAMES}
+    assert max(found, key=lambda game: found[game]) == "space_invaders"
+    assert found["space_invaders"] > 50
+    greys = screens.played("qbert").greys
+    count = 0
+    for step in range(60, 160):
+        same = (greys[step, 0] == greys[step - 1, 0]) & (greys[step, 1] == greys[step - 1, 1])
+        count += bool((same & (greys[step, 0] != greys[step, 1])).any())
+    assert found["qbert"] == count
+
+
 def test_the_share_of_the_background() -> None:
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (5, 3, 2), dtype=np.uint8)

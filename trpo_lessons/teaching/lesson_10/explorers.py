@@ -14,7 +14,7 @@ from trpo_lessons.envs.atari.settings import GAMES
 from trpo_lessons.teaching.explorers import Choice, Explorer, Slider, Stops
 from trpo_lessons.teaching.lesson_10 import films, looking
 from trpo_lessons.teaching.lesson_10.recorded_games import Recorded, loaded, recorded, untrained
-from trpo_lessons.teaching.lesson_10.screens import FIRST, HEIGHT, STEPS, WIDTH, background_share, played
+from trpo_lessons.teaching.lesson_10.screens import FIRST, HEIGHT, STEPS, WIDTH, played
 from trpo_lessons.teaching.lesson_10.shared import Bytes, Floats
 from trpo_lessons.teaching.pictures import BLUE, VERMILION
 from trpo_lessons.viewing.game_drawing import JOYSTICK
@@ -29,7 +29,7 @@ STAGES = {
     LARGER: "the larger of the last two screens",
     SMALL: "made small",
     STACKED: "a stack of four",
-    NORMALISED: "without the background",
+    NORMALISED: "normalised",
 }
 NOTICEABLE = 20  # of 255
 TITLE_LETTERS = 22  # in a line above a picture
@@ -69,8 +69,8 @@ def compute_stage(game: str, stage: int, step: int) -> Stage:
     if stage == STACKED:
         words = f"8320 bytes, from 16 frames; {(apart > 0).sum()} of 2080 pixels differ between the oldest and newest"
         return Stage(stage, game, small, in_a_square(stack), words)
-    share = 100 * background_share(play.frames)
-    words = f"the mean frame is gone: of the squares of all bytes it was {share:.3g} %"
+    off = int((np.abs(stack - play.frames.mean(0)) > NOTICEABLE).sum())
+    words = f"the mean frame is gone; {off} of 8320 pixels differ from it by more than {NOTICEABLE}"
     return Stage(stage, game, in_a_square(stack), in_a_square(play.normalised(step)), words)
 
 
@@ -284,12 +284,18 @@ def draw_look(numbers: Look, figure: FigureBase) -> None:
         axes.grid(visible=False)
 
 
+def patches(count: int) -> str:
+    """Such as "1 patch", "3 patches"."""
+    return f"{count} patch" if count == 1 else f"{count} patches"
+
+
 def alt_of_look(numbers: Look) -> str:
     """What the picture shows."""
     counts = [looking.half_of(each) for each in (numbers.found, numbers.control)]
     return (
         f"A frame of {numbers.name} and two maps of how far the policy moves when a patch is covered. Half of the "
-        f"trained policy's lies in {counts[0]} patches, half of the control's ({numbers.versus}) in {counts[1]}."
+        f"trained policy's lies in {patches(counts[0])}, half of the control's ({numbers.versus}) in "
+        f"{patches(counts[1])}."
     )
 
 

@@ -206,6 +206,8 @@ def draw_curves(figure: Figure, runs: Sequence[Recorded]) -> None:
         place = GAMES.index(game)
         for row, color, dashes in ((PAPER[0], VERMILION, ":"), (PAPER[1], VERMILION, "-."), (BASELINE, GREY, "--")):
             axes.axhline(float(row.scores[place] or 0), color=color, linestyle=dashes, linewidth=1.3, label=row.who)
+        axes.relim()
+        axes.autoscale_view()  # a line at the edge is seen whole
         axes.set(title=TITLES[game], xlabel="simulator steps")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     for axes in panels[len(games) :]:

@@ -77,6 +77,14 @@ def played(game: str, seed: int = 0) -> Play:
     return Play(pairs, greys, np.array([resize(larger) for larger in greys.max(1)]))
 
 
+def steps_that_blink(game: str) -> int:
+    """In how many of the 100 steps since `FIRST` pixels differ between the two screens just as in the step before."""
+    greys = played(game).greys
+    now, before = greys[FIRST:], greys[FIRST - 1 : -1]
+    blinks = (now[:, 0] != now[:, 1]) & (now == before).all(1)
+    return int(blinks.any((1, 2)).sum())
+
+
 def background_share(frames: Bytes) -> float:
     """Which share of the mean square of all bytes is that of the mean frame: what is the same in every state."""
     values = frames.astype(np.float64)
