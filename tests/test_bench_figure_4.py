@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,9 @@ from scipy import stats  # type: ignore[import-untyped]
 from trpo_lessons import training
 from trpo_lessons.bench import figure_4
 from trpo_lessons.bench import figure_4_results as results
+from trpo_lessons.bench.compare import compare
 from trpo_lessons.bench.curves import kept_curves
+from trpo_lessons.teaching.lesson_08.recorded_runs import WITH_RETURNS as KEPT_RETURNS
 from trpo_lessons.training import RunError
 from trpo_lessons.viewing.style import new_figure
 
@@ -73,6 +76,15 @@ def test_intervals_of_the_aggregate_cover() -> None:
 def test_one_seed_has_no_interval() -> None:
     with pytest.raises(ValueError, match="two seeds"):
         results.aggregate([np.ones(5), np.ones(1)])
+
+
+def test_where_one_method_always_scores_the_same_the_spread_is_that_of_the_other() -> None:
+    others = np.array([500.0, 500, 500, 31, 500])
+    with warnings.catch_warnings(action="error"):
+        found = compare("barto-cartpole", [500.0] * 5, others.tolist())
+    half = stats.t.ppf(0.975, 4) * others.std(ddof=1) / 5**0.5
+    middle = 500 - others.mean()
+    assert (found.low, found.high) == pytest.approx((middle - half, middle + half))
 
 
 @pytest.fixture(scope="module")
@@ -200,3 +212,66 @@ def test_every_seed_is_a_line_and_a_method_a_thick_one(
         "barto-cartpole": 1, "swimmer": 1, "hopper": 0, "walker": 0
     }  # fmt: skip
     assert results.drawn(tmp_path).startswith(b"\x89PNG")
+
+
+# ---- what comes with the package -------------------------------------------------------------------------------------
+
+
+def test_the_whole_comparison_is_kept() -> None:
+    """Every task, method and seed, at equal simulator steps to within a population's generation."""
+    runs = results.kept_runs()
+    assert {key: [run.seed for run in each] for key, each in runs.items()} == {
+        (task, method): list(figure_4.SEEDS)
+        for task in results.TASKS
+        for method in results.METHODS
+        if method != "max-kl" or task == figure_4.CARTPOLE
+    }
+    for (task, method), each in runs.items():
+        budget = figure_4.CARTPOLE_STEPS if task == figure_4.CARTPOLE else figure_4.STEPS
+        for run in each:
+            steps = run.curves["total_steps"]
+            assert 0.98 * budget < steps[-1] < 1.07 * budget, (task, method, run.seed)
+            assert len(steps) <= 100
+    returns = [run.facts["settings"] for run in kept_curves(KEPT_RETURNS).values()]
+    assert len(returns) == len(figure_4.RETURNS_SEEDS) * sum(
+        len(settings[figure_4.GRIDS[method][0]]) for method, settings in figure_4.WITH_RETURNS.items()
+    )
+    assert sum(path.stat().st_size for path in results.KEPT.rglob("*")) < 3_000_000
+
+
+def test_settings_were_chosen_on_other_seeds_than_those_that_are_reported() -> None:
+    tuning = json.loads((results.KEPT / "tuning.json").read_text())
+    assert not set(tuning["seeds"]) & set(figure_4.SEEDS)
+    for (task, method), each in results.kept_runs().items():
+        if task in results.ROBOTS:
+            setting, grid = figure_4.GRIDS[method]
+            tried = tuning["tried"][task][method]
+            scores = {float(value): score for value, score in tried["scores"].items()}
+            assert tried["setting"] == setting
+            assert sorted(scores) == sorted(grid)
+            assert {run.curves.facts["settings"][setting] for run in each} == {max(scores, key=scores.__getitem__)}
+
+
+def test_methods_with_advantages_differ_in_nothing_but_the_method() -> None:
+    own = {setting for setting, _ in figure_4.GRIDS.values()} | {"method", "seed", "sampling"}
+    sampled = {"num_envs", "vine_states", "vine_branches", "rollout_length", "fisher_stride", "value_stride"}
+    sampled |= {"iterations", "steps_per_iteration"}
+    by_task: dict[str, list[dict[str, object]]] = {}
+    for (task, method), each in results.kept_runs().items():
+        if method not in ("cem", "cma"):
+            left_out = own | {"fit_iterations"} | (sampled if method == "vine" else set())
+            for run in each:
+                settings = run.curves.facts["settings"]
+                by_task.setdefault(task, []).append({k: v for k, v in settings.items() if k not in left_out})
+    for task, every in by_task.items():
+        whole = max(every, key=len)
+        assert all(settings.items() <= whole.items() for settings in every), task
+
+
+def test_table_and_what_was_tried_name_every_score() -> None:
+    table, tried = results.table(), results.tried()
+    assert sum(table.count(label) for label in results.LABELS.values()) == 9 + 3 * 8 + 8
+    for each in results.kept_runs().values():
+        assert ", ".join(f"{run.score:.0f}" for run in each) in table
+    assert tried.count("[") == len(results.ROBOTS) * len(figure_4.GRIDS)
+    assert (results.KEPT / figure_4.PICTURE).read_bytes().startswith(b"\x89PNG")

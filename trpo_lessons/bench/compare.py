@@ -14,6 +14,7 @@ An interval of a mean is not the spread of runs: the scores by seed are in the R
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,10 @@ def compare(task: str, ours: Sequence[float], theirs: Sequence[float], confidenc
         )
     low = high = mean(ours) - mean(theirs)
     if max(len(set(ours)), len(set(theirs))) > 1:  # otherwise nothing spreads, and t is 0 / 0
-        interval = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(confidence)
+        with warnings.catch_warnings():
+            # Where all seeds of one of them score the same, its variance is 0: exact here, and no loss of precision.
+            warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
+            interval = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(confidence)
         low, high = float(interval.low), float(interval.high)
     return Comparison(task, tuple(ours), tuple(theirs), low, high)
 

@@ -1,6 +1,6 @@
 """Figure 4 of the paper, from nothing: nine methods on the cart-pole, eight on three robots, five seeds each.
 
-    python -m trpo_lessons.bench.figure_4 run OUT                               # some six hours of one core
+    python -m trpo_lessons.bench.figure_4 run OUT                               # some ten hours of one core
     python -m trpo_lessons.bench.figure_4 keep OUT --out trpo_lessons/zoo/figure_4
     python -m trpo_lessons.bench.figure_4 draw figure_4.png                     # from what is kept
     python -m trpo_lessons.bench.figure_4 table
@@ -33,6 +33,7 @@ TUNING_SEEDS, SEEDS = (100,), (0, 1, 2, 3, 4)
 TUNING_STEPS, STEPS, CARTPOLE_STEPS = 500_000, 1_000_000, 250_000
 MANY = 10_000  # iterations; more than the cart-pole's budget has
 EPISODES = 20
+PICTURE = "figure_4.png"
 _DELTA = (0.001, 0.003, 0.01, 0.03, 0.1)
 GRIDS: Mapping[str, tuple[str, Sequence[float]]] = {
     "trpo": ("delta", _DELTA),
@@ -128,7 +129,7 @@ def chosen(sweep: Path, task: str) -> dict[str, float]:
 
 
 def keep(out: Path, kept: Path) -> None:
-    """Keep curves, scores and what was tried of the whole comparison in `out`, in place of what `kept` held.
+    """Keep curves, scores, what was tried, and the picture of the whole comparison, in place of what `kept` held.
 
     Raises RunError when runs of it are not finished: a line for each.
     """
@@ -147,6 +148,7 @@ def keep(out: Path, kept: Path) -> None:
     }
     facts = {"seeds": TUNING_SEEDS, "step_budget": TUNING_STEPS, "episodes": EPISODES, "tried": tried}
     (kept / "tuning.json").write_text(json_text(facts) + "\n")
+    (kept / PICTURE).write_bytes(drawn(kept))
 
 
 def main() -> None:
