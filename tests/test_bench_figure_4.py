@@ -18,6 +18,7 @@ from trpo_lessons.bench.compare import compare
 from trpo_lessons.bench.curves import kept_curves
 from trpo_lessons.teaching.lesson_08.recorded_runs import WITH_RETURNS as KEPT_RETURNS
 from trpo_lessons.training import RunError
+from trpo_lessons.training.running.run_folder import RunFolder
 from trpo_lessons.viewing.style import new_figure
 
 
@@ -34,24 +35,48 @@ def test_interquartile_mean_is_the_mean_of_the_middle_half() -> None:
     assert kept.mean() == pytest.approx(middle.mean(), abs=2)
 
 
+SURE = [np.ones(5)] * 3  # a reference without spread
+
+
 def test_bootstrap_draws_seeds_within_tasks() -> None:
     # Tasks whose seeds agree cannot spread, however far the tasks are apart: only draws across tasks would.
     apart = [np.full(5, level) for level in (0.2, 1.0, 3.0)]
-    found = results.aggregate(apart)
+    found = results.aggregate(apart, SURE)
     assert found.low == found.value == found.high
     one_spreads = [np.full(5, 0.2), np.linspace(0.9, 1.1, 5), np.full(5, 3.0)]
-    found = results.aggregate(one_spreads)
+    found = results.aggregate(one_spreads, SURE)
     assert 0.2 < found.low < found.value < found.high < 3.0
     assert found.high - found.low < 0.5
+
+
+def test_scores_are_in_units_of_the_reference() -> None:
+    rng = np.random.default_rng(4)
+    tasks, references = ([rng.normal(1, 0.2, size=5) for _ in range(3)] for _ in range(2))
+    found = results.aggregate(tasks, references)
+    by_hand = np.sort(np.concatenate([x / y.mean() for x, y in zip(tasks, references, strict=True)]))
+    assert found.value == pytest.approx(by_hand[3:-3].mean())
+    other_units = [
+        (task * k, reference * k) for task, reference, k in zip(tasks, references, (1, 10, 300), strict=True)
+    ]
+    assert results.aggregate(*zip(*other_units, strict=True)).low == pytest.approx(found.low)  # type: ignore[arg-type]
+
+
+def test_an_uncertain_reference_widens_the_interval() -> None:
+    rng = np.random.default_rng(5)
+    tasks = [rng.normal(1, 0.1, size=5) for _ in range(3)]
+    uncertain = [np.linspace(0.5, 1.5, 5)] * 3
+    sure, unsure = results.aggregate(tasks, SURE), results.aggregate(tasks, uncertain)
+    assert sure.value == pytest.approx(unsure.value)
+    assert unsure.high - unsure.low > 2 * (sure.high - sure.low)
 
 
 def test_interval_is_wider_than_the_plain_bootstrap_by_what_few_seeds_hide() -> None:
     rng = np.random.default_rng(1)
     tasks = [rng.normal(1, 0.2, size=5) for _ in range(3)]
-    found = results.aggregate(tasks, seed=3)
+    found = results.aggregate(tasks, SURE, seed=3)
     plain = stats.bootstrap(
-        tuple(tasks),
-        results.interquartile_mean,
+        (*tasks, *SURE),
+        results.relative_mean,
         n_resamples=results.RESAMPLES,
         vectorized=True,
         method="percentile",
@@ -63,19 +88,20 @@ def test_interval_is_wider_than_the_plain_bootstrap_by_what_few_seeds_hide() -> 
 def test_intervals_of_the_aggregate_cover() -> None:
     rng = np.random.default_rng(2)
 
-    def draw() -> list[np.ndarray]:
-        return [rng.normal(1.0, 0.2, size=5), rng.normal(0.8, 0.3, size=5), rng.normal(0.9, 0.1, size=5)]
+    def draw() -> tuple[list[np.ndarray], list[np.ndarray]]:
+        own = [rng.normal(level, spread, size=5) for level, spread in ((1.0, 0.2), (0.8, 0.3), (0.9, 0.1))]
+        return own, [rng.normal(1.0, spread, size=5) for spread in (0.2, 0.15, 0.1)]
 
-    truth = np.mean([results.interquartile_mean(*draw()) for _ in range(4000)])
-    found = [results.aggregate(draw(), resamples=499) for _ in range(200)]
+    truth = np.mean([results.relative_mean(*own, *others) for own, others in (draw() for _ in range(4000))])
+    found = [results.aggregate(*draw(), resamples=499) for _ in range(200)]
     covered = np.mean([each.low <= truth <= each.high for each in found])
-    error = np.sqrt(0.93 * 0.07 / 200)
-    assert 0.93 - 3 * error < covered < 0.93 + 3 * error
+    error = np.sqrt(0.95 * 0.05 / 200)
+    assert 0.95 - 3 * error < covered < 0.95 + 3 * error
 
 
 def test_one_seed_has_no_interval() -> None:
     with pytest.raises(ValueError, match="two seeds"):
-        results.aggregate([np.ones(5), np.ones(1)])
+        results.aggregate([np.ones(5), np.ones(1)], [np.ones(5)] * 2)
 
 
 def test_where_one_method_always_scores_the_same_the_spread_is_that_of_the_other() -> None:
@@ -159,6 +185,8 @@ def test_kept_runs_tell_the_same_as_their_folders(
     best = max(scored, key=scored.__getitem__)
     assert results.tried(tmp_path).count("[") == 1
     assert f"[{best}: {scored[best]:.0f}]" in results.tried(tmp_path)
+    log = RunFolder(compared / "tuning" / f"swimmer-trpo-delta={best}-seed100").rows()
+    assert results.tried_curve_end("swimmer", "trpo", float(best), tmp_path) == float(log[-1]["mean_return"])
     assert f"swimmer-trpo-delta={best}-seed0" in kept_curves(tmp_path)
 
 

@@ -1,6 +1,6 @@
 """Figure 4 of the paper, from nothing: nine methods on the cart-pole, eight on three robots, five seeds each.
 
-    python -m trpo_lessons.bench.figure_4 run OUT                               # some ten hours of one core
+    python -m trpo_lessons.bench.figure_4 run OUT                               # 10 to 15 hours of one core
     python -m trpo_lessons.bench.figure_4 keep OUT --out trpo_lessons/zoo/figure_4
     python -m trpo_lessons.bench.figure_4 draw figure_4.png                     # from what is kept
     python -m trpo_lessons.bench.figure_4 table
@@ -26,7 +26,7 @@ from trpo_lessons import training
 from trpo_lessons.bench import curves
 from trpo_lessons.bench.figure_4_results import KEPT, METHODS, ROBOTS, drawn, method_of, table, tried
 from trpo_lessons.training import RunError, SettingError, Sweep
-from trpo_lessons.training.running.run_folder import json_text
+from trpo_lessons.training.running.run_folder import RunFolder, json_text
 
 CARTPOLE = "barto-cartpole"
 TUNING_SEEDS, SEEDS = (100,), (0, 1, 2, 3, 4)
@@ -109,13 +109,25 @@ def scores(sweep: Path) -> dict[str, Scored]:
 
 def tuned(sweep: Path, task: str) -> dict[str, dict[float, float]]:
     """By method and by the value of its setting: the mean score over the tuning seeds."""
+    measured = scores(sweep)
+    return _by_value(task, {sweep / name: score.mean for name, score in measured.items()})
+
+
+def _curve_ends(sweep: Path, task: str) -> dict[str, dict[float, float]]:
+    """As `tuned`, but for the mean return of the latest episodes of training."""
+    return _by_value(
+        task, {sweep / name: float(RunFolder(sweep / name).rows()[-1]["mean_return"]) for name in scores(sweep)}
+    )
+
+
+def _by_value(task: str, measured: Mapping[Path, float]) -> dict[str, dict[float, float]]:
     found: dict[str, dict[float, list[float]]] = {}
-    for name, score in scores(sweep).items():
-        settings = json.loads((sweep / name / "config.json").read_text())["settings"]
+    for folder, number in measured.items():
+        settings = json.loads((folder / "config.json").read_text())["settings"]
         method = method_of(settings)
         if settings["task"] == task:
             values = found.setdefault(method, {})
-            values.setdefault(settings[GRIDS[method][0]], []).append(score.mean)
+            values.setdefault(settings[GRIDS[method][0]], []).append(number)
     return {
         method: {value: sum(found[method][value]) / len(found[method][value]) for value in sorted(found[method])}
         for method in GRIDS
@@ -139,13 +151,17 @@ def keep(out: Path, kept: Path) -> None:
     facts = json.loads((kept / "runs.json").read_text())["runs"]
     found = {name: score for name, score in scores(out / "finals").items() if name in facts}
     (kept / "scores.json").write_text(json_text({name: vars(score) for name, score in found.items()}) + "\n")
-    tried = {
-        task: {
-            method: {"setting": GRIDS[method][0], "scores": {f"{value:g}": score for value, score in values.items()}}
-            for method, values in tuned(out / "tuning", task).items()
+    tried = {}
+    for task in ROBOTS:
+        measured, ends = tuned(out / "tuning", task), _curve_ends(out / "tuning", task)
+        tried[task] = {
+            method: {
+                "setting": GRIDS[method][0],
+                "scores": {f"{value:g}": score for value, score in measured[method].items()},
+                "curve_ends": {f"{value:g}": end for value, end in ends[method].items()},
+            }
+            for method in measured
         }
-        for task in ROBOTS
-    }
     facts = {"seeds": TUNING_SEEDS, "step_budget": TUNING_STEPS, "episodes": EPISODES, "tried": tried}
     (kept / "tuning.json").write_text(json_text(facts) + "\n")
     (kept / PICTURE).write_bytes(drawn(kept))
