@@ -257,6 +257,20 @@ def test_a_run_is_evaluated_and_watched(method: str, tmp_path: Path, capsys: pyt
     assert sorted(path.suffix for path in folder.iterdir() if path.suffix in (".png", ".gif")) == [".gif", ".png"]
 
 
+@both
+@pytest.mark.parametrize("task", ["cartpole", "barto-cartpole"])
+def test_noise_that_was_never_played_is_not_sampled(
+    method: str, task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = training.train(tiny(method, task, iterations=1), tmp_path)
+    with pytest.raises(ValueError, match="without noise"):
+        run.act(np.zeros(4, dtype=np.float32), torch.Generator())
+    assert cli.main(["evaluate", str(tmp_path), "--sampled", "--episodes", "2"]) == 2
+    told = capsys.readouterr().err.strip()
+    assert "without noise" in told
+    assert "\n" not in told
+
+
 def test_the_curves_of_a_search_are_the_columns_of_its_log(tmp_path: Path) -> None:
     run = training.train(tiny("cem", "cartpole"), tmp_path)
     returns, spread = learning_curve(run.config, logged(RunFolder(tmp_path), run.iteration)).axes

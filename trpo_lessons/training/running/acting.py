@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from trpo_lessons.distributions import Distribution
 from trpo_lessons.envs.adapter import GymnasiumVectorEnv, flat_observations, inner_actions
 from trpo_lessons.single_path import for_environment
+from trpo_lessons.training.settings.config import POPULATION_METHODS
 
 if TYPE_CHECKING:
     from trpo_lessons.training.running.run import Run
@@ -67,7 +68,11 @@ def choose_actions(
 ) -> NDArray[Any]:
     """The policy's actions for `obs` [N, *obs_shape] of its own environments, as they take them: sampled, or without a
     generator the most likely ones.
+
+    Raises ValueError for samples of a policy that was searched for: its noise has never been played, nor fitted.
     """
+    if generator is not None and run.config.method in POPULATION_METHODS:
+        raise ValueError(f"{run.config.method} searches for policies without noise: take their most likely actions")
     distribution = distribution_for(run, obs)
     return for_environment(distribution.sample(generator) if generator else distribution.mode(), space)
 

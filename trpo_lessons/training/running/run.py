@@ -71,7 +71,8 @@ class Run:
             these are the environment's own, neither flattened nor normalised; for games, stacks of frames in bytes.
 
         Returns the action as that environment takes it, within its bounds (numpy; a NumPy integer where there is one
-        choice), or N of them along a first axis. Raises ValueError for observations of another shape, and for nan.
+        choice), or N of them along a first axis. Raises ValueError for observations of another shape, for nan, and for
+        samples of a policy that cem or cma searched for: those have no noise.
 
         Games should be played with a generator: nothing in them is random, and a player who always does the same can go
         round in circles.
