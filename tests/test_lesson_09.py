@@ -26,7 +26,7 @@ from trpo_lessons.teaching.checks.hunts import HEALTHY
 from trpo_lessons.teaching.lesson_08.recorded_runs import DELTA, PENALTY, step_size_runs
 from trpo_lessons.teaching.lesson_09 import broken_runs, explorers, film, live, recorded_runs, swimming
 from trpo_lessons.teaching.lesson_09 import check as checks
-from trpo_lessons.teaching.lesson_09.recorded_runs import AXES, FASTEST, OURS, PEER, RECORDED, STEPS, VINE
+from trpo_lessons.teaching.lesson_09.recorded_runs import AXES, FASTEST, OURS, PEER, RECORDED, STEPS, TASKS, VINE
 from trpo_lessons.teaching.solutions import lesson_09 as solutions
 from trpo_lessons.training import preset
 from trpo_lessons.training.running.loop import Trainer
@@ -260,6 +260,16 @@ def test_a_screen_draws_every_column_and_knows_earlier_rows(tmp_path: Path) -> N
     np.testing.assert_allclose(kl, [row["mean_kl"] / config.delta for row in screen.rows])
 
 
+def test_a_screen_of_a_run_that_goes_on_shows_that_run_whatever_config_is_called_by_then(tmp_path: Path) -> None:
+    config = preset("hopper", "smoke", threads=1, delta=0.02)
+    training.train(config, tmp_path / "run")
+    another = preset("gym:InvertedPendulum-v5", "smoke", threads=1)
+    screen = live.Screen(another, tmp_path / "run")
+    assert (screen.config.task, screen.config.delta) == ("hopper", 0.02)
+    assert "Six curves of hopper" in screen._live.alt
+    assert live.Screen(another, tmp_path / "not begun").config == another
+
+
 def test_running_medians_are_medians_of_neighbors() -> None:
     values = np.array([3.0, 9.0, 1.0, np.nan, 2.0])
     np.testing.assert_array_equal(live.running_median(values, 3), [6.0, 3.0, 5.0, 1.5, 2.0])
@@ -488,6 +498,33 @@ def test_what_the_lesson_says_of_step_sizes_is_so() -> None:
         assert np.nanmax(kl) == pytest.approx(largest, rel=0.05)
     every = [run["accepted"].min() for runs in (*deltas.values(), *penalties.values()) for run in runs]
     assert min(every) > 0.99
+
+
+@pytest.mark.parametrize(("delta", "penalty"), [(0.003, 1.5), (0.0001, 120.0), (1.0, 0.017)])
+def test_the_kl_panel_has_whole_decades_and_labels_that_do_not_overlap(delta: float, penalty: float) -> None:
+    numbers = explorers.compute_step_size(delta, penalty)
+    figure = Figure(figsize=(8.4, 4.9), layout="constrained")
+    explorers.draw_step_size(numbers, figure)
+    figure.draw_without_rendering()
+    (kl,) = (axes for axes in figure.axes if axes.get_title() == "mean KL, nats")
+    bottom, top = kl.get_ylim()
+    values = np.concatenate([run["mean_kl"] for runs in numbers.runs.values() for run in runs])
+    assert bottom <= np.nanmin(values)
+    assert np.nanmax(values) <= top
+    shown = [tick for tick in kl.yaxis.get_ticklabels(which="both") if tick.get_text()]
+    shown = [tick for tick in shown if bottom <= tick.get_position()[1] <= top]
+    boxes = sorted((tick.get_window_extent() for tick in shown), key=lambda box: float(box.y0))
+    assert len(boxes) >= 2
+    assert all(one.y1 <= other.y0 for one, other in itertools.pairwise(boxes))
+
+
+def test_a_curve_whose_log_is_not_whole_says_so() -> None:
+    said = explorers.facts_of_race(explorers.compute_race("swimmer", PEER, STEPS)).splitlines()
+    assert said[2] == "seed 1 of sb3-contrib: its log is whole from 78k to 684k steps only"
+    assert len(said) == 3
+    for task, beside in itertools.product(TASKS, (VINE, PEER)):
+        if (task, beside) != ("swimmer", PEER):
+            assert "whole" not in explorers.facts_of_race(explorers.compute_race(task, beside, STEPS))
 
 
 def test_the_step_size_explorer_draws_curves_diagnostics_and_strips() -> None:

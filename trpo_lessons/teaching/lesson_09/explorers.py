@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from trpo_lessons.bench.curves import Curves
 from trpo_lessons.bench.policies import Kept
@@ -98,10 +98,23 @@ def facts_of_race(numbers: Race) -> str:
         widest = int(np.argmax(band.high - band.low))
         width = f"widest at {_number(float(band.at[widest]), numbers.axis)}: {band.high[widest] - band.low[widest]:.0f}"
         lines.append(f"{scheme}, {len(band.first)} seeds: {numbers.level} after {when}; {end} ({interval}; {width})")
+        lines += _cut_short(scheme, numbers.task)
     missing = [scheme for scheme in (VINE, PEER) if not learned(numbers.task, scheme)]
-    if len(lines) == 1 and missing:
+    if len(numbers.bands) == 1 and missing:
         lines.append(f"not recorded for this task: {', '.join(missing)}")
     return "\n".join(lines)
+
+
+def _cut_short(scheme: str, task: str) -> list[str]:
+    # A curve that begins late or breaks off needs its reason; otherwise one would take it for the run's own end.
+    runs = learned(task, scheme)
+    longest = max(float(run.steps[-1]) for run in runs)
+    return [
+        f"seed {run.seed} of {scheme}: its log is whole from {_number(run.steps[0], STEPS)} to "
+        f"{_number(run.steps[-1], STEPS)} steps only"
+        for run in runs
+        if run.steps[-1] < 0.95 * longest
+    ]
 
 
 def _number(x: float, axis: str) -> str:
@@ -329,12 +342,21 @@ def _finish(curves: Axes, panels: Mapping[str, Axes], *, legend: bool) -> None:
     for name, axes in panels.items():
         axes.set_title(DIAGNOSTICS[name], fontsize=9)
         axes.tick_params(labelsize=8)
-    panels["mean_kl"].set_yscale("log")
+    _show_decades(panels["mean_kl"])
     panels["explained_variance"].set_ylim(-0.2, 1.05)
     if "accepted" in panels:
         panels["accepted"].set_ylim(-0.05, 1.1)
     for axes in (curves, *panels.values()):
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+def _show_decades(axes: Axes) -> None:
+    # Within one decade matplotlib labels 2, 3, 4 times a power as well, and in a panel so small they overlap.
+    axes.set_yscale("log")
+    bottom, top = axes.dataLim.minposy, axes.dataLim.y1
+    axes.set_ylim(10 ** math.floor(math.log10(bottom)), 10 ** math.ceil(math.log10(top)))
+    axes.yaxis.set_major_locator(LogLocator(numticks=4))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def alt_of_step_size(numbers: StepSize) -> str:

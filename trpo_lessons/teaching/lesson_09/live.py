@@ -39,11 +39,15 @@ class Screen:
     """Draws the report of a run as it grows; hand it to `train` and `resume` as their callback.
 
     rows  what it was told, a row an iteration; those that a folder holds already come first
+
+    A folder that holds a run has that run's settings, and they count: who runs a cell again, far down in a notebook,
+    has given the name `config` to another run by then.
     """
 
     def __init__(self, config: TrainConfig, folder: Path | str | None = None) -> None:
-        self.config = config
-        alt = f"Six curves of {config.task} against simulator steps, while it learns: " + ", ".join(
+        begun = folder is not None and RunFolder(Path(folder)).has_begun
+        self.config = RunFolder(Path(folder)).config()[0] if folder is not None and begun else config
+        alt = f"Six curves of {self.config.task} against simulator steps, while it learns: " + ", ".join(
             title for _, title, _ in PANELS
         )
         self._live, self._drawn = LivePicture(alt + ".", 9.0, 4.6), -math.inf
