@@ -266,6 +266,19 @@ def test_rows_of_the_table() -> None:
     assert own.scores[GAMES.index("pong")] == pytest.approx(means["pong"])
 
 
+LETTERS = 103  # in a line of an output, in a window of 1280 px with JupyterLab's side bar folded out
+
+
+@pytest.mark.parametrize("human_scale", [False, True])
+def test_a_line_of_the_table_is_one_on_the_screen_too(human_scale: bool) -> None:
+    rows = [*recorded_games.own_rows(RUNS), *recorded_games.PAPER, *recorded_games.OTHERS]
+    table = recorded_games.table([*rows, *recorded_games.PLAYERS], human_scale).splitlines()
+    assert {len(line) for line in table} == {len(table[0])}
+    assert len(table[0]) <= LETTERS
+    assert len(table[0].split()) == 1 + len(GAMES), "two heads have grown together"
+    assert all(len(line) <= LETTERS for line in recorded_games.diagnosis_table(RUNS).splitlines())
+
+
 @by_run
 def test_a_diagnosis_is_what_the_log_says(run: recorded_games.Recorded) -> None:
     found = recorded_games.diagnosis(run)

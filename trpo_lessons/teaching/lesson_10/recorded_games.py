@@ -178,8 +178,8 @@ def in_three_digits(number: float) -> str:
 
 def table(rows: Iterable[Row], human_scale: bool = False) -> str:
     """Raw scores, or with `human_scale` those where a random player has 0 and a person 1."""
-    heads = [TITLES[game].replace("Space Invaders", "S.Invaders").replace("Beam Rider", "BeamRider") for game in GAMES]
-    lines = [f"{'':20}{'steps':>9}" + "".join(f"{head:>11}" for head in heads)]
+    heads = [TITLES[game].replace("Space Invaders", "Invaders").replace("Beam Rider", "BeamRider") for game in GAMES]
+    lines = [f"{'':20}{'steps':>9}" + "".join(f"{head:>10}" for head in heads)]
     for row in rows:
         cells = []
         for game, score in zip(GAMES, row.scores, strict=True):
@@ -187,7 +187,7 @@ def table(rows: Iterable[Row], human_scale: bool = False) -> str:
                 cells.append("-")
             else:
                 cells.append(f"{human_normalised(game, score):.2f}" if human_scale else in_three_digits(score))
-        lines.append(f"{row.who:20}{row.steps:>9}" + "".join(f"{cell:>11}" for cell in cells))
+        lines.append(f"{row.who:20}{row.steps:>9}" + "".join(f"{cell:>10}" for cell in cells))
     return "\n".join(lines)
 
 
