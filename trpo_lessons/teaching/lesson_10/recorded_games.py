@@ -46,7 +46,7 @@ class Recorded:
 
     name    by which the zoo knows it, such as "pong" or "pong/vine/2"
     scheme  "single path" or "vine"
-    steps   simulator steps, four frames each, those of branches too; `hours` of computing on one core
+    steps   simulator steps, four frames each, those of branches too; `hours` by the clock, with one thread
     """
 
     folder: Path
@@ -290,7 +290,7 @@ def diagnosis_table(runs: Iterable[Recorded]) -> str:
     for run in runs:
         found = diagnosis(run)
         delta = json.loads((run.folder / "config.json").read_text())["settings"]["delta"]
-        score = f"{in_three_digits(found.score)} ± {found.standard_error:.2g}"
+        score = f"{in_three_digits(found.score)} ± {in_three_digits(float(f'{found.standard_error:.2g}'))}"
         lines.append(
             f"{run.name:24}{score:>13}{in_three_digits(found.bar):>7}{'yes' if found.met else 'no':>6}"
             f"{found.kl / delta:>12.2f}{found.entropy:>9.2f}{found.explained:>12.2f}{100 * found.refused:>7.0f} %"
