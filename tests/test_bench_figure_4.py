@@ -21,6 +21,8 @@ from trpo_lessons.training import RunError
 from trpo_lessons.training.running.run_folder import RunFolder
 from trpo_lessons.viewing.style import new_figure
 
+ROOT = Path(__file__).parents[1]
+
 
 def test_interquartile_mean_is_the_mean_of_the_middle_half() -> None:
     rng = np.random.default_rng(0)
@@ -303,3 +305,13 @@ def test_table_and_what_was_tried_name_every_score() -> None:
         assert ", ".join(f"{run.score:.0f}" for run in each) in table
     assert tried.count("[") == len(results.ROBOTS) * len(figure_4.GRIDS)
     assert (results.KEPT / figure_4.PICTURE).read_bytes().startswith(b"\x89PNG")
+
+
+def test_readme_shows_the_number_for_all_robots() -> None:
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    label, _, rows = results.table().partition("three robots")[2].partition("bootstrap\n")
+    assert label
+    for row in rows.splitlines():
+        numbers = row.replace("0.", ".").split()
+        told = numbers[-1] if "to" not in numbers else f"{numbers[-4]} ({numbers[-3]} to {numbers[-1]})"
+        assert told in readme, row

@@ -34,6 +34,13 @@ def test_links_into_the_repository_lead_somewhere() -> None:
     assert [link for link in inside if not (ROOT / link).exists()] == []
 
 
+@pytest.mark.parametrize("page", ["README.md", "trpo_lessons/YOUR_OWN.md"])
+def test_nothing_is_said_twice(page: str) -> None:
+    blocks = [block for block in (ROOT / page).read_text().split("\n\n") if block.startswith("#") or len(block) > 60]
+    assert len(blocks) > 10
+    assert sorted(blocks) == sorted(set(blocks))
+
+
 def test_a_lesson_takes_as_long_as_it_says_itself() -> None:
     told = {
         name: int(minutes) for name, minutes in re.findall(r"\(notebooks/(.*?\.ipynb)\).*\| (\d+) \|$", README, re.M)
