@@ -156,6 +156,17 @@ def test_everything_is_trained_once(compared: Path, monkeypatch: pytest.MonkeyPa
     assert {path: path.stat().st_mtime_ns for path in compared.rglob("checkpoint.safetensors")} == before
 
 
+def test_a_run_that_is_still_being_trained_has_no_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A score is kept and not measured again: that of a policy half-way would stay, and choose a setting.
+    monkeypatch.setattr(figure_4, "EPISODES", 2)
+    config = training.preset("barto-cartpole", "smoke", iterations=3, threads=1)
+    training.train(config, tmp_path / "begun", stop_after=1e-9)
+    training.train(config, tmp_path / "done")
+    assert figure_4.scores(tmp_path).keys() == {"done"}
+    finished, _ = training.resume(tmp_path / "begun")
+    assert figure_4.scores(tmp_path)["begun"].mean == training.evaluate(finished, 2).mean
+
+
 def test_the_value_that_scored_best_is_chosen(compared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _shrink(monkeypatch)
     tried = figure_4.tuned(compared / "tuning", "swimmer")

@@ -96,15 +96,23 @@ def _sweep(out: Path, task: str, name: str, seeds: Sequence[int], settings: Mapp
 
 
 def scores(sweep: Path) -> dict[str, Scored]:
-    """What every complete run of a sweep scores, by its name; kept in scores.json there, and not measured twice."""
+    """What every complete run of a sweep scores, by its name; kept in scores.json there, and not measured twice.
+
+    A run that another process is still training has no score yet, though its folder has a policy.
+    """
     file = sweep / "scores.json"
     known = json.loads(file.read_text()) if file.exists() else {}
     for folder in sorted(path.parent for path in sweep.glob("*/checkpoint.safetensors")):
-        if folder.name not in known:
+        if folder.name not in known and _is_complete(RunFolder(folder)):
             found = training.evaluate(training.load_run(folder), EPISODES)
             known[folder.name] = {"mean": found.mean, "standard_error": found.standard_error}
             file.write_text(json_text(known) + "\n")
     return {name: Scored(**each) for name, each in known.items()}
+
+
+def _is_complete(folder: RunFolder) -> bool:
+    config, _ = folder.config()
+    return config.is_complete(*folder.progress())
 
 
 def tuned(sweep: Path, task: str) -> dict[str, dict[float, float]]:
