@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import signal
+import tempfile
 
 import pytest
 from hypothesis import settings
@@ -11,6 +14,12 @@ from hypothesis import settings
 # Read when torch and numpy are first imported, which happens after this.
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"
+
+# A reader's matplotlib settings, or a list of fonts that another installation left incomplete, change what lessons draw
+# and print. The processes that this one starts (xdist, kernels) inherit the folder.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["MPLCONFIGDIR"] = tempfile.mkdtemp(prefix="matplotlib-")
+    atexit.register(shutil.rmtree, os.environ["MPLCONFIGDIR"], ignore_errors=True)
 
 # What a shell starts in the background ignores Ctrl-C, with all that it starts itself; tests press it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
