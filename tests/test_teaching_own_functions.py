@@ -95,6 +95,32 @@ def test_a_function_is_read_from_its_lesson_with_what_it_needs_and_nothing_else_
     assert not (tmp_path / "touched").exists()
 
 
+@pytest.mark.parametrize(
+    "first", ["%matplotlib inline", "!ls", "%%time", "%load_ext autoreload\n%autoreload 2", "torch?"]
+)
+def test_a_line_for_ipython_does_not_hide_what_its_cell_defines(tmp_path, first):
+    write_notebook(tmp_path / "04_mine.ipynb", SETTING_UP, f"{first}\n{HELPERS}", f"{first}\n{OWN_SOLVE}")
+    mine = from_lesson("lesson_04", "solve", tmp_path)
+    assert mine is not None
+    assert lesson_04.solve.outcome(mine).status == "passed"
+
+
+def test_a_cell_in_another_language_and_one_with_a_slip_are_passed_over(tmp_path):
+    shell, slip = "%%bash\nfor f in *; do echo $f; done", "def solve(matvec, b, iterations:\n    return b"
+    write_notebook(tmp_path / "04_mine.ipynb", SETTING_UP, HELPERS, OWN_SOLVE, shell, slip)
+    mine = from_lesson("lesson_04", "solve", tmp_path)
+    assert mine is not None
+    assert mine.__doc__ == "Mine."
+
+
+def test_what_a_function_lacks_outside_its_notebook_is_named(tmp_path, capsys):
+    computed = "small = torch.tensor(1e-30)\n" + HELPERS.replace("ENOUGH: float = 1e-30", "")
+    write_notebook(tmp_path / "04_mine.ipynb", SETTING_UP, computed, OWN_SOLVE.replace("ENOUGH", "small"))
+    parts = gather(lesson_04.solve, here={}, folder=tmp_path)
+    assert parts["solve"] is solutions_04.solve
+    assert "name 'small' is not defined" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("content", ["", "[]", "not JSON", '{"cells": 3}', '{"cells": [{"cell_type": "code"}]}'])
 def test_a_lesson_that_is_missing_or_damaged_has_no_function(tmp_path, content):
     if content:
@@ -117,7 +143,9 @@ def test_the_student_s_functions_are_used_where_they_pass_and_lines_say_so(tmp_p
     assert [line.partition(":")[0] for line in lines] == [
         f"{exercise.name}, lesson {exercise.lesson[-2:]}" for exercise in EXERCISES
     ]
-    for line, said in zip(lines, (NOT_WRITTEN, ": yours", ": yours", WRONG), strict=True):
+    for line, said in zip(
+        lines, (NOT_WRITTEN, ": yours", ": yours", f"{WRONG} ({EXERCISES[3].outcome(search).line})"), strict=True
+    ):
         assert line.endswith(said)
     assert parts["full_step"] is full_step
     assert parts["solve"].__doc__ == "Mine."

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from IPython.core.inputtransformer2 import TransformerManager
 from torch import Tensor
 
 from trpo_lessons.kl import mean_kl
@@ -35,14 +36,16 @@ def gather(*exercises: Check, here: Mapping[str, Function], folder: Path | None 
 
     `here` holds the functions of the lesson that asks, by name. Those of other lessons come from their notebooks in
     `folder`, by default the current one, which is where Jupyter runs a notebook. Prints a line an exercise: whose
-    function it is, and why.
+    function it is, and why, in the words of its check where it does not pass.
     """
     parts = {}
     for exercise in exercises:
         mine = here.get(exercise.name) or from_lesson(exercise.lesson, exercise.name, folder or Path())
-        status: Status = exercise.outcome(mine).status if mine else "not attempted"
+        found = exercise.outcome(mine) if mine else None
+        status: Status = found.status if found else "not attempted"
         parts[exercise.name] = mine if mine and status == "passed" else exercise.reference
-        print(f"{exercise.name}, lesson {exercise.lesson[-2:]}: {NOT_USED.get(status, 'yours')}")
+        why = f" ({found.line})" if found and status == "wrong" else ""
+        print(f"{exercise.name}, lesson {exercise.lesson[-2:]}: {NOT_USED.get(status, 'yours')}{why}")
     return parts
 
 
@@ -66,11 +69,17 @@ def _definitions(notebook: Path) -> Iterator[ast.stmt]:
     """The imports, functions, classes and constants at the top level of a notebook's code cells, in order."""
     for cell in _cells(notebook):
         if cell.cell_type == "code":
-            try:
-                statements = ast.parse(cell.source).body
-            except SyntaxError:  # a line for IPython, or a student's slip
-                continue
-            yield from filter(_defines, statements)
+            yield from filter(_defines, _statements(cell.source))
+
+
+def _statements(source: str) -> list[ast.stmt]:
+    """A cell's statements; lines for IPython become calls, which define nothing. None where it is no Python at all."""
+    if source.startswith("%%"):  # %%time and its like stand above Python; what stands below another does not parse
+        source = source.partition("\n")[2]
+    try:
+        return ast.parse(TransformerManager().transform_cell(source)).body  # type: ignore[no-untyped-call]
+    except SyntaxError:
+        return []
 
 
 def _cells(notebook: Path) -> list[nbformat.NotebookNode]:
