@@ -135,6 +135,33 @@ def test_a_check_that_never_ended_is_told_from_one_that_was_never_called():
     assert [exercise.status for exercise in _exercises(entries)] == ["not checked", "did not finish", "passed"]
 
 
+def test_a_lesson_that_uses_functions_of_earlier_ones_is_graded_by_its_own_exercises(tmp_path, capsys):
+    """Lessons 05, 06 and 09 import the checks of lessons before them for `own_functions.gather`."""
+    solved = write_notebook(
+        tmp_path / "05_solved.ipynb",
+        "from trpo_lessons.teaching.lesson_04 import check as check_04\n"
+        "from trpo_lessons.teaching.lesson_05 import check\n"
+        "from trpo_lessons.teaching.own_functions import gather\n"
+        "from trpo_lessons.teaching.solutions import lesson_05 as solutions",
+        "check.full_step(solutions.full_step)\ncheck.search(solutions.search)\n"
+        "check.sampled_kl(solutions.sampled_kl)\ncheck.culprits(solutions.culprits)",
+        "gather(check_04.solve, check.search, here={'search': solutions.search})",
+    )
+    assert main([str(solved)]) == 0
+    assert capsys.readouterr().out.endswith("4 of 4 exercises pass\n")
+
+
+def test_what_counts_are_lessons_whose_checks_were_called_and_the_last_one():
+    def lessons_of(*events):
+        entries = [{"event": "declared", "exercise": "one", "lesson": f"lesson_0{n}", "minutes": 1} for n in (4, 5, 6)]
+        entries += [{"event": "started", "exercise": "one", "lesson": f"lesson_0{n}"} for n in events]
+        return [exercise.lesson for exercise in _exercises(entries)]
+
+    assert lessons_of() == ["lesson_06"]
+    assert lessons_of(6) == ["lesson_06"]
+    assert lessons_of(4) == ["lesson_04", "lesson_06"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

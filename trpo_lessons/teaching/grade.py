@@ -157,7 +157,18 @@ def _exercises(entries: list[dict[str, Any]]) -> tuple[Exercise, ...]:
             found[key] = replace(found[key], status="did not finish", line=line)
         else:
             found[key] = replace(found[key], status=entry["status"], line=entry["line"])
-    return tuple(found.values())
+    return _own(tuple(found.values()))
+
+
+def _own(exercises: tuple[Exercise, ...]) -> tuple[Exercise, ...]:
+    """Those that the notebook itself asks for.
+
+    A lesson may import the checks of lessons before it, to use functions written there: these are declared, too, and
+    never called. So what counts is every lesson of which a check was called, and the last one in any case.
+    """
+    own = {exercise.lesson for exercise in exercises if exercise.status != "not checked"}
+    own.add(max((exercise.lesson for exercise in exercises), default=""))
+    return tuple(exercise for exercise in exercises if exercise.lesson in own)
 
 
 def as_text(report: Report) -> str:
