@@ -159,6 +159,9 @@ class Window:
 
 
 # Measured in JupyterLab 4, its side bar folded out; tests/test_browser.py measures again.
+PRINTED = 107  # letters of printed text in a line of the wider window
+NARROW = 74  # in the other one: a table that is wider than that cannot be read there
+INDENT = 2  # of the facts that `Explorer.static` prints
 WINDOWS = (Window((1280, 800), visible=679, column=848), Window((1024, 768), visible=647, column=592))
 
 
@@ -196,6 +199,8 @@ def assert_explorer_keeps_contract(explorer: Explorer[Any]) -> None:
             assert view.picture.startswith(b"\x89PNG"), (name, end)
             assert len(view.alt.split()) >= 5, f"{name} = {end}: say what the picture shows"
             assert_stored_text(view.facts)
+            longest = max(view.facts.splitlines(), key=len)
+            assert len(longest) + INDENT <= PRINTED, f"{len(longest)} letters break where they are printed: {longest}"
             assert_stored_text(view.alt)
             assert_on_the_screen(explorer, view)
     assert explorer.settings == start, "render must not move the controls"

@@ -100,7 +100,7 @@ def facts_of_along(numbers: Along) -> str:
         f"full step: KL {kl_model} delta by the bowl, {kl} delta in truth; "
         f"gain {text(numbers.gain_model[full])} by the slope, {text(numbers.gain[full])} in truth\n"
         f"accepted: {taken} of the full step, after {backtracks} backtrack{'s' * (backtracks != 1)}: "
-        f"KL {text(numbers.tried_kl[-1] / delta)} delta, gain {gain} where the slope promised {text(promised)}"
+        f"KL {text(numbers.tried_kl[-1] / delta)} delta, gain {gain} (promised {text(promised)})"
     )
 
 

@@ -157,13 +157,13 @@ HUNT = Hunt(BUGS, evidence_of)
 def table(lineup: dict[str, Evidence]) -> str:
     """The evidence of a line-up, a line for each suspect."""
     lines = [
-        "             A at falls       A at limits      A elsewhere   ratio at start   gradient",
-        "           mean   spread    mean   spread    mean   spread    from      to    length   cosine",
+        f"{'':7}{'A at falls':>13}{'A at limits':>13}{'A elsewhere':>13}{'start ratio':>12}{'gradient':>15}",
+        f"{'':7}{'  mean spread' * 3}  from    to  length cosine",
     ]
     for name, e in lineup.items():
-        pairs = "".join(f"{short(mean):>8}{short(spread):>9}" for mean, spread in (e.falls, e.limits, e.inside))
+        pairs = "".join(f"{short(mean):>6}{short(spread):>7}" for mean, spread in (e.falls, e.limits, e.inside))
         cosine = "none" if math.isnan(e.cosine) else f"{e.cosine:.2f}"
-        ends = f"{short(e.ratios[0]):>8}{short(e.ratios[1]):>8}{short(e.gradient_length):>10}{cosine:>9}"
+        ends = f"{short(e.ratios[0]):>6}{short(e.ratios[1]):>6}{short(e.gradient_length):>8}{cosine:>7}"
         lines.append(f"{name:7}{pairs}{ends}")
     return "\n".join(lines)
 

@@ -136,8 +136,8 @@ def compute_clouds(share: float, temperature: float, epsilon: float, spread: flo
 def facts_of_clouds(numbers: Clouds) -> str:
     """What the weights are worth in thetas, how far they are from uniform ones, and where the next Gaussian is."""
     return "\n".join(
-        f"{method}: weights worth {each.counting:.1f} of {cloud.POPULATION} thetas, {each.kl:.2f} nats from equal "
-        f"ones; next spread {each.spread:.2g}, and its middle earns {text(round(each.mean_return, 2))}"
+        f"{method}: weights worth {each.counting:.1f} of {cloud.POPULATION} thetas, {each.kl:.2f} nats from equal; "
+        f"next spread {each.spread:.2g}, its middle earns {text(round(each.mean_return, 2))}"
         for method, each in numbers.by_method.items()
     )
 

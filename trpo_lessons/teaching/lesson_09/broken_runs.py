@@ -86,14 +86,14 @@ def reading(run: Curves) -> Reading:
 def table(lineup: Mapping[str, Curves]) -> str:
     """A line for each log."""
     lines = [
-        "          episodes at the end   second half, median               updates     entropy",
-        "           return    steps     KL/delta  explained  CG residual  accepted   first  last",
+        f"{'':8}{'at the end':>13}{'median of second half':>29}{'updates':>10}{'entropy':>12}",
+        f"{'':8}return  steps  KL/delta explained  CG res.  accepted first  last",
     ]
     for name, run in lineup.items():
         r = reading(run)
         residual = f"{r.residual:.2f}" if r.residual >= 0.005 else f"{r.residual:.0e}"
-        numbers = f"{r.kl:12.2f}{r.explained:11.2f}{residual:>13}{100 * r.accepted:8.0f} %"
-        lines.append(f"{name:10}{r.earns:7.0f}{r.length:9.0f}{numbers}{r.entropy[0]:8.1f}{r.entropy[1]:6.1f}")
+        numbers = f"{r.kl:10.2f}{r.explained:10.2f}{residual:>9}{100 * r.accepted:8.0f} %"
+        lines.append(f"{name:8}{r.earns:6.0f}{r.length:7.0f}{numbers}{r.entropy[0]:6.1f}{r.entropy[1]:6.1f}")
     return "\n".join(lines)
 
 

@@ -93,11 +93,12 @@ def facts_of_race(numbers: Race) -> str:
     lines = []
     for scheme, band in numbers.bands.items():
         when = ", ".join("never" if math.isinf(x) else _number(x, numbers.axis) for x in sorted(band.first))
-        end = f"at {_place(float(band.at[-1]), numbers.axis)} {band.mean[-1]:.0f}"
+        end = f"at {_place(float(band.at[-1]), numbers.axis)}: {band.mean[-1]:.0f}"
         interval = f"95 %: {band.low[-1]:.0f} to {band.high[-1]:.0f}"
         widest = int(np.argmax(band.high - band.low))
         width = f"widest at {_number(float(band.at[widest]), numbers.axis)}: {band.high[widest] - band.low[widest]:.0f}"
-        lines.append(f"{scheme}, {len(band.first)} seeds: {numbers.level} after {when}; {end} ({interval}; {width})")
+        lines.append(f"{scheme}, {len(band.first)} seeds: {numbers.level} after {when}")
+        lines.append(f"their mean {end} ({interval}; {width})")
         lines += _cut_short(scheme, numbers.task)
     missing = [scheme for scheme in (VINE, PEER) if not learned(numbers.task, scheme)]
     if len(numbers.bands) == 1 and missing:
