@@ -185,3 +185,26 @@ def test_nothing_is_wider_than_its_place(page: Any, notebook: dict[str, Any], wi
     )
     assert stored
     assert min(stored) >= 380, "a panel too small to be read"
+
+
+def test_explorers_come_back_while_their_kernel_lives_and_only_then(page: Any, notebook: dict[str, Any]) -> None:
+    """What lesson 00 says of a lesson that is opened again. Last: it ends the kernel."""
+    shown = page.locator(".jp-OutputArea-output .widget-vbox:has([role=status])")
+    missing = page.get_by_text("Error displaying widget: model not found")
+    count = shown.count()
+    assert count == 2
+    _open_again(page)
+    playwright.expect(shown).to_have_count(count, timeout=30 * SECONDS)
+    assert missing.count() == 0
+
+    page.evaluate(f"{KERNEL.removesuffix('?.session?.kernel')}.shutdown()")
+    _open_again(page)
+    playwright.expect(missing).to_have_count(count, timeout=30 * SECONDS)
+    assert shown.count() == 0
+
+
+def _open_again(page: Any) -> None:
+    page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
+    page.reload()
+    page.wait_for_selector(".jp-Notebook .jp-CodeCell")
+    page.wait_for_function(f"{KERNEL}?.connectionStatus === 'connected' && {KERNEL}.status === 'idle'")
