@@ -29,7 +29,7 @@ STAGES = {
     LARGER: "the larger of the last two screens",
     SMALL: "made small",
     STACKED: "a stack of four",
-    NORMALISED: "normalised",
+    NORMALISED: "normalized",
 }
 NOTICEABLE = 20  # of 255
 TITLE_LETTERS = 22  # in a line above a picture
@@ -87,7 +87,7 @@ def in_a_square(stack: Bytes | Floats) -> Bytes | Floats:
 
 def facts_of_stage(numbers: Stage) -> str:
     """Which stage, and what it costs."""
-    return f"stage {numbers.number}, {STAGES[numbers.number]}: {numbers.words}"
+    return f"stage {numbers.number}, {STAGES[numbers.number]}\n{numbers.words}"
 
 
 def show(axes: Axes, picture: Bytes | Floats, title: str) -> None:

@@ -78,7 +78,7 @@ def inputs(screens: Bytes) -> Mapping[str, Tensor]:
         "bytes / 255": bytes_,
         "bytes / deviation": bytes_ / unit,
         "without the background / 255": bytes_ - (statistics.mean / 255).float(),
-        "normalised": normalised,
+        "normalized": normalised,
     }
 
 

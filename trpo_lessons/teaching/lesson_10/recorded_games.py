@@ -35,6 +35,16 @@ TITLES = {
     "seaquest": "Seaquest",
     "space_invaders": "Space Invaders",
 }
+HEADS = {
+    "beam_rider": ("Beam", "Rider"),
+    "breakout": ("Break-", "out"),
+    "enduro": ("", "Enduro"),
+    "pong": ("", "Pong"),
+    "qbert": ("", "Q*bert"),
+    "seaquest": ("Sea-", "quest"),
+    "space_invaders": ("Space", "Inv."),
+}
+WIDTHS = dict(zip(GAMES, (6, 7, 7, 6, 7, 6, 7), strict=True))  # so that a line fits a narrow window
 SCHEMES = ("single path", "vine")
 LOOKS = {"single path": (BLUE, "-"), "vine": (ORANGE, "--")}
 COLUMNS = ("total_steps", "mean_return", "mean_kl", "entropy", "explained_variance", "accepted", "backtracks")
@@ -60,8 +70,16 @@ class Recorded:
     @cached_property
     def scores(self) -> Floats:
         """Raw scores of the whole games that the trained policy was judged by, with sampled actions."""
+        return self._judged_by("return")
+
+    @cached_property
+    def lengths(self) -> Floats:
+        """How many steps those games took."""
+        return self._judged_by("length")
+
+    def _judged_by(self, column: str) -> Floats:
         with open(self.folder / "evaluation.csv", newline="") as file:
-            return np.array([float(row["return"]) for row in csv.DictReader(file)])
+            return np.array([float(row[column]) for row in csv.DictReader(file)])
 
     @cached_property
     def log(self) -> Mapping[str, Floats]:
@@ -178,8 +196,10 @@ def in_three_digits(number: float) -> str:
 
 def table(rows: Iterable[Row], human_scale: bool = False) -> str:
     """Raw scores, or with `human_scale` those where a random player has 0 and a person 1."""
-    heads = [TITLES[game].replace("Space Invaders", "Invaders").replace("Beam Rider", "BeamRider") for game in GAMES]
-    lines = [f"{'':20}{'steps':>9}" + "".join(f"{head:>10}" for head in heads)]
+    lines = [
+        f"{'':18}{'':>10}" + "".join(f"{HEADS[game][0]:>{WIDTHS[game]}}" for game in GAMES),
+        f"{'':18}{'steps':>10}" + "".join(f"{HEADS[game][1]:>{WIDTHS[game]}}" for game in GAMES),
+    ]
     for row in rows:
         cells = []
         for game, score in zip(GAMES, row.scores, strict=True):
@@ -187,7 +207,8 @@ def table(rows: Iterable[Row], human_scale: bool = False) -> str:
                 cells.append("-")
             else:
                 cells.append(f"{human_normalised(game, score):.2f}" if human_scale else in_three_digits(score))
-        lines.append(f"{row.who:20}{row.steps:>9}" + "".join(f"{cell:>10}" for cell in cells))
+        columns = (f"{cell:>{WIDTHS[game]}}" for game, cell in zip(GAMES, cells, strict=True))
+        lines.append(f"{row.who:18}{row.steps:>10}" + "".join(columns))
     return "\n".join(lines)
 
 
@@ -286,17 +307,20 @@ def symptoms(found: Diagnosis) -> list[str]:
 
 def diagnosis_table(runs: Iterable[Recorded]) -> str:
     """A line for each run, and under those that are below their bar what their logs suggest."""
-    lines = [f"{'':24}{'score':>13}{'bar':>7}   met  KL / delta  entropy  V explains  refused  late gain"]
+    lines = [
+        f"{'':41}{'KL /':>6}{'entro-':>7}{'V ex-':>7}{'re-':>7}{'late':>6}",
+        f"{'':20}{'score':>11}{'bar':>6}{'met':>4}{'delta':>6}{'py':>7}{'plains':>7}{'fused':>7}{'gain':>6}",
+    ]
     for run in runs:
         found = diagnosis(run)
         delta = json.loads((run.folder / "config.json").read_text())["settings"]["delta"]
         score = f"{in_three_digits(found.score)} ± {in_three_digits(float(f'{found.standard_error:.2g}'))}"
         lines.append(
-            f"{run.name:24}{score:>13}{in_three_digits(found.bar):>7}{'yes' if found.met else 'no':>6}"
-            f"{found.kl / delta:>12.2f}{found.entropy:>9.2f}{found.explained:>12.2f}{100 * found.refused:>7.0f} %"
-            f"{100 * found.still_rising:>9.0f} %"
+            f"{run.name:20}{score:>11}{in_three_digits(found.bar):>6}{'yes' if found.met else 'no':>4}"
+            f"{found.kl / delta:>6.2f}{found.entropy:>7.2f}{found.explained:>7.2f}{100 * found.refused:>5.0f} %"
+            f"{100 * found.still_rising:>4.0f} %"
         )
-        lines += [f"{'':24}{word}" for word in symptoms(found)]
+        lines += [f"{'':15}{word}" for word in symptoms(found)]
     return "\n".join(lines)
 
 
