@@ -66,11 +66,16 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 NEED_LESSON = @ls notebooks/$(LESSON)_*.ipynb >/dev/null 2>&1 || \
 	{ echo "Name a lesson that there is, for example: make $@ LESSON=00" >&2; exit 2; }
 
-# Students' copies come without outputs, so that no answer stands under its question. They are made in another folder
-# first, so that an interrupted one is never taken for a student's work.
+# Students' copies come without outputs, so that no answer stands under its question, and without the explorers that the
+# recording held, which have no kernel any more. They are made in another folder first, so that an interrupted one is never
+# taken for a student's work.
 COMING := my_lessons/.coming
 WITHOUT_OUTPUTS = rm -rf $(COMING) && $(BIN)/python -m nbconvert --log-level=ERROR --to notebook \
-	--ClearOutputPreprocessor.enabled=True --NbConvertApp.use_output_suffix=False --output-dir $(COMING)
+	--ClearOutputPreprocessor.enabled=True --ClearMetadataPreprocessor.enabled=True \
+	--ClearMetadataPreprocessor.clear_cell_metadata=False \
+	--ClearMetadataPreprocessor.preserve_nb_metadata_mask=kernelspec \
+	--ClearMetadataPreprocessor.preserve_nb_metadata_mask=language_info \
+	--NbConvertApp.use_output_suffix=False --output-dir $(COMING)
 
 # JupyterLab's terminals find the course's commands, also where a ~/.bashrc puts another Python first (conda, pyenv),
 # and its targets: my_lessons/Makefile passes on what it is asked for.

@@ -313,7 +313,9 @@ def checkout(tmp_path: Path) -> Path:
         cell = nbformat.v4.new_code_cell(f"'{lesson} as it came'", execution_count=1)
         cell.metadata["jupyter"] = {"source_hidden": True}
         cell.outputs = [nbformat.v4.new_output("stream", text="the answer")]
-        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "notebooks" / f"{lesson}.ipynb")
+        facts = {"kernelspec": {"name": "python3", "display_name": "Python 3"}, "widgets": {"of": "the recording"}}
+        notebook = nbformat.v4.new_notebook(cells=[cell], metadata=facts)
+        nbformat.write(notebook, tmp_path / "notebooks" / f"{lesson}.ipynb")
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     python = f'case "$2" in pip) test ! -e offline;; *) exec "{sys.executable}" "$@";; esac'
     script(tmp_path / ".venv/bin/python", python)
@@ -366,6 +368,7 @@ def assert_came_without_outputs(checkout: Path, lesson: str) -> None:
     assert cell.source == f"'{lesson} as it came'"
     assert (cell.outputs, cell.execution_count) == ([], None)
     assert cell.metadata["jupyter"] == {"source_hidden": True}, "a collapsed cell stays collapsed"
+    assert notebook.metadata == {"kernelspec": {"name": "python3", "display_name": "Python 3"}}, "no explorer of old"
 
 
 def test_lab_copies_new_lessons_and_never_overwrites(checkout: Path) -> None:
