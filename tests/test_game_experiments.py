@@ -11,7 +11,7 @@ from teaching_contract import NARROW
 
 from trpo_lessons.bench.curves import Curves
 from trpo_lessons.bench.record import command_of
-from trpo_lessons.teaching.lesson_10 import experiments, one_life, recorded_games, screens
+from trpo_lessons.teaching.lesson_10 import experiments, one_life, recorded_games
 from trpo_lessons.training import preset
 
 RUNS = recorded_games.recorded()
@@ -105,28 +105,47 @@ class Still:
         return np.array([1, 1, 0])
 
 
-def test_a_submarine_that_stays_at_the_surface_loses_no_life_to_its_air() -> None:
-    with pytest.raises(ValueError, match="more than 2000 steps"):
-        one_life.first_life(Still())  # type: ignore[arg-type]
+class Diving(Still):
+    def act(self, obs: np.ndarray, generator: object) -> np.ndarray:
+        return np.array([1, 2, 0])
+
+
+def test_a_submarine_that_stays_at_the_surface_keeps_its_life() -> None:
+    life = one_life.first_life(Still(), longest=300)  # type: ignore[arg-type]
+    assert not life.lost
+    assert life.screens.shape == (300, 210, 160, 3)
+
+
+def test_one_that_dives_and_comes_up_with_no_diver_loses_it_at_once() -> None:
+    """And one that stays below does not, so soon: it is coming up that costs it."""
+    asked = []
+
+    def soon(memory: np.ndarray) -> bool:
+        asked.append(int(memory[one_life.DIVERS]))
+        return len(asked) > 60
+
+    life = one_life.first_life(Diving(), rise=soon, longest=130)  # type: ignore[arg-type]
+    assert life.lost
+    assert len(asked) == 61, "it goes on rising without being asked again"
+    assert not any(asked)
+    depth = life.memory[:, one_life.DEPTH].astype(int)
+    assert depth[59] > depth[-2], "it rose"
+    assert not one_life.first_life(Diving(), longest=len(life.memory)).lost  # type: ignore[arg-type]
 
 
 def test_a_life_is_what_the_emulator_plays() -> None:
-    run = next(run for run in RUNS if run.game == "pong")
-    breakout = next(run for run in RUNS if run.game == "breakout")
-    life = one_life.first_life(recorded_games.loaded(breakout))
-    ale = screens.emulator("breakout")
-    np.testing.assert_array_equal(life.memory[-1].shape, (ale.getRAMSize(),))
+    breakout = recorded_games.loaded(next(run for run in RUNS if run.game == "breakout"))
+    life = one_life.first_life(breakout)
     assert life.screens.shape == (len(life.memory), 210, 160, 3)
+    assert life.lost
     assert life.memory[-1, 57] == 4, "lives of Breakout: five at the start"
     assert (life.memory[:-1, 57] == 5).all()
-    again = one_life.first_life(recorded_games.loaded(breakout))
-    np.testing.assert_array_equal(again.screens, life.screens)
-    assert run.lengths.shape == run.scores.shape
+    np.testing.assert_array_equal(one_life.first_life(breakout).screens, life.screens)
+    np.testing.assert_array_equal(one_life.first_life(breakout, longest=20).screens, life.screens[:20])
 
 
-def test_coming_up_without_a_diver_costs_a_life_and_with_one_is_not_tried() -> None:
-    assert one_life.lives_after_surfacing(1.0) == (4, 3)
+def test_four_screens_of_a_life_with_their_times() -> None:
     figure = Figure()
-    life = one_life.Life(np.zeros((100, 210, 160, 3), dtype=np.uint8), np.zeros((100, 128), dtype=np.uint8))
-    one_life.draw_life(figure, life)
+    bytes_ = np.zeros((100, 210, 160, 3), dtype=np.uint8), np.zeros((100, 128), dtype=np.uint8)
+    one_life.draw_life(figure, one_life.Life(*bytes_, lost=True))
     assert [axes.get_title() for axes in figure.axes] == ["1 s", "2 s", "4 s", "5 s"]

@@ -6,6 +6,7 @@ What a log suggests is a hypothesis; these runs test it. Their curves are kept b
 from __future__ import annotations
 
 import functools
+import itertools
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -102,7 +103,7 @@ def draw_experiments(figure: Figure, found: Sequence[Experiment], runs: Sequence
         tried = [each for each in found if each.game == game]
         recorded = control(tried[0], runs)
         axes.plot(*_points(recorded.log), color=BLUE, label=f"as recorded, seed {recorded.seed}")
-        for each, (color, dashes) in zip(tried, _LOOKS, strict=False):
+        for each, (color, dashes) in zip(tried, itertools.cycle(_LOOKS), strict=False):
             axes.plot(*_points(each.curve), color=color, linestyle=dashes, label=each.label)
         axes.set(title=TITLES[game], xlabel="simulator steps")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,62 +11,50 @@ from matplotlib.figure import Figure
 
 from trpo_lessons.envs.atari.resize import AreaResize
 from trpo_lessons.envs.atari.settings import FRAME_SKIP, STACK, joystick
-from trpo_lessons.teaching.lesson_10.screens import HEIGHT, WIDTH, emulator
+from trpo_lessons.teaching.lesson_10.screens import HEIGHT, WIDTH, emulator, one_step
 from trpo_lessons.teaching.lesson_10.shared import Bytes
 from trpo_lessons.training import Run
 
 SECONDS = FRAME_SKIP / 60  # of a step
+UP = (1, 0, 0)  # on the joystick: neither left nor right, up, no fire
 OXYGEN, DIVERS, DEPTH = 102, 62, 97
 """Where Seaquest's program keeps them among the console's 128 bytes (Anand et al., 2019, for the first two)."""
 
 
 @dataclass(frozen=True)
 class Life:
-    """From the beginning of a game to its first lost life, a step at a time.
+    """A game from its beginning, a step at a time.
 
     screens  [T, 210, 160, 3]  bytes, the last screen of each step in color
     memory   [T, 128]  bytes: the console's memory
+    lost     whether it ends with a lost life
     """
 
     screens: Bytes
     memory: Bytes
+    lost: bool
 
 
-def first_life(run: Run, seed: int = 0) -> Life:
-    """What the policy makes of its first life, with sampled actions and no waiting before the game.
+def first_life(run: Run, seed: int = 0, rise: Callable[[Bytes], bool] | None = None, longest: int = 700) -> Life:
+    """The policy's first life, with sampled actions and no waiting before the game; at most `longest` steps of it.
 
-    Raises ValueError if it outlives 2000 steps.
+    rise  what to ask of the memory [128] before each step: once it says yes, the joystick is held up in place of the
+          policy
     """
-    ale, resize, generator = emulator(run.config.task), AreaResize(HEIGHT, WIDTH), torch.Generator().manual_seed(seed)
+    ale, codes, resize = emulator(run.config.task), joystick(), AreaResize(HEIGHT, WIDTH)
+    generator = torch.Generator().manual_seed(seed)
     stack = np.zeros((STACK, HEIGHT, WIDTH), dtype=np.uint8)
     stack[-1] = resize(ale.getScreenGrayscale())
-    lives, screens, memory = ale.lives(), [], []
-    for _ in range(2000):
-        code, greys = int(joystick()[tuple(run.act(stack, generator))]), []
-        for _ in range(FRAME_SKIP):
-            ale.act(code)
-            greys.append(ale.getScreenGrayscale())
-        stack = np.concatenate([stack[1:], resize(np.maximum(*greys[-2:]))[None]])
-        screens.append(ale.getScreenRGB())
+    lives, rising = ale.lives(), False
+    screens: list[Bytes] = []
+    memory: list[Bytes] = []
+    while len(screens) < longest and ale.lives() == lives:
+        rising = rising or (rise is not None and rise(ale.getRAM()))
+        pair, greys = one_step(ale, int(codes[UP if rising else tuple(run.act(stack, generator))]))
+        stack = np.concatenate([stack[1:], resize(greys.max(0))[None]])
+        screens.append(pair[-1])
         memory.append(ale.getRAM())
-        if ale.lives() < lives:
-            return Life(np.array(screens), np.array(memory))
-    raise ValueError(f"{run.config.task} goes on for more than 2000 steps without losing a life")
-
-
-def lives_after_surfacing(seconds_below: float) -> tuple[int, int]:
-    """Seaquest without a policy: dive, stay below, come up. The lives before and after, with no diver aboard."""
-    ale, codes = emulator("seaquest"), joystick()
-    down, nothing, up = (int(codes[1, vertical, 0]) for vertical in (2, 1, 0))
-    for action, seconds in ((nothing, 5.0), (down, 2.0), (nothing, seconds_below)):
-        for _ in range(round(60 * seconds)):
-            ale.act(action)
-    before, aboard = ale.lives(), int(ale.getRAM()[DIVERS])
-    if aboard:
-        raise ValueError(f"a diver came aboard within {seconds_below:g} s")
-    for _ in range(240):
-        ale.act(up)
-    return before, ale.lives()
+    return Life(np.array(screens), np.array(memory), lost=ale.lives() < lives)
 
 
 def draw_life(figure: Figure, life: Life, shown: int = 4) -> None:

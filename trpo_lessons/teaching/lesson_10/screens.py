@@ -58,6 +58,17 @@ class Play:
         return np.asarray(seen.numpy(), dtype=np.float64)
 
 
+def one_step(ale: ale_py.ALEInterface, action: int) -> tuple[Bytes, Bytes]:
+    """Hold an action for four frames: the last two screens, in color [2, 210, 160, 3] and grey [2, 210, 160]."""
+    pair, greys = [], []
+    for frame in range(FRAME_SKIP):
+        ale.act(action)
+        if frame >= FRAME_SKIP - 2:
+            pair.append(ale.getScreenRGB())
+            greys.append(ale.getScreenGrayscale())
+    return np.array(pair), np.array(greys)
+
+
 @functools.lru_cache(maxsize=2)
 def played(game: str, seed: int = 0) -> Play:
     """A stretch of a game with random actions, each held for four frames."""
@@ -65,12 +76,7 @@ def played(game: str, seed: int = 0) -> Play:
     pairs = np.empty((STEPS, 2, 210, 160, 3), dtype=np.uint8)
     greys = np.empty((STEPS, 2, 210, 160), dtype=np.uint8)
     for step in range(STEPS):
-        action = int(codes[rng.integers(len(codes))])
-        for frame in range(FRAME_SKIP):
-            ale.act(action)
-            if frame >= FRAME_SKIP - 2:
-                place = frame - (FRAME_SKIP - 2)
-                pairs[step, place], greys[step, place] = ale.getScreenRGB(), ale.getScreenGrayscale()
+        pairs[step], greys[step] = one_step(ale, int(codes[rng.integers(len(codes))]))
         if ale.game_over():
             ale.reset_game()
     resize = AreaResize(HEIGHT, WIDTH)
