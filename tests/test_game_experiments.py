@@ -33,7 +33,7 @@ def experiment(
     [
         ({}, ""),
         ({"iterations": 244, "seed": 3, "threads": 1}, ""),
-        ({"delta": 0.03, "hidden": (128,)}, "delta 0.03, hidden 128"),
+        ({"delta": 0.03, "hidden": (20,)}, "delta 0.03, hidden 20"),
         ({"steps_per_iteration": 4096}, "steps_per_iteration 4096"),
         ({"sampling": "vine", "rollout_length": 8}, "rollout_length 8"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from vine_toys import CHEAP, ENVS, GAMMA, Fuse, naive_roll_out, policy_for
 from trpo_lessons import vine
 from trpo_lessons.envs import rollouts
 from trpo_lessons.envs.rollouts import Rollouts, rows_of
+from trpo_lessons.rollout_set import uniformly
 from trpo_lessons.single_path import for_environment
 from trpo_lessons.vine import roll_out
 
@@ -118,3 +120,19 @@ def test_every_step_is_counted_and_none_is_taken_for_a_rollout_that_is_over(
     found = roll_out(env, pi_old, starts, first_actions, noise, GAMMA)
     assert found.num_steps == env.counted == found.lengths.sum()
     assert ((found.lengths >= 1) & (found.lengths <= length)).all()
+
+
+@pytest.mark.parametrize("default", [torch.float32, torch.float64])
+def test_what_is_expected_after_a_cut_is_discounted_in_double_precision(default: torch.dtype) -> None:
+    """Whatever torch's default type is: a discount in float32 was 1e-8 off."""
+    lengths = torch.arange(1, 51)
+    found = Rollouts(torch.zeros(50).double(), lengths, lengths % 5 == 0, torch.zeros(50, 3), 50, {})
+    pi_old = SimpleNamespace(statistics=SimpleNamespace(normalise=lambda obs: obs))
+    branching = vine.Branching(50, uniformly(2), 50, GAMMA, value=lambda obs: torch.ones(len(obs)))
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(default)
+    try:
+        worth = vine.worth(found, pi_old, branching)  # type: ignore[arg-type]
+    finally:
+        torch.set_default_dtype(before)
+    assert worth.tolist() == [0.0 if length % 5 == 0 else GAMMA**length for length in range(1, 51)]

@@ -19,6 +19,7 @@ from click.testing import CliRunner
 from trpo_lessons import cli, training, zoo, zoo_names
 from trpo_lessons.bench import record, rescore
 from trpo_lessons.envs import GAMES
+from trpo_lessons.training.running import run_folder
 from trpo_lessons.training.running.checkpoint_file import COMPRESSED
 from trpo_lessons.training.running.run_folder import RunError, RunFolder, is_recorded
 
@@ -361,6 +362,7 @@ def test_a_recorded_run_goes_on_in_a_copy_and_stays_as_it_is(
     entry = zoo_names.find("cartpole/1")
     assert entry is not None
     before = {path: path.read_bytes() for path in entry.folder.iterdir()}
+    monkeypatch.setattr(run_folder, "_processor", lambda: "another one than it was recorded on")
     assert "go on in a copy: --out FOLDER" in refusal("resume", "cartpole/1", capsys=capsys)
     assert "ask for more altogether (--iterations N)" in refusal("resume", "cartpole/1", "--out", "mine", capsys=capsys)
     assert "is part of this package" in refusal(

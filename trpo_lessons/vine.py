@@ -249,4 +249,6 @@ def worth(rollouts: Rollouts, pi_old: Actor, branching: Branching) -> Tensor:
     if branching.value is None:
         return rollouts.returns
     future = branching.value(pi_old.statistics.normalise(rollouts.last_obs)).double()
-    return rollouts.returns + branching.gamma**rollouts.lengths * torch.where(rollouts.terminated, 0.0, future)
+    return rollouts.returns + branching.gamma ** rollouts.lengths.double() * torch.where(
+        rollouts.terminated, 0.0, future
+    )

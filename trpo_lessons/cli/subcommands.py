@@ -165,8 +165,6 @@ def resume(
     from trpo_lessons import training
 
     chosen = None if device is None else _device(device)
-    for difference in training.differences(run, chosen, trust_module=trust_module):
-        click.echo(f"trpo-lessons: {difference}; the result will not be the same to the bit", err=True)
     went_on, _ = training.resume(
         run, out, trust_module=trust_module, iterations=iterations, device=chosen, progress=True, stop_after=stop_after
     )

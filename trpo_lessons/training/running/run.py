@@ -164,6 +164,9 @@ def resume(
         if changes or changed:
             folder.write_config(config, started_in)
         folder.drop_rows_after(trainer.iteration)
+        if progress and sys.stderr:
+            for change in changes:
+                tqdm.write(f"trpo-lessons: {change}; the result will not be the same to the bit", file=sys.stderr)
         return _run_to_the_end(trainer, folder, progress, stop_after, callback), changes
 
 

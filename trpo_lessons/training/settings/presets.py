@@ -35,9 +35,10 @@ _SMOKE: dict[str, Any] = {
 
 # Four million steps, an hour or so. The paper's convolutions, with a value function that looks at pictures in the same
 # way, and 128 hidden units in both, as openai/baselines' TRPO has on games: with the paper's 20 Space Invaders ended at
-# 475 in place of 562, and an iteration takes as long. All thinned states fit in one chunk, whose graph is kept from one product to the next. A step of so many
-# nats costs so many samples: with 2048 to an update Pong came to a halt level with its opponent, where 8192 won. Frames
-# are normalised: from bytes divided by 255 Breakout scored 2 after a million steps, and 16 from normalised ones.
+# 475 in place of 562, and an iteration takes as long. All thinned states fit in one chunk, whose graph is kept from one
+# product to the next. A step of so many nats costs so many samples: with 2048 to an update Pong came to a halt level
+# with its opponent, where 8192 won. Frames are normalised: from bytes divided by 255 Breakout scored 2 after a million
+# steps, and 16 from normalised ones.
 _CLASS_GAME: dict[str, Any] = {
     "iterations": 488,
     "steps_per_iteration": 8192,
