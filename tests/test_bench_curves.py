@@ -68,6 +68,27 @@ def test_facts_say_where_runs_differ_and_how_to_make_them_again(runs: Path, tmp_
     np.testing.assert_allclose(again["mean_return"], curves.kept_curves(tmp_path / "kept")["trpo-seed1"]["mean_return"])
 
 
+def test_more_can_be_kept_beside_what_is_there(runs: Path, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    curves.keep(runs, whole)
+    for pattern in ("trpo-*", "cem-*", "trpo-seed1"):  # the last of them replaces one
+        some = tmp_path / pattern.strip("-*")
+        some.mkdir()
+        for folder in runs.glob(pattern):
+            (some / folder.name).symlink_to(folder)
+        curves.keep(some, parts, add=True)
+    one, other = curves.kept_curves(whole), curves.kept_curves(parts)
+    assert sorted(one) == sorted(other)
+    for name, run in other.items():
+        for column, values in run.columns.items():
+            np.testing.assert_array_equal(values, one[name][column], err_msg=column)
+        assert run.facts.keys() == one[name].facts.keys()
+        assert run.facts["settings"].items() <= one[name].facts["settings"].items()
+        assert run.facts["environment"] == one[name].facts["environment"]
+    curves.keep(tmp_path / "cem", parts)
+    assert list(curves.kept_curves(parts)) == ["cem-seed0"], "without add, what was there goes"
+
+
 def test_a_point_stands_for_several_iterations() -> None:
     columns = {
         "total_steps": np.arange(1.0, 11) * 100,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,7 @@ def curve(steps: list[float], scores: list[float], **facts: object) -> Curves:
 
 
 def experiment(
-    game: str = "pong", scheme: str = "single path", seed: int = 0, changed: str = ""
+    game: str = "pong", scheme: str = "single path", seed: int = 0, **changed: str
 ) -> experiments.Experiment:
     return experiments.Experiment(game, scheme, seed, changed, curve([1e6, 2e6], [-20.0, 5.0]))
 
@@ -31,16 +33,23 @@ def experiment(
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({}, ""),
-        ({"iterations": 244, "seed": 3, "threads": 1}, ""),
-        ({"delta": 0.03, "hidden": (20,)}, "delta 0.03, hidden 20"),
-        ({"steps_per_iteration": 4096}, "steps_per_iteration 4096"),
-        ({"sampling": "vine", "rollout_length": 8}, "rollout_length 8"),
+        ({}, {}),
+        ({"iterations": 244, "seed": 3, "threads": 1}, {}),
+        ({"delta": 0.03, "hidden": (20,)}, {"delta": "0.03", "hidden": "20"}),
+        ({"steps_per_iteration": 4096}, {"steps_per_iteration": "4096"}),
+        ({"sampling": "vine", "rollout_length": 8}, {"rollout_length": "8"}),
     ],
 )
-def test_what_was_changed_is_read_from_the_command(settings: dict[str, object], told: str) -> None:
-    words = sorted(experiments.changed(command_of(preset("pong", **settings))).split(", "))
-    assert words == sorted(told.split(", "))
+def test_what_was_changed_is_read_from_the_command(settings: dict[str, object], told: dict[str, str]) -> None:
+    assert experiments.changed(command_of(preset("pong", **settings))) == told
+
+
+def test_what_was_changed_in_words() -> None:
+    assert experiments.told({}) == "the same"
+    assert experiments.told({"delta": "0.03", "gamma": "0.999"}) == "delta 0.03, gamma 0.999"
+    assert experiments.told({"delta": "0.03", "hidden": "20", "value_hidden": "20"}) == "20 hidden units, delta 0.03"
+    assert experiments.told({"hidden": "20", "value_hidden": "64"}) == "hidden 20, value_hidden 64"
+    assert experiments.told({"value_hidden": "64"}) == "value_hidden 64"
 
 
 def test_means_are_of_the_last_tenth_of_the_steps_that_both_have() -> None:
@@ -55,22 +64,57 @@ def test_means_are_of_the_last_tenth_of_the_steps_that_both_have() -> None:
 
 def test_an_experiment_stands_beside_the_run_of_its_game_scheme_and_seed() -> None:
     for run in RUNS:
-        assert experiments.control(experiment(run.game, run.scheme, run.seed), RUNS) is run
+        assert experiments.control(experiment(run.game, run.scheme, run.seed), [], RUNS).curve is run.log
         first = min(each.seed for each in RUNS if (each.game, each.scheme) == (run.game, run.scheme))
-        assert experiments.control(experiment(run.game, run.scheme, seed=99), RUNS).seed == first
+        chosen = experiments.control(experiment(run.game, run.scheme, seed=99, delta="1"), [], RUNS).curve
+        assert [each.seed for each in RUNS if each.log is chosen] == [first]
+
+
+def test_an_experiment_on_top_of_another_stands_beside_that_one() -> None:
+    small, other_seed = experiment(hidden="20"), experiment(hidden="20", seed=1)
+    larger_steps = experiment(hidden="20", delta="0.03", seed=1)
+    found = [small, other_seed, larger_steps, experiment(delta="0.1"), experiment("breakout", hidden="20")]
+    beside = experiments.control(larger_steps, found, RUNS)
+    assert beside.curve is other_seed.curve, "the one of its seed"
+    assert beside.settings == {"hidden": "20"}
+    assert experiments.control(larger_steps, [small, larger_steps], RUNS).curve is small.curve
+    assert experiments.control(small, found, RUNS).settings == {}
+    assert experiments.control(experiment(scheme="vine", hidden="20", delta="1"), [small], vines()).settings == {}
+
+
+def vines() -> list[recorded_games.Recorded]:
+    """The recorded runs, as if they were of the other scheme."""
+    return [dataclasses.replace(run, scheme="vine") for run in RUNS]
 
 
 def test_a_line_and_a_curve_for_each() -> None:
-    invented = [experiment("pong", changed="delta 0.03"), experiment("pong", seed=1), experiment("breakout")]
+    invented = [
+        experiment("breakout", hidden="20", value_hidden="20"),
+        experiment("pong", delta="0.03"),
+        experiment("pong", delta="0.03", gamma="0.999", seed=1),
+    ]
     lines = experiments.experiment_table(invented, RUNS).splitlines()
-    assert [line.split()[0] for line in lines[1:]] == ["pong", "pong", "breakout"]
-    assert "delta 0.03, seed 0" in lines[1]
+    assert [line.split()[0] for line in lines[1:]] == ["breakout", "pong", "pong"]
+    assert "20 hidden units, seed 0 the preset" in lines[1]
+    assert "gamma 0.999, seed 1     delta 0.03" in lines[3]
+    assert lines[3].split()[-2:] == ["5", "5"], "both scores of invented runs"
     kept = experiments.experiment_table(KEPT, RUNS).splitlines()
     assert max(map(len, [*lines, *kept])) <= NARROW, "its lines break in a narrow window"
     figure = Figure()
     experiments.draw_experiments(figure, invented, RUNS)
     assert [axes.get_title() for axes in figure.axes] == ["Breakout", "Pong"]
     assert [len(axes.lines) for axes in figure.axes] == [2, 3]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["the preset", *(each.label for each in invented)]
+
+
+def test_one_change_looks_the_same_in_every_panel() -> None:
+    figure = Figure()
+    games = ("beam_rider", "breakout", "pong", "qbert", "seaquest")
+    experiments.draw_experiments(figure, [experiment(game, hidden="20") for game in games], RUNS)
+    assert [axes.get_title() for axes in figure.axes] == [recorded_games.TITLES[game] for game in games]
+    assert len({axes.lines[-1].get_color() for axes in figure.axes}) == 1
+    assert len(figure.legends[0].get_texts()) == 2
 
 
 def test_nothing_kept_is_nothing_to_show(tmp_path: Path) -> None:
@@ -82,14 +126,27 @@ def test_what_is_kept_has_a_run_beside_it_and_is_told_apart() -> None:
     labels = [(each.game, each.label) for each in KEPT]
     assert len(set(labels)) == len(labels)
     for each in KEPT:
-        recorded = experiments.control(each, RUNS)
-        assert each.changed or each.seed != recorded.seed, "it differs in something"
+        beside = experiments.control(each, KEPT, RUNS)
         points = each.curve["total_steps"], each.curve["mean_return"]
-        steps, with_it, without = experiments.over_the_same_steps(
-            points, (recorded.log["total_steps"], recorded.log["mean_return"])
-        )
-        assert steps > 0.2 * recorded.steps
+        other = beside.curve["total_steps"], beside.curve["mean_return"]
+        steps, with_it, without = experiments.over_the_same_steps(points, other)
+        assert steps > 0.2 * other[0][-1]
         assert np.isfinite([with_it, without]).all()
+
+
+@pytest.mark.parametrize("each", KEPT, ids=lambda each: f"{each.game} {each.label}")
+def test_its_command_has_the_settings_with_which_it_ran(each: experiments.Experiment) -> None:
+    """Under the presets of this version: where those change, commands must too."""
+    given = {name: preset_value(name, text) for name, text in each.changed.items()}
+    sampling = {"sampling": "vine"} if each.scheme == "vine" else {}
+    config = preset(each.game, "class", seed=each.seed, threads=1, **sampling, **given)
+    assert sorted(command_of(config).split()) == sorted(each.curve.facts["command"].split())
+    for name, value in each.curve.facts["settings"].items():
+        assert json.loads(json.dumps(config.to_json()[name])) == value, name
+
+
+def preset_value(name: str, text: str) -> object:
+    return (int(text),) if name in ("hidden", "value_hidden") else float(text)
 
 
 # ---- one life

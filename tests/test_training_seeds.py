@@ -60,4 +60,5 @@ def test_evaluations_with_neighbouring_seeds_share_no_episode(tmp_path: Path) ->
     run = training.train(training.preset("hopper", "smoke", iterations=1, threads=1), tmp_path / "run")
     scores = [training.evaluate(run, 8, seed).returns for seed in (0, 1)]
     assert len(set(itertools.chain(*scores))) == 16
-    assert training.evaluate(run, 3, 1).returns == scores[1][:3]  # and more episodes are further ones
+    # More episodes are further ones. (With more copies side by side, some processors round the policy otherwise.)
+    assert training.evaluate(run, 3, 1).returns == pytest.approx(scores[1][:3], rel=1e-5)

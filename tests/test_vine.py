@@ -143,7 +143,7 @@ def test_a_value_is_added_where_a_branch_was_cut_and_not_where_it_ended() -> Non
     assert (timed_out & ~terminated).any()
     assert (~timed_out & ~terminated).any()
     torch.testing.assert_close(added[terminated], torch.zeros(int(terminated.sum())).double())
-    expected = GAMMA**lengths * (1000 + last[:, 1])
+    expected = GAMMA ** lengths.double() * (1000 + last[:, 1])
     torch.testing.assert_close(added[~terminated], expected[~terminated], rtol=1e-9, atol=1e-9)
 
 

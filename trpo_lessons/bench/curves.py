@@ -1,6 +1,7 @@
 """Keep the curves of many runs in two small files: what a comparison shows, without logs and policies.
 
     python -m trpo_lessons.bench.curves RUNS --out trpo_lessons/zoo/step_size
+    python -m trpo_lessons.bench.curves RUNS --out trpo_lessons/zoo/game_experiments --add    # to what is kept there
 
 RUNS holds run folders, such as a sweep leaves. Kept are
 
@@ -125,8 +126,10 @@ def differing(configs: Sequence[TrainConfig]) -> list[str]:
     return [name for name in every[0] if any(each[name] != every[0][name] for each in every)]
 
 
-def keep(runs: Path, out: Path) -> list[str]:
+def keep(runs: Path, out: Path, *, add: bool = False) -> list[str]:
     """Keep the curves of all finished runs in `runs`, in place of what `out` held; returns why others are left out.
+
+    add: what `out` holds stays, but for runs of the same names.
 
     Raises RunError when there is none, or when it cannot be written.
     """
@@ -139,29 +142,42 @@ def keep(runs: Path, out: Path) -> list[str]:
             left_out.append(str(error))
     if not found:
         raise RunError(f"there is no finished run in {runs}")
-    names = [*ALWAYS, *(name for name in differing([config for _, config, _ in found.values()]) if name not in ALWAYS)]
-    kinds = [kind for kind in COLUMNS if any(kind in curves.columns for curves, _, _ in found.values())]
-    environments: list[dict[str, Any]] = []
-    kept, tensors = {}, {}
+    before = kept_curves(out) if add and (out / "runs.json").exists() else {}
+    told = {setting for curves in before.values() for setting in curves.facts["settings"]}
+    told |= {*ALWAYS, *differing([config for _, config, _ in found.values()])}
+    every: dict[str, Curves] = dict(before)
     for name, (curves, config, environment) in found.items():
-        if environment not in environments:
-            environments.append(environment)
-        settings = {setting: config.to_json()[setting] for setting in names}
-        kept[name] = {**curves.facts, "settings": settings, "environment": environments.index(environment)}
+        settings = {setting: value for setting, value in config.to_json().items() if setting in told}
+        every[name] = Curves({**curves.facts, "settings": settings, "environment": environment}, curves.columns)
+    _write(every, out)
+    return left_out
+
+
+def _write(every: Mapping[str, Curves], out: Path) -> None:
+    """Each machine with its versions is written once, and the runs say which of them was theirs."""
+    kinds = [kind for kind in COLUMNS if any(kind in curves.columns for curves in every.values())]
+    environments: list[Any] = []
+    kept, tensors = {}, {}
+    for name, curves in every.items():
+        if curves.facts["environment"] not in environments:
+            environments.append(curves.facts["environment"])
+        kept[name] = {**curves.facts, "environment": environments.index(curves.facts["environment"])}
         nothing = np.full_like(curves["total_steps"], np.nan)
         rows = np.stack([curves.columns.get(kind, nothing) for kind in kinds], axis=1)
         tensors[name] = torch.from_numpy(rows).float().contiguous()
     facts = {"format": FORMAT, "columns": kinds, "environments": environments, "runs": kept}
     write_both(tensors, out / "curves.safetensors", facts, out / "runs.json")
-    return left_out
 
 
 def kept_curves(folder: Path) -> dict[str, Curves]:
-    """What `keep` has written into `folder`, by the names of the runs."""
+    """What `keep` has written into `folder`, by the names of the runs; their facts hold the environment itself."""
     facts = json.loads((folder / "runs.json").read_text())
     tensors = load_file(folder / "curves.safetensors")
     return {
-        name: Curves(run, dict(zip(facts["columns"], tensors[name].double().numpy().T, strict=True)))
+        name: Curves(
+            {**run, "environment": facts["environments"][run["environment"]]},
+            dict(zip(facts["columns"], tensors[name].double().numpy().T, strict=True)),
+        )
         for name, run in facts["runs"].items()
     }
 
@@ -171,9 +187,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("runs", type=Path)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--add", action="store_true", help="Leave what OUT holds, but for runs of the same names.")
     arguments = parser.parse_args()
     try:
-        left_out = keep(arguments.runs.expanduser(), arguments.out.expanduser())
+        left_out = keep(arguments.runs.expanduser(), arguments.out.expanduser(), add=arguments.add)
     except RunError as error:
         parser.exit(2, f"{error}\n")
     for reason in left_out:

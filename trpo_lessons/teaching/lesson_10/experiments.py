@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from trpo_lessons.viewing.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, VERMI
 from trpo_lessons.zoo_names import ZOO
 
 EXPERIMENTS = ZOO / "game_experiments"
+PANELS_IN_A_ROW = 4
 _NOT_TOLD = ("--sampling", "--preset", "--seed", "--iterations", "threads")  # told apart, or of no weight here
 _LOOKS = ((VERMILION, "--"), (ORANGE, "-."), (GREEN, ":"), (PURPLE, (0, (5, 1))), (BLACK, (0, (1, 2))))
 
@@ -33,24 +35,24 @@ class Experiment:
     """A run with settings of its own.
 
     scheme   "single path" or "vine"
-    changed  the settings that are not the class preset's, such as "delta 0.03"
+    changed  the settings that are not the class preset's, such as {"delta": "0.03"}
     """
 
     game: str
     scheme: str
     seed: int
-    changed: str
+    changed: Mapping[str, str]
     curve: Curves
 
     @property
     def label(self) -> str:
         """Such as "delta 0.03, seed 1"."""
-        return f"{'vine, ' * (self.scheme == 'vine')}{self.changed or 'the same'}, seed {self.seed}"
+        return f"{'vine, ' * (self.scheme == 'vine')}{told(self.changed)}, seed {self.seed}"
 
 
 @functools.cache
 def experiments(folder: Path = EXPERIMENTS) -> tuple[Experiment, ...]:
-    """All that are kept, game by game."""
+    """All that are kept, game by game; of a game those with the fewest changes first."""
     if not (folder / "runs.json").exists():
         return ()
     found = []
@@ -58,18 +60,28 @@ def experiments(folder: Path = EXPERIMENTS) -> tuple[Experiment, ...]:
         settings, command = curve.facts["settings"], curve.facts["command"]
         scheme = "vine" if "--sampling vine" in command else "single path"
         found.append(Experiment(settings["task"], scheme, settings["seed"], changed(command), curve))
-    return tuple(sorted(found, key=lambda each: (GAMES.index(each.game), each.changed, each.seed)))
+    return tuple(sorted(found, key=lambda each: (GAMES.index(each.game), len(each.changed), each.label)))
 
 
-def changed(command: str) -> str:
-    """The settings of a command that are not the preset's: "delta 0.03, hidden 128"."""
+def changed(command: str) -> dict[str, str]:
+    """The settings of a command that are not the preset's: {"delta": "0.03", "hidden": "128"}."""
     words = shlex.split(command)[3:]  # trpo-lessons train GAME
-    told = []
+    found = {}
     for option, value in zip(words[::2], words[1::2], strict=True):
         name, setting = value.split("=", 1) if option == "--set" else (option, value)
         if name not in _NOT_TOLD:
-            told.append(f"{name.removeprefix('--').replace('-', '_')} {setting}")
-    return ", ".join(told)
+            found[name.removeprefix("--").replace("-", "_")] = setting
+    return found
+
+
+def told(settings: Mapping[str, str]) -> str:
+    """In words: "20 hidden units" where policy and value function have as many, "delta 0.03", or "the same"."""
+    rest = dict(settings)
+    words = []
+    if "hidden" in rest and rest["hidden"] == rest.get("value_hidden"):
+        words.append(f"{rest.pop('hidden')} hidden units")
+        del rest["value_hidden"]
+    return ", ".join([*words, *(f"{name} {value}" for name, value in rest.items())]) or "the same"
 
 
 def over_the_same_steps(one: tuple[Floats, Floats], other: tuple[Floats, Floats]) -> tuple[float, float, float]:
@@ -79,36 +91,71 @@ def over_the_same_steps(one: tuple[Floats, Floats], other: tuple[Floats, Floats]
     return steps, means[0], means[1]
 
 
+@dataclass(frozen=True)
+class Control:
+    """The run that an experiment stands beside.
+
+    settings  those that it has changed itself, and the experiment too
+    """
+
+    settings: Mapping[str, str]
+    curve: Curves | Mapping[str, Floats]
+
+
+def control(experiment: Experiment, found: Sequence[Experiment], runs: Sequence[Recorded]) -> Control:
+    """The run of the same game and scheme that has all settings of the experiment but some: as few as possible.
+
+    Another experiment where there is one whose changes are a part of this one's; else the recorded run. Of several, one
+    of the same seed, else of the first.
+    """
+    same = [each for each in found if (each.game, each.scheme) == (experiment.game, experiment.scheme)]
+    fewer = [each for each in same if each.changed.items() < experiment.changed.items()]
+    recorded = [run for run in runs if (run.game, run.scheme) == (experiment.game, experiment.scheme)]
+    kept = [Control(each.changed, each.curve) for each in sorted(fewer, key=lambda each: _strange(each, experiment))]
+    kept += [Control({}, run.log) for run in sorted(recorded, key=lambda run: _strange(run, experiment))]
+    return max(kept, key=lambda each: len(each.settings))  # the first of those
+
+
+def _strange(run: Experiment | Recorded, experiment: Experiment) -> tuple[bool, int]:
+    return run.seed != experiment.seed, run.seed
+
+
 def experiment_table(found: Sequence[Experiment], runs: Sequence[Recorded]) -> str:
-    """A line for each: what was changed, and both scores over the last tenth of the steps that both runs have."""
-    lines = [f"{'':15}{'changed':37}{'steps':>6}{'with':>8}{'without':>8}"]
+    """A line for each: what was changed, beside which run, and both scores over the last tenth of common steps."""
+    lines = [f"{'':15}{'with':24}{'without it':16}{'steps':>5}{'with':>6}{'without':>8}"]
     for each in found:
-        steps, with_it, without = over_the_same_steps(_points(each.curve), _points(control(each, runs).log))
-        scores = f"{in_three_digits(with_it):>8}{in_three_digits(without):>8}"
-        lines.append(f"{each.game:15}{each.label:37}{millions(round(steps)):>6}{scores}")
+        other = control(each, found, runs)
+        own = {name: value for name, value in each.changed.items() if name not in other.settings}
+        steps, with_it, without = over_the_same_steps(_points(each.curve), _points(other.curve))
+        scores = f"{in_three_digits(with_it):>6}{in_three_digits(without):>8}"
+        label = f"{'vine, ' * (each.scheme == 'vine')}{told(own)}, seed {each.seed}"
+        beside = told(other.settings) if other.settings else "the preset"
+        lines.append(f"{each.game:15}{label:23} {beside:15} {millions(round(steps)):>5}{scores}")
     return "\n".join(lines)
 
 
-def control(experiment: Experiment, runs: Sequence[Recorded]) -> Recorded:
-    """The recorded run of the same game and scheme: of the same seed where there is one, else the first."""
-    same = [run for run in runs if (run.game, run.scheme) == (experiment.game, experiment.scheme)]
-    return min(same, key=lambda run: (run.seed != experiment.seed, run.seed))
-
-
 def draw_experiments(figure: Figure, found: Sequence[Experiment], runs: Sequence[Recorded]) -> None:
-    """A panel for each game that was tried: its recorded run in blue, and one line for each experiment."""
+    """A panel for each game that was tried, four in a row: recorded runs in blue, and one line for each experiment."""
     games = [game for game in GAMES if any(each.game == game for each in found)]
-    panels = figure.subplots(1, len(games), squeeze=False).ravel()
-    for axes, game in zip(panels, games, strict=True):
-        tried = [each for each in found if each.game == game]
-        recorded = control(tried[0], runs)
-        axes.plot(*_points(recorded.log), color=BLUE, label=f"as recorded, seed {recorded.seed}")
-        for each, (color, dashes) in zip(tried, itertools.cycle(_LOOKS), strict=False):
-            axes.plot(*_points(each.curve), color=color, linestyle=dashes, label=each.label)
+    labels = sorted({each.label for each in found}, key=[each.label for each in found].index)
+    looks = dict(zip(labels, itertools.cycle(_LOOKS), strict=False))
+    columns = min(PANELS_IN_A_ROW, len(games))
+    panels = figure.subplots(math.ceil(len(games) / columns), columns, squeeze=False).ravel()
+    for axes, game in zip(panels, games, strict=False):
+        for run in runs:
+            if run.game == game and any((each.game, each.scheme) == (game, run.scheme) for each in found):
+                axes.plot(*_points(run.log), color=BLUE, label="the preset")
+        for each in found:
+            if each.game == game:
+                color, dashes = looks[each.label]
+                axes.plot(*_points(each.curve), color=color, linestyle=dashes, label=each.label)
         axes.set(title=TITLES[game], xlabel="simulator steps")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.legend(fontsize=8, loc="lower right")
+    for axes in panels[len(games) :]:
+        axes.remove()
     panels[0].set_ylabel("score, mean over\nthe latest 100 games")
+    lines = {label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=len(lines), fontsize=9)
 
 
 def _points(log: Curves | Mapping[str, Floats]) -> tuple[Floats, Floats]:
