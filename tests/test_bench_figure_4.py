@@ -197,7 +197,7 @@ def test_kept_runs_tell_the_same_as_their_folders(
     assert scored.keys() == {"0.003", "0.1"}
     best = max(scored, key=scored.__getitem__)
     assert results.tried(tmp_path).count("[") == 1
-    assert f"[{best}: {scored[best]:.0f}]" in results.tried(tmp_path)
+    assert f"[{best}:{scored[best]:.0f}]" in results.tried(tmp_path)
     log = RunFolder(compared / "tuning" / f"swimmer-trpo-delta={best}-seed100").rows()
     assert results.tried_curve_end("swimmer", "trpo", float(best), tmp_path) == float(log[-1]["mean_return"])
     assert f"swimmer-trpo-delta={best}-seed0" in kept_curves(tmp_path)

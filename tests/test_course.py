@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from teaching_contract import NARROW
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 LAST_EQUATION = 19  # the paper's last number; policy iteration, after it, has none
@@ -112,3 +113,11 @@ def test_two_weeks_have_room_for_their_lessons_without_exercises():
             whole, exercises = minutes_of(lesson)
             assert whole - exercises <= SESSION, lesson
     assert minutes_of("00")[0] + minutes_of("01")[0] <= 3 * SESSION
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name[:2])
+def test_no_line_of_a_printed_table_breaks_in_a_narrow_window(path: Path) -> None:
+    """A sentence may; a line with columns, two or more blanks apart, can no longer be read then."""
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    printed = "".join(out.text for cell in cells for out in cell.outputs if out.output_type == "stream")
+    assert [line for line in printed.splitlines() if re.search(r"\S {2,}\S", line) and len(line) > NARROW] == []

@@ -93,7 +93,7 @@ def test_the_table_leaves_out_no_estimator(task: str) -> None:
     assert len(lines) == len(rows)
     for line, row in zip(lines, rows.values(), strict=True):
         assert line.endswith(
-            "".join(f"{x:7.2f}" for x in (row["natural"]["aligned"], *row["natural"]["aligned_interval"]))
+            "".join(f"{x:6.2f}" for x in (row["natural"]["aligned"], *row["natural"]["aligned_interval"]))
         )
 
 

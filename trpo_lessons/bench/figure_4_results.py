@@ -188,7 +188,7 @@ def table(folder: Path = KEPT) -> str:
     lines = []
     for task in TASKS:
         has_intervals = task in ROBOTS
-        lines += [task, f"  {'':18}{'mean':>7}   {'minus TRPO, 95 %' if has_intervals else '':20}scores by seed"]
+        lines += [task, f"  {'':18}{'mean':>6}  {'minus TRPO, 95 %' if has_intervals else '':18}scores by seed"]
         reference = scores_of(runs, task, TRPO)
         for method in METHODS:
             if (task, method) not in runs:
@@ -198,7 +198,7 @@ def table(folder: Path = KEPT) -> str:
             if has_intervals and method != TRPO:
                 interval = compare(task, found.tolist(), reference.tolist())
                 told = f"{interval.low:+.0f} to {interval.high:+.0f}"
-            lines.append(f"  {LABELS[method]:18}{found.mean():7.0f}   {told:20}{', '.join(f'{x:.0f}' for x in found)}")
+            lines.append(f"  {LABELS[method]:18}{found.mean():6.0f}  {told:18}{', '.join(f'{x:.0f}' for x in found)}")
     lines += ["three robots, in units of TRPO's mean", f"  {'':18}{'IQM':>7}   95 %, stratified bootstrap"]
     of_robots = {
         method: [scores_of(runs, task, method) for task in ROBOTS]
@@ -217,15 +217,19 @@ def table(folder: Path = KEPT) -> str:
 def tried(folder: Path = KEPT) -> str:
     """What was tried of every method's setting on each robot, with its score; the chosen value in brackets."""
     facts = json.loads((folder / "tuning.json").read_text())
-    lines = []
+    every = [(method, each["setting"]) for methods in facts["tried"].values() for method, each in methods.items()]
+    lines = ["of each method, this was tried:"]
+    for setting in dict.fromkeys(setting for _, setting in every):
+        of = dict.fromkeys(LABELS[method] for method, its in every if its == setting)
+        lines.append(f"  {setting:13}of {'; '.join(of)}")
     for task, methods in facts["tried"].items():
-        lines.append(f"{task}, {facts['step_budget']} steps, seed {', '.join(map(str, facts['seeds']))}")
+        lines.append(f"\n{task}, {facts['step_budget']} steps, seed {', '.join(map(str, facts['seeds']))}")
         for method, each in methods.items():
             best = max(each["scores"], key=each["scores"].__getitem__)
             told = [
-                f"[{value}: {x:.0f}]" if value == best else f"{value}: {x:.0f}" for value, x in each["scores"].items()
+                f"[{value}:{x:.0f}]" if value == best else f"{value}:{x:.0f}" for value, x in each["scores"].items()
             ]
-            lines.append(f"  {LABELS[method]:18}{each['setting']:12} {', '.join(told)}")
+            lines.append(f"{LABELS[method]:18}{', '.join(told)}")
     return "\n".join(lines)
 
 

@@ -120,18 +120,20 @@ def gradient_table(task: str) -> str:
     """Every estimator of the recording: steps until signal = noise, and the cosine to the true gradient; 95 %."""
     kept = recorded(task)
     lines = [f"{TITLES[task]}: {kept['batches']} batches of {kept['batch_steps']} steps each"]
-    lines += [f"{'':32}{'steps until signal = noise, 95 %':>39}{'cosine, 95 %':>21}"]
+    lines += [f"{'thousand steps until signal = noise, 95 %':>56}{'cosine, 95 %':>18}"]
     for name, row in kept["estimators"].items():
         found = row["natural"]
-        steps = "".join(f"{_thousands(n):>13}" for n in (found["steps"], *found["interval"]))
-        cosine = "".join(f"{x:7.2f}" for x in (found["aligned"], *found["aligned_interval"]))
+        steps = "".join(f"{_in_thousands(n):>8}" for n in (found["steps"], *found["interval"]))
+        cosine = "".join(f"{x:6.2f}" for x in (found["aligned"], *found["aligned_interval"]))
         lines.append(f"  {short_name(name):30}{steps}{cosine}")
     return "\n".join(lines)
 
 
-def _thousands(steps: float) -> str:
+def _in_thousands(steps: float) -> str:
     # Two digits are plenty: the intervals are wider.
-    return "> 10 million" if steps > MOST else f"{int(float(f'{steps:.2g}')):,}".replace(",", " ")
+    if steps > MOST:
+        return f"> {MOST / 1000:.0f}"
+    return f"{steps / 1000:#.2g}" if steps < 10_000 else f"{float(f'{steps:.2g}') / 1000:.0f}"
 
 
 def _log(folder: RunFolder) -> Log:
