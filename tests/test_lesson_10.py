@@ -199,6 +199,9 @@ def test_every_recorded_run_of_a_game_is_found() -> None:
     assert {run.game for run in RUNS} >= {"pong", "breakout"}
     assert len({run.name for run in RUNS}) == len(RUNS)
     for run in RUNS:
+        convolutions, features = 1040 + 4112, 16 * 11 * 8  # of 52 x 40 pixels
+        behind = run.hidden_units * (features + 1) + 8 * (run.hidden_units + 1)
+        assert run.load().policy.num_parameters == convolutions + behind
         summary = json.loads((run.folder / "summary.json").read_text())
         assert run.scores.mean() == pytest.approx(summary["mean_return"])
         assert run.log["total_steps"][-1] == summary["total_steps"] == run.steps

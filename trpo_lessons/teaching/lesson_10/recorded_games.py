@@ -87,6 +87,13 @@ class Recorded:
         rows = RunFolder(self.folder).rows()
         return {name: np.array([float(row[name] or "nan") for row in rows]) for name in COLUMNS}
 
+    @cached_property
+    def hidden_units(self) -> int:
+        """How many the policy has behind its convolutions."""
+        config, _ = RunFolder(self.folder).config()
+        (units,) = config.hidden
+        return units
+
     @property
     def film(self) -> Path:
         """Where its film lies, if there is one."""
