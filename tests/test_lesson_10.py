@@ -246,6 +246,26 @@ def test_a_run_that_is_recorded_later_appears_by_itself(larger_zoo: Path) -> Non
     recorded_games.draw_scale(Figure(), [*rows, *recorded_games.PAPER, *recorded_games.OTHERS], runs)
 
 
+def test_both_schemes_of_a_game_stand_beside_each_other(larger_zoo: Path) -> None:
+    runs = recorded_games.recorded(larger_zoo)
+    both = recorded_games.in_both_schemes(runs)
+    assert set(recorded_games.in_both_schemes(RUNS)) < set(both)
+    its = both[RUNS[0].game]
+    assert {run.scheme for run in its} == set(recorded_games.SCHEMES)
+    for run in its:
+        summary = json.loads((run.folder / "summary.json").read_text())
+        assert (np.diff(run.hours_so_far) > 0).all()
+        assert run.hours_so_far[-1] == pytest.approx(summary["wall_seconds"] / 3600, abs=1 / 3600)
+    figure = Figure()
+    recorded_games.draw_both_schemes(figure, runs)
+    assert len(figure.axes) == 2 * len(both)
+    for steps, clock in zip(figure.axes[::2], figure.axes[1::2], strict=True):
+        assert len(steps.lines) == len(clock.lines) >= 2
+        for one, other in zip(steps.lines, clock.lines, strict=True):
+            np.testing.assert_array_equal(one.get_ydata(), other.get_ydata())
+            assert one.get_color() == other.get_color()
+
+
 def test_the_stored_lesson_shows_every_recorded_run() -> None:
     printed = [
         output.text

@@ -19,10 +19,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from trpo_lessons import zoo_names
+from trpo_lessons.bench.record import seconds_of
 from trpo_lessons.envs.atari.scores import RANDOM_AND_HUMAN, human_normalised
 from trpo_lessons.envs.atari.settings import GAMES
 from trpo_lessons.teaching.lesson_10.shared import Bytes, Floats
-from trpo_lessons.training import Run, load_run
+from trpo_lessons.training import Run, TrainConfig, load_run
 from trpo_lessons.training.running.run_folder import RunFolder
 from trpo_lessons.viewing.style import BLACK, BLUE, GREY, ORANGE, VERMILION
 
@@ -88,11 +89,21 @@ class Recorded:
         return {name: np.array([float(row[name] or "nan") for row in rows]) for name in COLUMNS}
 
     @cached_property
+    def config(self) -> TrainConfig:
+        """Its settings."""
+        return RunFolder(self.folder).config()[0]
+
+    @property
     def hidden_units(self) -> int:
         """How many the policy has behind its convolutions."""
-        config, _ = RunFolder(self.folder).config()
-        (units,) = config.hidden
+        (units,) = self.config.hidden
         return units
+
+    @cached_property
+    def hours_so_far(self) -> Floats:
+        """By the clock, at the end of each iteration."""
+        seconds = [seconds_of(row, self.config.threads) for row in RunFolder(self.folder).rows()]
+        return np.cumsum(seconds) / 3600
 
     @property
     def film(self) -> Path:
@@ -243,6 +254,30 @@ def draw_curves(figure: Figure, runs: Sequence[Recorded]) -> None:
     panels[0].set_ylabel("score, mean over\nthe latest 100 games")
     by_label = dict(zip(*reversed(panels[0].get_legend_handles_labels()), strict=True))
     figure.legend(by_label.values(), by_label.keys(), loc="outside lower center", ncols=5, fontsize=9)
+
+
+def in_both_schemes(runs: Sequence[Recorded]) -> dict[str, tuple[Recorded, ...]]:
+    """The runs of the games that were learned by single paths and by vines, in the order of `runs`."""
+    schemes = {game: {run.scheme for run in runs if run.game == game} for game in games_of(runs)}
+    return {game: tuple(run for run in runs if run.game == game) for game, its in schemes.items() if len(its) > 1}
+
+
+def draw_both_schemes(figure: Figure, runs: Sequence[Recorded]) -> None:
+    """A row for each game with both: its curves against simulator steps, and against hours by the clock."""
+    games = in_both_schemes(runs)
+    for (game, its), row in zip(
+        games.items(), figure.subplots(len(games), 2, squeeze=False, sharey="row"), strict=True
+    ):
+        for run in its:
+            color, dashes = LOOKS[run.scheme]
+            for axes, x in zip(row, (run.log["total_steps"], run.hours_so_far), strict=True):
+                axes.plot(
+                    x, run.log["mean_return"], color=color, linestyle=dashes, label=f"{run.scheme}, seed {run.seed}"
+                )
+        row[0].set(title=f"{TITLES[game]}: simulator steps", ylabel="score, mean over\nthe latest 100 games")
+        row[0].xaxis.set_major_formatter(EngFormatter(sep=""))
+        row[1].set(title=f"{TITLES[game]}: hours by the clock")
+        row[0].legend(fontsize=8, loc="upper left")
 
 
 # ---- where results fall short ----------------------------------------------------------------------------------------
