@@ -122,7 +122,7 @@ def _strange(run: Experiment | Recorded, experiment: Experiment) -> tuple[bool, 
 
 def experiment_table(found: Sequence[Experiment], runs: Sequence[Recorded]) -> str:
     """A line for each: what was changed, beside which run, and both scores over the last tenth of common steps."""
-    lines = [f"{'':15}{'with':24}{'without it':16}{'steps':>5}{'with':>6}{'without':>8}"]
+    lines = [f"{'':15}{'with':25}{'without it':15}{'steps':>5}{'with':>6}{'without':>8}"]
     for each in found:
         other = control(each, found, runs)
         own = {name: value for name, value in each.changed.items() if name not in other.settings}
@@ -130,7 +130,7 @@ def experiment_table(found: Sequence[Experiment], runs: Sequence[Recorded]) -> s
         scores = f"{in_three_digits(with_it):>6}{in_three_digits(without):>8}"
         label = f"{'vine, ' * (each.scheme == 'vine')}{told(own)}, seed {each.seed}"
         beside = told(other.settings) if other.settings else "the preset"
-        lines.append(f"{each.game:15}{label:23} {beside:15} {millions(round(steps)):>5}{scores}")
+        lines.append(f"{each.game:15}{label:24} {beside:15}{millions(round(steps)):>5}{scores}")
     return "\n".join(lines)
 
 
