@@ -50,6 +50,8 @@ def test_what_was_changed_in_words() -> None:
     assert experiments.told({"delta": "0.03", "hidden": "20", "value_hidden": "20"}) == "20 hidden units, delta 0.03"
     assert experiments.told({"hidden": "20", "value_hidden": "64"}) == "hidden 20, value_hidden 64"
     assert experiments.told({"value_hidden": "64"}) == "value_hidden 64"
+    assert experiments.told({"vine_states": "256", "rollout_length": "4", "delta": "1"}) == "256 x 4 steps, delta 1"
+    assert experiments.told({"rollout_length": "4"}) == "rollout_length 4"
 
 
 def test_means_are_of_the_last_tenth_of_the_steps_that_both_have() -> None:
@@ -139,6 +141,7 @@ def test_its_command_has_the_settings_with_which_it_ran(each: experiments.Experi
     """Under the presets of this version: where those change, commands must too."""
     given = {name: preset_value(name, text) for name, text in each.changed.items()}
     sampling = {"sampling": "vine"} if each.scheme == "vine" else {}
+    given["iterations"] = each.curve.facts["iterations"]
     config = preset(each.game, "class", seed=each.seed, threads=1, **sampling, **given)
     assert sorted(command_of(config).split()) == sorted(each.curve.facts["command"].split())
     for name, value in each.curve.facts["settings"].items():
@@ -146,7 +149,9 @@ def test_its_command_has_the_settings_with_which_it_ran(each: experiments.Experi
 
 
 def preset_value(name: str, text: str) -> object:
-    return (int(text),) if name in ("hidden", "value_hidden") else float(text)
+    if name in ("hidden", "value_hidden"):
+        return (int(text),)
+    return int(text) if text.isdigit() else float(text)
 
 
 # ---- one life

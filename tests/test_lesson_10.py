@@ -212,7 +212,7 @@ def larger_zoo(tmp_path: Path) -> Path:
     """The recorded runs, and two more: another game, and a vine of the first."""
     first = RUNS[0]
     for run in RUNS:
-        shutil.copytree(run.folder, tmp_path / "class_preset_games" / run.folder.name)
+        shutil.copytree(run.folder, tmp_path / run.folder.parent.name / run.folder.name)
     for folder, changes in {
         "one_more/qbert-seed0": {"task": "qbert"},
         "class_preset_games_vine/again-seed3": {"sampling": "vine", "seed": 3},
@@ -256,6 +256,11 @@ def test_both_schemes_of_a_game_stand_beside_each_other(larger_zoo: Path) -> Non
         summary = json.loads((run.folder / "summary.json").read_text())
         assert (np.diff(run.hours_so_far) > 0).all()
         assert run.hours_so_far[-1] == pytest.approx(summary["wall_seconds"] / 3600, abs=1 / 3600)
+    head, *lines = recorded_games.both_schemes_table(runs).splitlines()
+    assert len(lines) == sum(map(len, both.values()))
+    assert max(map(len, [head, *lines])) <= NARROW
+    (line,) = [line for line in lines if line.startswith(f"{its[0].game:15}single path")]
+    assert float(line.split()[-1]) == pytest.approx(np.median(its[0].log["surrogate_gain"]), abs=6e-4)
     figure = Figure()
     recorded_games.draw_both_schemes(figure, runs)
     assert len(figure.axes) == 2 * len(both)

@@ -19,15 +19,15 @@ from matplotlib.ticker import EngFormatter
 
 from trpo_lessons.bench.curves import Curves, kept_curves
 from trpo_lessons.envs.atari.settings import GAMES
-from trpo_lessons.teaching.lesson_10.recorded_games import TITLES, Recorded, in_three_digits, millions
+from trpo_lessons.teaching.lesson_10.recorded_games import LOOKS, TITLES, Recorded, in_three_digits, millions
 from trpo_lessons.teaching.lesson_10.shared import Floats
-from trpo_lessons.viewing.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, VERMILION
+from trpo_lessons.viewing.style import BLACK, GREEN, GREY, PURPLE, VERMILION
 from trpo_lessons.zoo_names import ZOO
 
 EXPERIMENTS = ZOO / "game_experiments"
 PANELS_IN_A_ROW = 4
 _NOT_TOLD = ("--sampling", "--preset", "--seed", "--iterations", "threads")  # told apart, or of no weight here
-_LOOKS = ((VERMILION, "--"), (ORANGE, "-."), (GREEN, ":"), (PURPLE, (0, (5, 1))), (BLACK, (0, (1, 2))))
+_LOOKS = ((VERMILION, "--"), (GREEN, "-."), (PURPLE, ":"), (BLACK, (0, (5, 1))), (GREY, (0, (1, 2))))
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,13 @@ def changed(command: str) -> dict[str, str]:
 
 
 def told(settings: Mapping[str, str]) -> str:
-    """In words: "20 hidden units" where policy and value function have as many, "delta 0.03", or "the same"."""
+    """In words: "20 hidden units" where policy and value function have as many, "256 x 4 steps" of branches that begin
+    in 256 states, "delta 0.03", or "the same".
+    """
     rest = dict(settings)
     words = []
+    if rest.keys() >= {"vine_states", "rollout_length"}:
+        words.append(f"{rest.pop('vine_states')} x {rest.pop('rollout_length')} steps")
     if "hidden" in rest and rest["hidden"] == rest.get("value_hidden"):
         words.append(f"{rest.pop('hidden')} hidden units")
         del rest["value_hidden"]
@@ -128,14 +132,14 @@ def experiment_table(found: Sequence[Experiment], runs: Sequence[Recorded]) -> s
         own = {name: value for name, value in each.changed.items() if name not in other.settings}
         steps, with_it, without = over_the_same_steps(_points(each.curve), _points(other.curve))
         scores = f"{in_three_digits(with_it):>6}{in_three_digits(without):>8}"
-        label = f"{'vine, ' * (each.scheme == 'vine')}{told(own)}, seed {each.seed}"
+        game, label = f"{each.game}{'/vine' * (each.scheme == 'vine')}", f"{told(own)}, seed {each.seed}"
         beside = told(other.settings) if other.settings else "the preset"
-        lines.append(f"{each.game:15}{label:24} {beside:15}{millions(round(steps)):>5}{scores}")
+        lines.append(f"{game:15}{label:24} {beside:15}{millions(round(steps)):>5}{scores}")
     return "\n".join(lines)
 
 
 def draw_experiments(figure: Figure, found: Sequence[Experiment], runs: Sequence[Recorded]) -> None:
-    """A panel for each game that was tried, four in a row: recorded runs in blue, and one line for each experiment."""
+    """A panel for each game that was tried, four in a row: recorded runs, and one line for each experiment."""
     games = [game for game in GAMES if any(each.game == game for each in found)]
     labels = sorted({each.label for each in found}, key=[each.label for each in found].index)
     looks = dict(zip(labels, itertools.cycle(_LOOKS), strict=False))
@@ -144,7 +148,9 @@ def draw_experiments(figure: Figure, found: Sequence[Experiment], runs: Sequence
     for axes, game in zip(panels, games, strict=False):
         for run in runs:
             if run.game == game and any((each.game, each.scheme) == (game, run.scheme) for each in found):
-                axes.plot(*_points(run.log), color=BLUE, label="the preset")
+                color, line = LOOKS[run.scheme]
+                label = "the preset" if run.scheme == "single path" else f"the preset, {run.scheme}"
+                axes.plot(*_points(run.log), color=color, linestyle=line, label=label)
         for each in found:
             if each.game == game:
                 color, dashes = looks[each.label]

@@ -48,7 +48,10 @@ HEADS = {
 WIDTHS = dict(zip(GAMES, (6, 7, 7, 6, 7, 6, 7), strict=True))  # so that a line fits a narrow window
 SCHEMES = ("single path", "vine")
 LOOKS = {"single path": (BLUE, "-"), "vine": (ORANGE, "--")}
-COLUMNS = ("total_steps", "mean_return", "mean_kl", "entropy", "explained_variance", "accepted", "backtracks")
+COLUMNS = (
+    *("total_steps", "mean_return", "mean_kl", "entropy", "explained_variance", "accepted", "backtracks"),
+    *("predicted_gain", "surrogate_gain"),
+)
 
 
 @dataclass(frozen=True)
@@ -278,6 +281,19 @@ def draw_both_schemes(figure: Figure, runs: Sequence[Recorded]) -> None:
         row[0].xaxis.set_major_formatter(EngFormatter(sep=""))
         row[1].set(title=f"{TITLES[game]}: hours by the clock")
         row[0].legend(fontsize=8, loc="upper left")
+
+
+def both_schemes_table(runs: Sequence[Recorded]) -> str:
+    """A line for each run of those games: score, cost, and what an update promised and gained (medians)."""
+    lines = [f"{'':15}{'':13}{'score':>12}{'steps':>7}{'hours':>7}{'promised':>10}{'gained':>8}"]
+    for its in in_both_schemes(runs).values():
+        for run in its:
+            standard_error = run.scores.std(ddof=1) / math.sqrt(len(run.scores))
+            score = f"{in_three_digits(run.scores.mean())} ± {in_three_digits(float(f'{standard_error:.2g}'))}"
+            promised, gained = (np.nanmedian(run.log[name]) for name in ("predicted_gain", "surrogate_gain"))
+            cost = f"{millions(run.steps):>7}{run.hours:>7.1f}"
+            lines.append(f"{run.game:15}{run.scheme:13}{score:>12}{cost}{promised:>10.3f}{gained:>8.3f}")
+    return "\n".join(lines)
 
 
 # ---- where results fall short ----------------------------------------------------------------------------------------
