@@ -239,6 +239,7 @@ def test_a_run_that_is_recorded_later_appears_by_itself(larger_zoo: Path) -> Non
     recorded_games.draw_curves(figure, runs)
     titles = [axes.get_title() for axes in figure.axes if axes.axison]
     assert titles == [recorded_games.TITLES[game] for game in recorded_games.games_of(runs)]
+    assert {text.get_text() for text in figure.legends[0].get_texts()} >= {"single path", "vine"}
     curves = sum(len(axes.lines) for axes in figure.axes)
     assert curves == len(runs) + 3 * len(titles)
     told = recorded_games.diagnosis_table(runs)

@@ -161,7 +161,7 @@ def draw_experiments(figure: Figure, found: Sequence[Experiment], runs: Sequence
         axes.remove()
     panels[0].set_ylabel("score, mean over\nthe latest 100 games")
     lines = {label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=len(lines), fontsize=9)
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=min(3, len(lines)), fontsize=9)
 
 
 def _points(log: Curves | Mapping[str, Floats]) -> tuple[Floats, Floats]:

@@ -255,7 +255,7 @@ def draw_curves(figure: Figure, runs: Sequence[Recorded]) -> None:
     for axes in panels[len(games) :]:
         axes.set_axis_off()
     panels[0].set_ylabel("score, mean over\nthe latest 100 games")
-    by_label = dict(zip(*reversed(panels[0].get_legend_handles_labels()), strict=True))
+    by_label = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(by_label.values(), by_label.keys(), loc="outside lower center", ncols=5, fontsize=9)
 
 
