@@ -22,8 +22,17 @@ from trpo_lessons.envs.atari.settings import GAMES, AtariSettings, joystick, rom
 from trpo_lessons.kl import fisher_vector_product
 from trpo_lessons.policies import Policy, convolutional
 from trpo_lessons.surrogate import States
+from trpo_lessons.teaching.lesson_10 import (
+    both_schemes,
+    explorers,
+    films,
+    live_run,
+    looking,
+    move_to_ball,
+    recorded_games,
+    screens,
+)
 from trpo_lessons.teaching.lesson_10 import check as checks
-from trpo_lessons.teaching.lesson_10 import explorers, films, live_run, looking, move_to_ball, recorded_games, screens
 from trpo_lessons.teaching.solutions import lesson_10 as solutions
 from trpo_lessons.training import preset
 from trpo_lessons.training.running.loop import Trainer
@@ -249,21 +258,21 @@ def test_a_run_that_is_recorded_later_appears_by_itself(larger_zoo: Path) -> Non
 
 def test_both_schemes_of_a_game_stand_beside_each_other(larger_zoo: Path) -> None:
     runs = recorded_games.recorded(larger_zoo)
-    both = recorded_games.in_both_schemes(runs)
-    assert set(recorded_games.in_both_schemes(RUNS)) < set(both)
+    both = both_schemes.in_both_schemes(runs)
+    assert set(both_schemes.in_both_schemes(RUNS)) < set(both)
     its = both[RUNS[0].game]
     assert {run.scheme for run in its} == set(recorded_games.SCHEMES)
     for run in its:
         summary = json.loads((run.folder / "summary.json").read_text())
         assert (np.diff(run.hours_so_far) > 0).all()
         assert run.hours_so_far[-1] == pytest.approx(summary["wall_seconds"] / 3600, abs=1 / 3600)
-    head, *lines = recorded_games.both_schemes_table(runs).splitlines()
+    head, *lines = both_schemes.table(runs).splitlines()
     assert len(lines) == sum(map(len, both.values()))
     assert max(map(len, [head, *lines])) <= NARROW
     (line,) = [line for line in lines if line.startswith(f"{its[0].game:15}single path")]
     assert float(line.split()[-1]) == pytest.approx(np.median(its[0].log["surrogate_gain"]), abs=6e-4)
     figure = Figure()
-    recorded_games.draw_both_schemes(figure, runs)
+    both_schemes.draw(figure, runs)
     assert len(figure.axes) == 2 * len(both)
     for steps, clock in zip(figure.axes[::2], figure.axes[1::2], strict=True):
         assert len(steps.lines) == len(clock.lines) >= 2

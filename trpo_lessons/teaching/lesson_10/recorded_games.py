@@ -81,6 +81,17 @@ class Recorded:
         """How many steps those games took."""
         return self._judged_by("length")
 
+    @property
+    def standard_error(self) -> float:
+        """Of the mean of `scores`."""
+        return float(self.scores.std(ddof=1) / math.sqrt(len(self.scores)))
+
+    @property
+    def score_in_words(self) -> str:
+        """Mean and standard error, as tables have them: "4030 ± 260"."""
+        error = float(f"{self.standard_error:.2g}")
+        return f"{in_three_digits(float(self.scores.mean()))} ± {in_three_digits(error)}"
+
     def _judged_by(self, column: str) -> Floats:
         with open(self.folder / "evaluation.csv", newline="") as file:
             return np.array([float(row[column]) for row in csv.DictReader(file)])
@@ -259,43 +270,6 @@ def draw_curves(figure: Figure, runs: Sequence[Recorded]) -> None:
     figure.legend(by_label.values(), by_label.keys(), loc="outside lower center", ncols=5, fontsize=9)
 
 
-def in_both_schemes(runs: Sequence[Recorded]) -> dict[str, tuple[Recorded, ...]]:
-    """The runs of the games that were learned by single paths and by vines, in the order of `runs`."""
-    schemes = {game: {run.scheme for run in runs if run.game == game} for game in games_of(runs)}
-    return {game: tuple(run for run in runs if run.game == game) for game, its in schemes.items() if len(its) > 1}
-
-
-def draw_both_schemes(figure: Figure, runs: Sequence[Recorded]) -> None:
-    """A row for each game with both: its curves against simulator steps, and against hours by the clock."""
-    games = in_both_schemes(runs)
-    for (game, its), row in zip(
-        games.items(), figure.subplots(len(games), 2, squeeze=False, sharey="row"), strict=True
-    ):
-        for run in its:
-            color, dashes = LOOKS[run.scheme]
-            for axes, x in zip(row, (run.log["total_steps"], run.hours_so_far), strict=True):
-                axes.plot(
-                    x, run.log["mean_return"], color=color, linestyle=dashes, label=f"{run.scheme}, seed {run.seed}"
-                )
-        row[0].set(title=f"{TITLES[game]}: simulator steps", ylabel="score, mean over\nthe latest 100 games")
-        row[0].xaxis.set_major_formatter(EngFormatter(sep=""))
-        row[1].set(title=f"{TITLES[game]}: hours by the clock")
-        row[0].legend(fontsize=8, loc="upper left")
-
-
-def both_schemes_table(runs: Sequence[Recorded]) -> str:
-    """A line for each run of those games: score, cost, and what an update promised and gained (medians)."""
-    lines = [f"{'':15}{'':13}{'score':>12}{'steps':>7}{'hours':>7}{'promised':>10}{'gained':>8}"]
-    for its in in_both_schemes(runs).values():
-        for run in its:
-            standard_error = run.scores.std(ddof=1) / math.sqrt(len(run.scores))
-            score = f"{in_three_digits(run.scores.mean())} ± {in_three_digits(float(f'{standard_error:.2g}'))}"
-            promised, gained = (np.nanmedian(run.log[name]) for name in ("predicted_gain", "surrogate_gain"))
-            cost = f"{millions(run.steps):>7}{run.hours:>7.1f}"
-            lines.append(f"{run.game:15}{run.scheme:13}{score:>12}{cost}{promised:>10.3f}{gained:>8.3f}")
-    return "\n".join(lines)
-
-
 # ---- where results fall short ----------------------------------------------------------------------------------------
 
 
@@ -333,7 +307,7 @@ def diagnosis(run: Recorded) -> Diagnosis:
         run,
         float(SAME_SCHEME[run.scheme].scores[GAMES.index(run.game)] or 0.0),
         float(run.scores.mean()),
-        float(run.scores.std(ddof=1) / math.sqrt(len(run.scores))),
+        run.standard_error,
         float(np.nanmedian(log["mean_kl"][last])),
         float(np.nanmean(log["entropy"][last])),
         float(np.nanmean(log["explained_variance"][last])),
@@ -371,10 +345,9 @@ def diagnosis_table(runs: Iterable[Recorded]) -> str:
     ]
     for run in runs:
         found = diagnosis(run)
-        delta = json.loads((run.folder / "config.json").read_text())["settings"]["delta"]
-        score = f"{in_three_digits(found.score)} ± {in_three_digits(float(f'{found.standard_error:.2g}'))}"
+        delta = run.config.delta
         lines.append(
-            f"{run.name:20}{score:>11}{in_three_digits(found.bar):>6}{'yes' if found.met else 'no':>4}"
+            f"{run.name:20}{run.score_in_words:>11}{in_three_digits(found.bar):>6}{'yes' if found.met else 'no':>4}"
             f"{found.kl / delta:>6.2f}{found.entropy:>7.2f}{found.explained:>7.2f}{100 * found.refused:>5.0f} %"
             f"{100 * found.still_rising:>4.0f} %"
         )
