@@ -36,11 +36,15 @@ def draw(figure: Figure, runs: Sequence[Recorded]) -> None:
 
 
 def table(runs: Sequence[Recorded]) -> str:
-    """A line for each run of those games: score, cost, and what an update promised and gained (medians)."""
-    lines = [f"{'':15}{'':13}{'score':>12}{'steps':>7}{'hours':>7}{'promised':>10}{'gained':>8}"]
+    """A line for each run of those games: score, steps, milliseconds of a step, what an update promised and gained.
+
+    The last three are medians over iterations, which a core that had other work for a while hardly moves.
+    """
+    lines = [f"{'':15}{'':12}{'score':>12}{'steps':>7}{'ms/step':>9}{'promised':>10}{'gained':>8}"]
     for its in in_both_schemes(runs).values():
         for run in its:
             promised, gained = (np.nanmedian(run.log[name]) for name in ("predicted_gain", "surrogate_gain"))
-            cost = f"{millions(run.steps):>7}{run.hours:>7.1f}"
-            lines.append(f"{run.game:15}{run.scheme:13}{run.score_in_words:>12}{cost}{promised:>10.3f}{gained:>8.3f}")
+            hours, steps = (np.diff(x, prepend=0.0) for x in (run.hours_so_far, run.log["total_steps"]))
+            cost = f"{millions(run.steps):>7}{np.median(3.6e6 * hours / steps):>9.2f}"
+            lines.append(f"{run.game:15}{run.scheme:12}{run.score_in_words:>12}{cost}{promised:>10.3f}{gained:>8.3f}")
     return "\n".join(lines)

@@ -141,7 +141,7 @@ def experiment_table(found: Sequence[Experiment], runs: Sequence[Recorded]) -> s
 def draw_experiments(figure: Figure, found: Sequence[Experiment], runs: Sequence[Recorded]) -> None:
     """A panel for each game that was tried, four in a row: recorded runs, and one line for each experiment."""
     games = [game for game in GAMES if any(each.game == game for each in found)]
-    labels = sorted({each.label for each in found}, key=[each.label for each in found].index)
+    labels = dict.fromkeys(each.label for each in found)
     looks = dict(zip(labels, itertools.cycle(_LOOKS), strict=False))
     columns = min(PANELS_IN_A_ROW, len(games))
     panels = figure.subplots(math.ceil(len(games) / columns), columns, squeeze=False).ravel()
