@@ -11,7 +11,9 @@ torch's own convolution knows its second derivatives too, but computes all of th
 Fisher-vector product (`kl`) needs only the one in y, and takes half the time this way.
 
 To add a bias and to take tanh costs as much as the convolution itself where each operation writes new pictures. So the
-convolution adds the bias, and tanh is taken in place, in the pictures that it wrote.
+convolution adds the bias, and tanh is taken in place, in the pictures that it wrote. It is computed as
+2 sigmoid(2 x) - 1: torch's sigmoid took an eighth of the time of its tanh on an AMD EPYC, where tanh was half of a
+forward pass.
 """
 
 from __future__ import annotations
@@ -34,10 +36,14 @@ def tanh_convolution(images: Tensor, weight: Tensor, bias: Tensor, stride: int) 
     `weight` is [filters, channels, size, size] and `bias` [filters]. The same numbers as functional.conv2d and tanh.
     """
     if not torch.is_grad_enabled():  # acting, most of all: a few pictures at a time, where every call counts
-        return functional.conv2d(images, weight, bias, stride).tanh_()
+        return _convolve_and_tanh(images, weight, bias, stride)
     geometry = _Geometry(tuple(images.shape[-2:]), tuple(weight.shape[-2:]), stride)
     result: Tensor = _TanhConvolution.apply(images, weight, bias, geometry)  # type: ignore[no-untyped-call]
     return result
+
+
+def _convolve_and_tanh(images: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
+    return functional.conv2d(images, 2 * weight, 2 * bias, stride).sigmoid_().mul_(2).sub_(1)
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class _TanhConvolution(Function):
 
     @staticmethod
     def forward(images: Tensor, weight: Tensor, bias: Tensor, geometry: _Geometry) -> Tensor:
-        return functional.conv2d(images, weight, bias, geometry.stride).tanh_()
+        return _convolve_and_tanh(images, weight, bias, geometry.stride)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
