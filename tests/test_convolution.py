@@ -53,6 +53,18 @@ def test_values_and_three_derivatives_are_those_of_torch(shapes: tuple[int, ...]
         torch.testing.assert_close(mine, its)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("with_gradient", [False, True])
+def test_tanh_is_right_to_a_few_units_in_the_last_place_of_1(dtype: torch.dtype, with_gradient: bool) -> None:
+    x = torch.cat([torch.linspace(-12, 12, 2001), torch.tensor([-1e30, -200, -1e-30, 0, 1e-5, 200, 1e30])]).to(dtype)
+    one, none = torch.ones(1, 1, 1, 1, dtype=dtype), torch.zeros(1, dtype=dtype)
+    with torch.set_grad_enabled(with_gradient):
+        found = tanh_convolution(x.view(-1, 1, 1, 1), one, none, 1).flatten()
+    assert (found - x.double().tanh()).abs().max() < 3 * torch.finfo(dtype).eps
+    assert found[x == 0] == 0
+    assert tanh_convolution(torch.full((1, 1, 1, 1), torch.nan, dtype=dtype), one, none, 1).isnan()
+
+
 @given(SHAPES, st.sampled_from(["iwb", "iw", "ib", "wb", "i", "w", "b"]))
 def test_forward_mode_agrees(shapes: tuple[int, ...], moving: str) -> None:
     tensors, stride = arguments(shapes)

