@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import shlex
 import shutil
@@ -23,7 +24,8 @@ from trpo_lessons.bench.sb3_peer import TASKS
 from trpo_lessons.envs import GAMES
 from trpo_lessons.envs.atari.scores import human_normalised
 from trpo_lessons.training.running.checkpoint_file import COMPRESSED
-from trpo_lessons.training.running.run_folder import RunError, RunFolder
+from trpo_lessons.training.running.run_errors import RunError
+from trpo_lessons.training.running.run_folder import RunFolder
 
 ZOO = Path(compare.ZOO)
 WHOSE = ["class_preset", "sb3_contrib"]
@@ -62,9 +64,11 @@ def test_what_is_kept_is_a_run_folder_with_its_score(finished: Path, tmp_path: P
     assert summary["mean_return"] == again.mean
     with open(kept / "evaluation.csv") as file:
         assert [float(row["return"]) for row in csv.DictReader(file)] == list(again.returns)
-    assert (kept / "progress.csv").read_text() == record.thinned((finished / "progress.csv").read_text())
+    assert gzip.decompress((kept / "progress.csv.gz").read_bytes()).decode() == record.thinned(
+        (finished / "progress.csv").read_text()
+    )
     assert sorted(path.name for path in kept.iterdir()) == [
-        "checkpoint.safetensors.gz", "config.json", "evaluation.csv", "progress.csv", "summary.json",
+        "checkpoint.safetensors.gz", "config.json", "evaluation.csv", "progress.csv.gz", "summary.json",
     ]  # fmt: skip
     assert summary["total_steps"] == 2 * 192
     assert 0 <= summary["wall_seconds"] < 60
@@ -85,6 +89,9 @@ def test_nothing_of_the_checkpoint_is_lost_and_a_copy_goes_on_to_the_same_bits(f
     shutil.copytree(kept, copied)
     assert torch.equal(training.resume(copied, iterations=4)[0].theta, ours.theta)
     assert training.load_run(copied).iteration == 4
+    for log in (copied, tmp_path / "theirs"):
+        assert RunFolder(log).rows_of(4)[:2] == RunFolder(kept).rows_of(2)
+        assert len((log / "progress.csv").read_text().splitlines()) == 5
 
 
 @pytest.mark.parametrize("damage", ["cut", "garbled", "emptied"])

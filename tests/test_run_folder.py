@@ -22,7 +22,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from trpo_lessons import cli, training
 from trpo_lessons.training.running import checkpoint_file
-from trpo_lessons.training.running.run_folder import RunError, RunFolder
+from trpo_lessons.training.running.run_errors import RunError
+from trpo_lessons.training.running.run_folder import RunFolder
 
 SETTINGS: dict[str, Any] = {
     "iterations": 2,

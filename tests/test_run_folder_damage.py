@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -136,6 +137,23 @@ def test_a_log_that_is_changed_is_told_by_all_who_need_it(
     assert told in refusal(lambda: record.record(folder, tmp_path / "kept", 1))
     assert "progress.csv" in refusal(lambda: watching.draw_learning_curve(run, tmp_path))
     assert {each: each.read_bytes() for each in folder.iterdir() if each.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "change", [lambda data: data[:-9], lambda data: data[:40] + b"?" + data[41:], lambda _: b"", lambda _: b"no gzip"]
+)
+def test_a_compressed_log_that_is_changed_is_told(
+    change: Callable[[bytes], bytes], folder: Path, tmp_path: Path
+) -> None:
+    record.record(folder, tmp_path / "kept", 1)
+    (kept,) = (tmp_path / "kept").iterdir()
+    run, log = training.load_run(kept), kept / "progress.csv.gz"
+    watching.draw_learning_curve(run, tmp_path)
+    log.write_bytes(change(log.read_bytes()))
+    told = "progress.csv.gz (is damaged|has 0 of 2 rows)"
+    assert re.search(told, refusal(lambda: training.resume(kept, iterations=3)))
+    assert re.search(told, refusal(lambda: watching.draw_learning_curve(run, tmp_path)))
+    assert training.evaluate(run, 1).lengths[0] > 0
 
 
 def test_a_row_is_not_added_under_other_columns(folder: Path) -> None:

@@ -30,7 +30,8 @@ from trpo_lessons import cli, training
 from trpo_lessons.cli.arguments import Seeds, parse_values
 from trpo_lessons.cli.telling import SOME_FAILED
 from trpo_lessons.envs import UnknownTask
-from trpo_lessons.training.running.run_folder import InUseError, RunFolder
+from trpo_lessons.training.running.run_errors import InUseError
+from trpo_lessons.training.running.run_folder import RunFolder
 from trpo_lessons.training.sweeping import hands, own_process
 from trpo_lessons.training.sweeping import plan as plans
 from trpo_lessons.training.sweeping.own_process import Job, Outcome, perform

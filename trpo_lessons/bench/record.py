@@ -6,14 +6,15 @@
 What is kept is still a run folder, which `trpo-lessons zoo` lists by name once it lies in a folder of the zoo:
 `evaluate`, `watch` and `resume --out` take it. Nothing of the checkpoint is left out, so that the policy acts the same
 to the bit, and training goes on to the same bits; it is compressed, which helps most with the screens of games. Logs
-are thinned to what a plot can show. The events for TensorBoard, which repeat progress.csv, are not kept. `trpo-lessons
-watch FOLDER --out FOLDER` adds film and learning curve.
+are thinned to what a plot can show, and compressed too. The events for TensorBoard, which repeat the log, are not kept.
+`trpo-lessons watch FOLDER --out FOLDER` adds film and learning curve.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import gzip
 import io
 import shutil
 from collections.abc import Mapping
@@ -22,8 +23,9 @@ from typing import Any
 
 from trpo_lessons import training
 from trpo_lessons.training import TrainConfig
-from trpo_lessons.training.running.checkpoint_file import COMPRESSED
-from trpo_lessons.training.running.run_folder import RunError, RunFolder, appearing, json_text, refuse_taken
+from trpo_lessons.training.running import checkpoint_file, log_file
+from trpo_lessons.training.running.run_errors import RunError
+from trpo_lessons.training.running.run_folder import RunFolder, appearing, json_text, refuse_taken
 from trpo_lessons.training.settings.config import OWN_OPTIONS
 
 EPISODES = 20
@@ -62,8 +64,9 @@ def record(run_folder: Path, out: Path, episodes: int = EPISODES, *, trust_modul
     }
     with appearing(folder) as being_made:
         shutil.copyfile(run_folder / "config.json", being_made / "config.json")
-        (being_made / COMPRESSED).write_bytes(RunFolder(run_folder).compressed_checkpoint())
-        (being_made / "progress.csv").write_text(thinned((run_folder / "progress.csv").read_text(encoding="utf-8-sig")))
+        (being_made / checkpoint_file.COMPRESSED).write_bytes(RunFolder(run_folder).compressed_checkpoint())
+        log = thinned(log_file.text_of(log_file.path_in(run_folder)))
+        (being_made / log_file.COMPRESSED).write_bytes(gzip.compress(log.encode(), mtime=0))
         with open(being_made / "evaluation.csv", "w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["episode", "return", "length"])

@@ -19,7 +19,7 @@ Reading order: after `prior_methods`. Four rooms:
 
 from trpo_lessons.training.running.evaluation import Evaluation, evaluate
 from trpo_lessons.training.running.run import Run, differences, load_run, resume, train
-from trpo_lessons.training.running.run_folder import RunError
+from trpo_lessons.training.running.run_errors import RunError
 from trpo_lessons.training.settings.config import SettingError, TrainConfig
 from trpo_lessons.training.settings.presets import preset
 from trpo_lessons.training.sweeping.sweep import Sweep, sweep

@@ -12,6 +12,7 @@ from matplotlib.ticker import EngFormatter
 from numpy.typing import NDArray
 
 from trpo_lessons.training import RunError, TrainConfig
+from trpo_lessons.training.running import log_file
 from trpo_lessons.training.running.run_folder import RunFolder
 from trpo_lessons.viewing.style import BLUE, GREEN, GREY, VERMILION, new_figure, style
 
@@ -26,7 +27,7 @@ def logged(folder: RunFolder, iterations: int) -> Log:
 
     Raises RunError (one line) when there is no progress.csv or it is damaged.
     """
-    path = folder.path / "progress.csv"
+    path = log_file.path_in(folder.path)
     remedy = "restore it from a copy, or there is no learning curve"
     try:
         rows = folder.rows()[:iterations]  # a later one may be half written

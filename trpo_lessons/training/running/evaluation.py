@@ -15,7 +15,7 @@ from trpo_lessons.envs.finding import one_line
 from trpo_lessons.envs.foreign import EnvironmentFault
 from trpo_lessons.training.running.acting import choose_actions
 from trpo_lessons.training.running.run import Run
-from trpo_lessons.training.running.run_folder import RunError
+from trpo_lessons.training.running.run_errors import RunError
 from trpo_lessons.training.running.stopping import check, postponed_interrupts
 from trpo_lessons.training.sampling.threads import torch_threads
 

@@ -15,7 +15,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-
 from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from trpo_lessons.training.running.run_folder import cannot_write
+from trpo_lessons.training.running.run_errors import cannot_write
 from trpo_lessons.training.settings.config import TrainConfig
 
 LOG_INTERVAL = 10.0  # seconds between two states of the progress bar where it does not go to a terminal

@@ -29,7 +29,8 @@ from trpo_lessons.training.running.acting import Spaces, act
 from trpo_lessons.training.running.loop import Trainer
 from trpo_lessons.training.running.population_loop import PopulationTrainer
 from trpo_lessons.training.running.reporting import Reporter
-from trpo_lessons.training.running.run_folder import RunError, RunFolder, environment_facts, trust_option
+from trpo_lessons.training.running.run_errors import RunError
+from trpo_lessons.training.running.run_folder import RunFolder, environment_facts, trust_option
 from trpo_lessons.training.running.stopping import Deadline, check, postponed_interrupts
 from trpo_lessons.training.settings.config import POPULATION_METHODS, SettingError, TrainConfig
 from trpo_lessons.training.settings.obs_statistics import restored, statistics_for

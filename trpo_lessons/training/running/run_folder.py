@@ -5,7 +5,7 @@
     checkpoint.safetensors  everything that the next iteration depends on (never pickle)
     events.out.tfevents.*   the same rows for TensorBoard
 
-Recorded runs of this package have their checkpoint compressed, as checkpoint.safetensors.gz.
+Recorded runs of this package have log and checkpoint compressed, as progress.csv.gz and checkpoint.safetensors.gz.
 
 Files are written under another name and renamed, so that a run killed at any moment leaves whole files. A row is
 written before its checkpoint: a row without a checkpoint, whole or half written, is dropped on resume, and its
@@ -14,8 +14,6 @@ iteration runs again to the same bits.
 
 from __future__ import annotations
 
-import csv
-import errno
 import fcntl
 import gzip
 import itertools
@@ -37,10 +35,10 @@ from torch import Tensor
 
 from trpo_lessons.envs import UnknownTask
 from trpo_lessons.envs.finding import PREFIX, module_to_run, one_line
-from trpo_lessons.envs.foreign import OneLine
-from trpo_lessons.training.running import checkpoint_file
+from trpo_lessons.training.running import checkpoint_file, log_file
 from trpo_lessons.training.running import device as devices
 from trpo_lessons.training.running.checkpoint_file import FORMAT
+from trpo_lessons.training.running.run_errors import InUseError, RunError, cannot_write, replace_file
 from trpo_lessons.training.settings.config import SettingError, TrainConfig
 from trpo_lessons.zoo_names import ZOO
 
@@ -48,14 +46,6 @@ _RECORDED = ZOO.resolve()
 _EVENTS = "events.out.tfevents.*"
 _BEGINNING = ".config.json.partial"
 _PACKAGES = ("torch", "numpy", "scipy", "cma", "gymnasium", "mujoco", "ale-py")
-
-
-class RunError(OneLine):
-    """A run folder that cannot be used; the message is one line that says what to do."""
-
-
-class InUseError(RunError):
-    """A run folder in which another process is training."""
 
 
 def json_text(facts: Any) -> str:
@@ -130,7 +120,8 @@ class RunFolder:
         # In this order: where another process trains here, the log may be ahead of the checkpoint, and never behind.
         with appearing(path.expanduser()) as copy:
             (copy / checkpoint_file.NAME).write_bytes(checkpoint_file.uncompressed(self._checkpoint))
-            for name in ("progress.csv", "config.json", *(each.name for each in self.path.glob(_EVENTS))):
+            (copy / log_file.NAME).write_bytes(log_file.uncompressed(log_file.path_in(self.path)))
+            for name in ("config.json", *(each.name for each in self.path.glob(_EVENTS))):
                 shutil.copyfile(self.path / name, copy / name)
         return RunFolder(path)
 
@@ -170,7 +161,7 @@ class RunFolder:
     def write_config(self, config: TrainConfig, environment: Mapping[str, Any]) -> None:
         """Write config.json: the settings, and the environment that the run was started in."""
         text = {"format": FORMAT, "settings": config.to_json(), "environment": environment}
-        self._replace("config.json", (json.dumps(text, indent=2) + "\n").encode())
+        replace_file(self.path / "config.json", (json.dumps(text, indent=2) + "\n").encode())
 
     def config(self, trust_module: str | None = None) -> tuple[TrainConfig, dict[str, Any]]:
         """The run's settings and the environment it was started in.
@@ -259,7 +250,7 @@ class RunFolder:
 
     def save_checkpoint(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Replace the checkpoint. Raises RunError when the disk refuses; the previous checkpoint then still stands."""
-        self._replace(checkpoint_file.NAME, checkpoint_file.as_bytes(tensors, facts))
+        replace_file(self.path / checkpoint_file.NAME, checkpoint_file.as_bytes(tensors, facts))
 
     def load_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and facts of the last checkpoint. Raises RunError when it is missing, damaged or foreign."""
@@ -274,93 +265,20 @@ class RunFolder:
             raise RunError(f"{path} is damaged ({error}); restore it from a copy or start a new run") from error
 
     def append_row(self, row: Mapping[str, Any]) -> None:
-        """Add one iteration to progress.csv. Raises RunError when the disk refuses, or when it has other columns."""
-        path = self.path / "progress.csv"
-        try:
-            new = not path.exists()
-            columns = list(row) if new else self._columns()
-            if sorted(columns) != sorted(row):
-                raise RunError(f"{path} has other columns than this version writes; go on in a new run")
-            with open(path, "a", newline="") as file:
-                writer = csv.DictWriter(file, columns, lineterminator="\n")
-                if new:
-                    writer.writeheader()
-                writer.writerow(row)
-        except OSError as error:
-            raise cannot_write(path, error) from error
-
-    def _columns(self) -> list[str]:
-        with open(self.path / "progress.csv", newline="", encoding="utf-8-sig", errors="replace") as file:
-            return next(csv.reader(file), [])
+        """Add one iteration to the log; see `log_file.append`."""
+        log_file.append(self.path, row)
 
     def rows(self) -> list[dict[str, str]]:
-        """The rows of progress.csv, oldest first; empty when there is none yet.
-
-        The last one can be half written. Raises RunError (one line) when it is damaged, or changed by another program.
-        """
-        path = self.path / "progress.csv"
-        try:
-            if not path.exists():
-                return []
-            with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets begin with a byte order mark
-                lines = csv.DictReader(file)
-                columns = list(lines.fieldnames or [])
-                if columns and columns[0] != "iteration":
-                    semicolons = columns[0].startswith("iteration;")
-                    raise ValueError("its columns are parted by semicolons" if semicolons else "it has other columns")
-                return list(lines)
-        except (ValueError, csv.Error, OSError) as error:
-            raise RunError(f"{path} is damaged ({one_line(error)}); restore it from a copy") from error
+        """The rows of the log, oldest first; see `log_file.rows`."""
+        return log_file.rows(self.path)
 
     def rows_of(self, iterations: int, columns: Iterable[str] | None = None) -> list[dict[str, str]]:
-        """The rows of the first `iterations`.
-
-        columns: those that the log must have, in any order; None asks for none.
-
-        Raises RunError (one line) unless all of the rows are there and whole.
-        """
-        path, rows = self.path / "progress.csv", self.rows()[:iterations]
-        if len(rows) < iterations:
-            what = f"has {len(rows)} of {iterations} rows" if path.exists() else "is missing"
-            raise RunError(f"{path} {what}; restore it from a copy")
-        for number, row in enumerate(rows, 1):
-            if row["iteration"] != str(number) or None in row or None in row.values():
-                raise RunError(f"{path} is damaged (row {number} is not whole); restore it from a copy")
-        if rows and columns is not None and (changed := sorted(set(rows[0]) ^ set(columns))):
-            raise RunError(
-                f"{path} has other columns than it was written with ({', '.join(changed)}); restore it from a copy"
-            )
-        return rows
+        """The rows of the first `iterations`, all of them whole; see `log_file.rows_of`."""
+        return log_file.rows_of(self.path, iterations, columns)
 
     def drop_rows_after(self, iteration: int) -> None:
-        """Keep the first `iteration` rows, those that the checkpoint knows of.
-
-        What an editor or a spreadsheet made of the ends of lines is undone, so that the next row begins a line.
-
-        Raises RunError (one line) unless all of these are there and whole.
-        """
-        path = self.path / "progress.csv"
-        if iteration:
-            self.rows_of(iteration)
-        try:
-            text = path.read_bytes()
-        except FileNotFoundError:
-            return
-        if iteration == 0:
-            path.unlink()  # even its header may be half written
-            return
-        lines = [line for line in text.splitlines() if line.strip()][: iteration + 1]
-        if text != (kept := b"\n".join([*lines, b""])):
-            self._replace("progress.csv", kept)
-
-    def _replace(self, name: str, data: bytes) -> None:
-        temporary = self.path / f".{name}.partial"
-        try:
-            temporary.write_bytes(data)
-            os.replace(temporary, self.path / name)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise cannot_write(self.path / name, error) from error
+        """Keep the first `iteration` rows, those that the checkpoint knows of; see `log_file.drop_rows_after`."""
+        log_file.drop_rows_after(self.path, iteration)
 
 
 def refuse_taken(path: Path) -> None:
@@ -435,13 +353,3 @@ def _lock(handle: int, otherwise: str) -> bool:
     except OSError:
         return False  # some network file systems have no locks; then it is the user who has to take care
     return True
-
-
-def cannot_write(path: Path, error: OSError) -> RunError:
-    """What to tell a person when the disk refuses, most often because it is full."""
-    remedy = "then resume"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        remedy = "make room, then resume"
-    elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        remedy = "it is write-protected: permit it, or copy the run to where you may write, then resume"
-    return RunError(f"cannot write {path} ({error.strerror or error}); {remedy}")

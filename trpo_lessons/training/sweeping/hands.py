@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from trpo_lessons.training.running.run_folder import RunError, cannot_write
+from trpo_lessons.training.running.run_errors import RunError, cannot_write
 from trpo_lessons.training.sweeping.own_process import Wanted
 
 ANSWER_WITHIN = 20.0  # seconds that a scheduler has

@@ -18,7 +18,8 @@ from pathlib import Path
 from trpo_lessons.envs import UnknownTask
 from trpo_lessons.envs.atari import WorkerError
 from trpo_lessons.training.running.run import resume, train
-from trpo_lessons.training.running.run_folder import InUseError, RunError, RunFolder
+from trpo_lessons.training.running.run_errors import InUseError, RunError
+from trpo_lessons.training.running.run_folder import RunFolder
 from trpo_lessons.training.settings.config import SettingError, TrainConfig
 from trpo_lessons.training.sweeping.own_process import Job, Outcome
 from trpo_lessons.training.sweeping.plan import Planned, refuse_another

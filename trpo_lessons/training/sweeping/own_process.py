@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trpo_lessons.training.running.run_folder import InUseError, RunError, RunFolder
+from trpo_lessons.training.running.run_errors import InUseError, RunError
+from trpo_lessons.training.running.run_folder import RunFolder
 from trpo_lessons.training.settings.config import TrainConfig
 
 Wanted = Callable[[], bool]

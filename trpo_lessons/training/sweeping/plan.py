@@ -23,7 +23,8 @@ import numpy as np
 
 from trpo_lessons.envs import UnknownTask, check_task
 from trpo_lessons.envs.finding import module_to_run, one_line
-from trpo_lessons.training.running.run_folder import RunError, RunFolder, cannot_write, is_recorded, trust_option
+from trpo_lessons.training.running.run_errors import RunError, cannot_write
+from trpo_lessons.training.running.run_folder import RunFolder, is_recorded, trust_option
 from trpo_lessons.training.settings.config import SettingError, TrainConfig
 from trpo_lessons.training.settings.presets import preset
 

@@ -21,7 +21,8 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from trpo_lessons.envs.finding import PREFIX, one_line
 from trpo_lessons.training.running.reporting import LOG_INTERVAL
-from trpo_lessons.training.running.run_folder import InUseError, RunError, RunFolder
+from trpo_lessons.training.running.run_errors import InUseError, RunError
+from trpo_lessons.training.running.run_folder import RunFolder
 from trpo_lessons.training.running.stopping import check, postponed_interrupts
 from trpo_lessons.training.settings.config import SettingError, TrainConfig
 from trpo_lessons.training.sweeping import plan as plans
