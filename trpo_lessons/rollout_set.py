@@ -70,7 +70,7 @@ def self_normalised_surrogate(pi: Distribution, batch: RolloutSet) -> Tensor:
 
 
 def from_the_policy(num_branches: int) -> FirstActions:
-    """q = pi_old, for continuous actions: `num_branches` independent draws."""
+    """q = pi_old: `num_branches` independent draws. Continuous actions have hardly another choice."""
 
     def draw(pi_old: Distribution, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         actions = torch.stack([pi_old.sample(generator) for _ in range(num_branches)], dim=1)

@@ -47,7 +47,9 @@ class GameVineSampler(GameGroups):
         super().__init__(config, generator)
         self._branching = Branching(
             num_states=config.vine_states,
-            first_actions=first_actions_for(self.envs[0].single_action_space, config.vine_branches),
+            first_actions=first_actions_for(
+                self.envs[0].single_action_space, config.vine_branches, config.first_actions
+            ),
             rollout_length=config.rollout_length,
             gamma=config.gamma,
         )
