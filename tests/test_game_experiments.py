@@ -37,7 +37,7 @@ def experiment(
         ({"iterations": 244, "seed": 3, "threads": 1}, {}),
         ({"delta": 0.03, "hidden": (20,)}, {"delta": "0.03", "hidden": "20"}),
         ({"steps_per_iteration": 4096}, {"steps_per_iteration": "4096"}),
-        ({"sampling": "vine", "rollout_length": 8}, {"rollout_length": "8"}),
+        ({"sampling": "vine", "rollout_length": 2}, {"rollout_length": "2"}),
     ],
 )
 def test_what_was_changed_is_read_from_the_command(settings: dict[str, object], told: dict[str, str]) -> None:
@@ -52,6 +52,7 @@ def test_what_was_changed_in_words() -> None:
     assert experiments.told({"value_hidden": "64"}) == "value_hidden 64"
     assert experiments.told({"vine_states": "256", "rollout_length": "4", "delta": "1"}) == "256 x 4 steps, delta 1"
     assert experiments.told({"rollout_length": "4"}) == "rollout_length 4"
+    assert experiments.told({"first_actions": "uniform", "delta": "1"}) == "uniform, delta 1"
 
 
 def test_means_are_of_the_last_tenth_of_the_steps_that_both_have() -> None:
@@ -151,6 +152,8 @@ def test_its_command_has_the_settings_with_which_it_ran(each: experiments.Experi
 def preset_value(name: str, text: str) -> object:
     if name in ("hidden", "value_hidden"):
         return (int(text),)
+    if text.isalpha():
+        return text
     return int(text) if text.isdigit() else float(text)
 
 

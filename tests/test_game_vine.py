@@ -24,6 +24,7 @@ from vine_games import (
     before_a_loss,
     grow,
     naive_branch,
+    policy_and_theta,
     put_into,
     seeded,
     tiny,
@@ -36,6 +37,7 @@ from trpo_lessons.envs.atari import make_atari, workers
 from trpo_lessons.envs.rollouts import rows_of
 from trpo_lessons.policies import Policy
 from trpo_lessons.rollout_set import all_actions_surrogate, self_normalised_surrogate
+from trpo_lessons.single_path import Actor
 from trpo_lessons.surrogate import surrogate_gradient
 from trpo_lessons.training.running.loop import Trainer
 from trpo_lessons.training.sampling import game_vine_sampler
@@ -76,15 +78,17 @@ def value(obs: Tensor) -> Tensor:
 # ---- trunk, states and branches
 
 
-@pytest.mark.parametrize(("threads", "life_loss_ends", "sticky"), [(1, False, 0.0), (2, True, 0.25)])
+@pytest.mark.parametrize(
+    ("threads", "life_loss_ends", "sticky", "drawn"), [(1, False, 0.0, "uniform"), (2, True, 0.25, "policy")]
+)
 def test_the_vine_is_a_triple_loop(
-    threads: int, life_loss_ends: bool, sticky: float, monkeypatch: pytest.MonkeyPatch
+    threads: int, life_loss_ends: bool, sticky: float, drawn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With branches that end in all three ways: by their limit, by a lost ball where it counts, by the time limit."""
     noise, draw = [], game_vine_sampler.branch_noise
     monkeypatch.setattr(game_vine_sampler, "branch_noise", lambda *given: noise.append(draw(*given)) or noise[-1])
     settings = {"threads": threads, "life_loss_ends": life_loss_ends, "sticky_actions": sticky, "vine_states": 12}
-    with sampler_of(**settings) as sampler:
+    with sampler_of(**settings, first_actions=drawn) as sampler:
         vine = grow(sampler, value=value)
     over_early = 0
     with closing(make_atari("breakout", 1, threads=1, sticky_actions=sticky)) as env:
@@ -157,6 +161,22 @@ def test_18_branches_are_the_whole_joystick_and_fewer_are_drawn_uniformly() -> N
         assert sampler._branching.first_actions is game_vine_sampler.first_actions_for(
             sampler.envs[0].single_action_space, 4
         )
+
+
+@pytest.mark.parametrize("branches", [4, 18])
+def test_first_actions_can_be_drawn_from_the_policy(branches: int) -> None:
+    with sampler_of(first_actions="policy", vine_branches=branches, rollout_length=1, vine_states=30) as sampler:
+        policy, theta = policy_and_theta()
+        pi_old = Actor(policy, 4 * theta, NOTHING_SEEN)
+        vine = sampler.sample(pi_old, value)
+    assert vine.surrogate is self_normalised_surrogate, "also where there are as many as actions"
+    there, actions = pi_old.answer(vine.rollout_set.obs), vine.rollout_set.actions
+    for kth in range(branches):
+        torch.testing.assert_close(vine.rollout_set.log_q[:, kth], there.log_prob(actions[:, kth]))
+    left = there.parameters[0][:, :3].softmax(1)[:, 0]  # of every state, how likely the stick is pushed to the left
+    apart = (actions[..., 0] == 0).float().mean(1) - left
+    assert apart.mean().abs() < 4 * ((left * (1 - left)).mean() / (30 * branches)).sqrt()
+    assert (left - 1 / 3).abs().max() > 0.1, "the policy is not uniform"
 
 
 def test_branches_with_the_same_first_action_coincide_and_so_do_not_those_with_luck_of_their_own() -> None:

@@ -48,6 +48,7 @@ ANOTHER: dict[str, tuple[dict[str, Any], Any]] = {
     "vine_states": (VINE, 4),
     "vine_branches": (VINE, 3),
     "rollout_length": (VINE, 4),
+    "first_actions": ({**VINE, "task": "cartpole"}, "policy"),
     "control_cost": (BASE, 1.0),
     "impact_cost": ({**BASE, "task": "walker"}, 1.0),
     "env_kwargs": ({**BASE, "task": "gym:CartPole-v1"}, {"sutton_barto_reward": True}),

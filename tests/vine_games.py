@@ -36,7 +36,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 def tiny(game: str = "breakout", rows: int = 10, **settings: Any) -> training.TrainConfig:
     """A vine of a few games with a few branches; `rows` is the trunk's length."""
     usual = {"num_envs": 3, "hidden": (5,), "value_hidden": (5,), "chunk_size": 16, "threads": 1, "gamma": GAMMA}
-    vine = {"vine_states": 5, "vine_branches": 3, "rollout_length": 4}
+    vine = {"vine_states": 5, "vine_branches": 3, "rollout_length": 4, "first_actions": "uniform"}
     settings = {**usual, **vine, **settings}
     branch_steps = settings["vine_states"] * settings["vine_branches"] * settings["rollout_length"]
     steps = rows * settings["num_envs"] + branch_steps

@@ -82,6 +82,8 @@ def told(settings: Mapping[str, str]) -> str:
     words = []
     if rest.keys() >= {"vine_states", "rollout_length"}:
         words.append(f"{rest.pop('vine_states')} x {rest.pop('rollout_length')} steps")
+    if "first_actions" in rest:
+        words.append(rest.pop("first_actions"))
     if "hidden" in rest and rest["hidden"] == rest.get("value_hidden"):
         words.append(f"{rest.pop('hidden')} hidden units")
         del rest["value_hidden"]

@@ -61,24 +61,20 @@ class VineSampler(Sampler):
         self._branches.close()
 
 
-def first_actions_for(action_space: gym.Space[Any], num_branches: int, drawn: str | None = None) -> FirstActions:
+def first_actions_for(action_space: gym.Space[Any], num_branches: int, drawn: str = "uniform") -> FirstActions:
     """How to choose the K first actions of a state.
 
-    Discrete actions are drawn uniformly, and continuous ones from the policy, unless `drawn` says "policy" or
-    "uniform"; that is for equation 17. With as many branches as there are actions to be drawn uniformly, each gets one
-    instead, and equation 16 needs no drawing at all. Raises ValueError for continuous actions that are to be uniform.
+    K actions are drawn, for equation 17: continuous ones from the policy, discrete ones uniformly or, where `drawn` is
+    "policy", from it as well. With as many branches as there are actions to be drawn uniformly, each gets one instead,
+    and equation 16 needs no drawing at all.
     """
-    if drawn == "policy":
-        return from_the_policy(num_branches)
     if isinstance(action_space, gym.spaces.MultiDiscrete):
         num_actions = math.prod(action_space.nvec.tolist())
     elif isinstance(action_space, gym.spaces.Discrete):
         num_actions = int(action_space.n)
-    elif drawn == "uniform":
-        raise ValueError(
-            "first_actions uniform is for discrete actions; leave it, and continuous ones are the policy's"
-        )
     else:
+        return from_the_policy(num_branches)
+    if drawn == "policy":
         return from_the_policy(num_branches)
     return every_action if num_branches == num_actions else uniformly(num_branches)
 

@@ -62,7 +62,7 @@ class TrainConfig:
     vine_states: int = 64  # how many states of the trunk have branches
     vine_branches: int = 4  # in each of them; as many as a task has discrete actions means each action once
     rollout_length: int = 10
-    first_actions: str | None = None  # of a state's branches; None: uniform where actions are discrete, else policy
+    first_actions: str = "uniform"  # or policy: where discrete ones are drawn from; continuous ones are the policy's
 
     # Variants of the task; None leaves its own. The reward:
     control_cost: float | None = None  # of the robots, for each unit of |action|²; the paper has 1e-5
@@ -367,7 +367,7 @@ _RULES = {
     "vine_states": _count(),
     "vine_branches": _count(2),  # what a single action is worth tells nothing: differences count
     "rollout_length": _count(),
-    "first_actions": _or_none(_Rule("policy or uniform", lambda v: v in ("policy", "uniform"))),
+    "first_actions": _Rule("uniform or policy", lambda v: v in ("uniform", "policy")),
     "control_cost": _or_none(_number(0, 1e6, "a number from 0 to 1e6")),
     "impact_cost": _or_none(_number(0, 1e6, "a number from 0 to 1e6")),
     "height": _or_none(_number(10, 210, "a whole number from 10 to 210", whole=True)),
