@@ -35,7 +35,8 @@ def facts_of(config: TrainConfig) -> tuple[str, ...]:
     return _FACTS.get(config.method, ())
 
 
-def _region(config: TrainConfig, fisher: Fisher = fisher_vector_product) -> TrustRegion:
+def region_of(config: TrainConfig, fisher: Fisher = fisher_vector_product) -> TrustRegion:
+    """The trust region of a run's settings."""
     return TrustRegion(
         delta=config.delta,
         damping=config.damping,
@@ -48,10 +49,12 @@ def _region(config: TrainConfig, fisher: Fisher = fisher_vector_product) -> Trus
 
 
 _UPDATES: Mapping[str, Callable[[TrainConfig], Update]] = {
-    "trpo": lambda config: partial(trpo_update, region=_region(config)),
-    "natural-gradient": lambda config: partial(natural_gradient_update, region=_region(config), penalty=config.penalty),
-    "empirical-fim": lambda config: partial(trpo_update, region=_region(config, empirical_fisher_vector_product)),
-    "max-kl": lambda config: partial(max_kl_update, region=_region(config)),
+    "trpo": lambda config: partial(trpo_update, region=region_of(config)),
+    "natural-gradient": lambda config: partial(
+        natural_gradient_update, region=region_of(config), penalty=config.penalty
+    ),
+    "empirical-fim": lambda config: partial(trpo_update, region=region_of(config, empirical_fisher_vector_product)),
+    "max-kl": lambda config: partial(max_kl_update, region=region_of(config)),
     "rwr": lambda config: partial(
         rwr_update,
         temperature=config.temperature,
