@@ -37,7 +37,7 @@ def experiment(
         ({"iterations": 244, "seed": 3, "threads": 1}, {}),
         ({"delta": 0.03, "hidden": (20,)}, {"delta": "0.03", "hidden": "20"}),
         ({"steps_per_iteration": 4096}, {"steps_per_iteration": "4096"}),
-        ({"sampling": "vine", "rollout_length": 2}, {"rollout_length": "2"}),
+        ({"sampling": "vine", "rollout_length": 8}, {"rollout_length": "8"}),
     ],
 )
 def test_what_was_changed_is_read_from_the_command(settings: dict[str, object], told: dict[str, str]) -> None:
@@ -98,7 +98,7 @@ def test_a_line_and_a_curve_for_each() -> None:
     ]
     lines = experiments.experiment_table(invented, RUNS).splitlines()
     assert [line.split()[0] for line in lines[1:]] == ["breakout", "pong", "pong"]
-    assert "20 hidden units, seed 0  the preset" in lines[1]
+    assert "20 hidden units          the preset" in lines[1]
     assert "gamma 0.999, seed 1      delta 0.03" in lines[3]
     assert lines[3].split()[-2:] == ["5", "5"], "both scores of invented runs"
     kept = experiments.experiment_table(KEPT, RUNS).splitlines()

@@ -104,6 +104,7 @@ class Control:
     settings  those that it has changed itself, and the experiment too
     """
 
+    seed: int
     settings: Mapping[str, str]
     curve: Curves | Mapping[str, Floats]
 
@@ -117,8 +118,11 @@ def control(experiment: Experiment, found: Sequence[Experiment], runs: Sequence[
     same = [each for each in found if (each.game, each.scheme) == (experiment.game, experiment.scheme)]
     fewer = [each for each in same if each.changed.items() < experiment.changed.items()]
     recorded = [run for run in runs if (run.game, run.scheme) == (experiment.game, experiment.scheme)]
-    kept = [Control(each.changed, each.curve) for each in sorted(fewer, key=lambda each: _strange(each, experiment))]
-    kept += [Control({}, run.log) for run in sorted(recorded, key=lambda run: _strange(run, experiment))]
+    kept = [
+        Control(each.seed, each.changed, each.curve)
+        for each in sorted(fewer, key=lambda each: _strange(each, experiment))
+    ]
+    kept += [Control(run.seed, {}, run.log) for run in sorted(recorded, key=lambda run: _strange(run, experiment))]
     return max(kept, key=lambda each: len(each.settings))  # the first of those
 
 
@@ -127,14 +131,18 @@ def _strange(run: Experiment | Recorded, experiment: Experiment) -> tuple[bool, 
 
 
 def experiment_table(found: Sequence[Experiment], runs: Sequence[Recorded]) -> str:
-    """A line for each: what was changed, beside which run, and both scores over the last tenth of common steps."""
+    """A line for each: what was changed, beside which run, and both scores over the last tenth of common steps.
+
+    A seed is told where it is not that of the other run.
+    """
     lines = [f"{'':15}{'with':25}{'without it':15}{'steps':>5}{'with':>6}{'without':>8}"]
     for each in found:
         other = control(each, found, runs)
         own = {name: value for name, value in each.changed.items() if name not in other.settings}
         steps, with_it, without = over_the_same_steps(_points(each.curve), _points(other.curve))
         scores = f"{in_three_digits(with_it):>6}{in_three_digits(without):>8}"
-        game, label = f"{each.game}{'/vine' * (each.scheme == 'vine')}", f"{told(own)}, seed {each.seed}"
+        label = told(own) + f", seed {each.seed}" * (each.seed != other.seed)
+        game = f"{each.game}{'/vine' * (each.scheme == 'vine')}"
         beside = told(other.settings) if other.settings else "the preset"
         lines.append(f"{game:15}{label:24} {beside:15}{millions(round(steps)):>5}{scores}")
     return "\n".join(lines)

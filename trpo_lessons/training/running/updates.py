@@ -35,8 +35,7 @@ def facts_of(config: TrainConfig) -> tuple[str, ...]:
     return _FACTS.get(config.method, ())
 
 
-def region_of(config: TrainConfig, fisher: Fisher = fisher_vector_product) -> TrustRegion:
-    """The trust region of a run's settings."""
+def _region(config: TrainConfig, fisher: Fisher = fisher_vector_product) -> TrustRegion:
     return TrustRegion(
         delta=config.delta,
         damping=config.damping,
@@ -49,12 +48,10 @@ def region_of(config: TrainConfig, fisher: Fisher = fisher_vector_product) -> Tr
 
 
 _UPDATES: Mapping[str, Callable[[TrainConfig], Update]] = {
-    "trpo": lambda config: partial(trpo_update, region=region_of(config)),
-    "natural-gradient": lambda config: partial(
-        natural_gradient_update, region=region_of(config), penalty=config.penalty
-    ),
-    "empirical-fim": lambda config: partial(trpo_update, region=region_of(config, empirical_fisher_vector_product)),
-    "max-kl": lambda config: partial(max_kl_update, region=region_of(config)),
+    "trpo": lambda config: partial(trpo_update, region=_region(config)),
+    "natural-gradient": lambda config: partial(natural_gradient_update, region=_region(config), penalty=config.penalty),
+    "empirical-fim": lambda config: partial(trpo_update, region=_region(config, empirical_fisher_vector_product)),
+    "max-kl": lambda config: partial(max_kl_update, region=_region(config)),
     "rwr": lambda config: partial(
         rwr_update,
         temperature=config.temperature,
