@@ -35,12 +35,12 @@ _SMOKE: dict[str, Any] = {
 
 # Four million steps, an hour or so. The paper's convolutions, with a value function that looks at pictures in the same
 # way, and 64 hidden units in both: with the paper's 20 the learning curve of Space Invaders ended at 475 in place of
-# 537, that of Q*bert at 2768 in place of 3664 (one seed each), and an iteration took as long. (openai/baselines' TRPO
-# has 128 on games, and Space Invaders ended at 562 with them; the recorded runs would take twice the room.) All thinned
-# states fit in one chunk, whose graph is kept from one product to the next. A step of so many nats costs so many
-# samples: with 2048 to an update Pong came to a halt level with its opponent, where 8192 won. Frames are normalised:
-# from bytes divided by 255 Breakout scored 2 after a million steps, and 16 from normalised ones. (These two were tried
-# with 20 units.)
+# 537, that of Q*bert at 2768 in place of 3664, and that of Breakout at 30 in place of 25 (one seed each); an iteration
+# took as long. (openai/baselines' TRPO has 128 on games, and Space Invaders ended at 562 with them; the recorded runs
+# would take twice the room.) All thinned states fit in one chunk, whose graph is kept from one product to the next. A
+# step of so many nats costs so many samples: with 2048 to an update Pong came to a halt level with its opponent, where
+# 8192 won. Frames are normalised: from bytes divided by 255 Breakout scored 2 after a million steps, and 16 from
+# normalised ones. (These two were tried with 20 units.)
 _CLASS_GAME: dict[str, Any] = {
     "iterations": 488,
     "steps_per_iteration": 8192,
