@@ -114,10 +114,10 @@ _PAPER: dict[str, dict[str, Any]] = {
 # For the vine, on top of the settings above. Its budget is that of the single path unless it says otherwise.
 _SMOKE_VINE: dict[str, Any] = {"vine_states": 16, "vine_branches": 2, "rollout_length": 4}
 # Half of the single path's steps are the trunk's, where the value function is fitted as well, and half the branches'. A
-# branch of 16 steps is about a second of play. The thinned states are as many as the single path's. Q*bert ended at 737
-# with these settings and at 763 with 4 steps in 256 states. First actions of the policy in the place of uniform ones
-# were behind: 498 for 558 after 0.7M steps with 4 steps in 256 states, and with 2 steps in 512 Pong learned nothing in
-# 0.8M. (One seed each.)
+# branch of 16 steps is about a second of play. The thinned states are as many as the single path's. Q*bert ended at 739
+# with these settings and at 763 with 4 steps in 256 states, which were ahead on the way. First actions of the policy in
+# the place of uniform ones were behind there: 558 for 687 after 1.6M steps. With 2 steps in 512 states Pong learned
+# nothing in 0.9M. (One seed each.)
 _CLASS_VINE_GAME: dict[str, Any] = {
     "vine_states": 64,
     "vine_branches": 4,
