@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import gzip
 import io
 import shutil
 from collections.abc import Mapping
@@ -23,7 +22,7 @@ from typing import Any
 
 from trpo_lessons import training
 from trpo_lessons.training import TrainConfig
-from trpo_lessons.training.running import checkpoint_file, log_file
+from trpo_lessons.training.running import checkpoint_file, files, log_file
 from trpo_lessons.training.running.run_errors import RunError
 from trpo_lessons.training.running.run_folder import RunFolder, appearing, json_text, refuse_taken
 from trpo_lessons.training.settings.config import OWN_OPTIONS
@@ -66,7 +65,7 @@ def record(run_folder: Path, out: Path, episodes: int = EPISODES, *, trust_modul
         shutil.copyfile(run_folder / "config.json", being_made / "config.json")
         (being_made / checkpoint_file.COMPRESSED).write_bytes(RunFolder(run_folder).compressed_checkpoint())
         log = thinned(log_file.text_of(log_file.path_in(run_folder)))
-        (being_made / log_file.COMPRESSED).write_bytes(gzip.compress(log.encode(), mtime=0))
+        (being_made / log_file.COMPRESSED).write_bytes(files.compressed(log.encode()))
         with open(being_made / "evaluation.csv", "w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["episode", "return", "length"])

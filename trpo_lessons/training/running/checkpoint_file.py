@@ -17,8 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from trpo_lessons.training.running import files
+
 NAME = "checkpoint.safetensors"
-COMPRESSED = f"{NAME}.gz"
+COMPRESSED = files.compressed_name(NAME)
 FORMAT = "trpo-lessons run, format 1"
 DAMAGE = (SafetensorError, OSError, EOFError, zlib.error, KeyError, ValueError, TypeError)
 """What reading a file may raise that is damaged."""
@@ -30,9 +32,7 @@ class ForeignError(Exception):
 
 def path_in(folder: Path) -> Path:
     """Where a run folder has its checkpoint, or would have it."""
-    # A recorded run that somebody has copied and resumed has both: the compressed one is the older.
-    plain, compressed = folder / NAME, folder / COMPRESSED
-    return compressed if compressed.exists() and not plain.exists() else plain
+    return files.path_in(folder, NAME)
 
 
 def as_bytes(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bytes:

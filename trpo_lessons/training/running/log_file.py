@@ -14,17 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from trpo_lessons.envs.finding import one_line
-from trpo_lessons.training.running.run_errors import RunError, cannot_write, replace_file
+from trpo_lessons.training.running import files
+from trpo_lessons.training.running.run_errors import RunError, cannot_write
 
 NAME = "progress.csv"
-COMPRESSED = f"{NAME}.gz"
+COMPRESSED = files.compressed_name(NAME)
 
 
 def path_in(folder: Path) -> Path:
     """Where a run folder has its log, or would have it."""
-    # A recorded run that somebody has copied and resumed has both: the compressed one is the older.
-    plain, compressed = folder / NAME, folder / COMPRESSED
-    return compressed if compressed.exists() and not plain.exists() else plain
+    return files.path_in(folder, NAME)
 
 
 def uncompressed(path: Path) -> bytes:
@@ -126,7 +125,7 @@ def drop_rows_after(folder: Path, iteration: int) -> None:
     text = uncompressed(path)
     lines = [line for line in text.splitlines() if line.strip()][: iteration + 1]
     if text != (kept := b"\n".join([*lines, b""])) or path.name == COMPRESSED:
-        replace_file(folder / NAME, kept)
+        files.replace_file(folder / NAME, kept)
 
 
 def _damaged(path: Path, why: str) -> RunError:

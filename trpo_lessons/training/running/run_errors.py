@@ -24,14 +24,3 @@ def cannot_write(path: Path, error: OSError) -> RunError:
     elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         remedy = "it is write-protected: permit it, or copy the run to where you may write, then resume"
     return RunError(f"cannot write {path} ({error.strerror or error}); {remedy}")
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all. Raises RunError when the disk refuses; what was there before still stands."""
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise cannot_write(path, error) from error

@@ -15,7 +15,6 @@ iteration runs again to the same bits.
 from __future__ import annotations
 
 import fcntl
-import gzip
 import itertools
 import json
 import math
@@ -35,10 +34,10 @@ from torch import Tensor
 
 from trpo_lessons.envs import UnknownTask
 from trpo_lessons.envs.finding import PREFIX, module_to_run, one_line
-from trpo_lessons.training.running import checkpoint_file, log_file
+from trpo_lessons.training.running import checkpoint_file, files, log_file
 from trpo_lessons.training.running import device as devices
 from trpo_lessons.training.running.checkpoint_file import FORMAT
-from trpo_lessons.training.running.run_errors import InUseError, RunError, cannot_write, replace_file
+from trpo_lessons.training.running.run_errors import InUseError, RunError, cannot_write
 from trpo_lessons.training.settings.config import SettingError, TrainConfig
 from trpo_lessons.zoo_names import ZOO
 
@@ -161,7 +160,7 @@ class RunFolder:
     def write_config(self, config: TrainConfig, environment: Mapping[str, Any]) -> None:
         """Write config.json: the settings, and the environment that the run was started in."""
         text = {"format": FORMAT, "settings": config.to_json(), "environment": environment}
-        replace_file(self.path / "config.json", (json.dumps(text, indent=2) + "\n").encode())
+        files.replace_file(self.path / "config.json", (json.dumps(text, indent=2) + "\n").encode())
 
     def config(self, trust_module: str | None = None) -> tuple[TrainConfig, dict[str, Any]]:
         """The run's settings and the environment it was started in.
@@ -246,11 +245,11 @@ class RunFolder:
 
     def compressed_checkpoint(self) -> bytes:
         """The file of the last checkpoint, compressed: the same bytes from the same checkpoint."""
-        return gzip.compress(checkpoint_file.uncompressed(self._checkpoint), mtime=0)
+        return files.compressed(checkpoint_file.uncompressed(self._checkpoint))
 
     def save_checkpoint(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Replace the checkpoint. Raises RunError when the disk refuses; the previous checkpoint then still stands."""
-        replace_file(self.path / checkpoint_file.NAME, checkpoint_file.as_bytes(tensors, facts))
+        files.replace_file(self.path / checkpoint_file.NAME, checkpoint_file.as_bytes(tensors, facts))
 
     def load_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and facts of the last checkpoint. Raises RunError when it is missing, damaged or foreign."""

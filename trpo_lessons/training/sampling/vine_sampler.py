@@ -68,13 +68,13 @@ def first_actions_for(action_space: gym.Space[Any], num_branches: int, drawn: st
     "policy", from it as well. With as many branches as there are actions to be drawn uniformly, each gets one instead,
     and equation 16 needs no drawing at all.
     """
+    if drawn == "policy":
+        return from_the_policy(num_branches)
     if isinstance(action_space, gym.spaces.MultiDiscrete):
         num_actions = math.prod(action_space.nvec.tolist())
     elif isinstance(action_space, gym.spaces.Discrete):
         num_actions = int(action_space.n)
     else:
-        return from_the_policy(num_branches)
-    if drawn == "policy":
         return from_the_policy(num_branches)
     return every_action if num_branches == num_actions else uniformly(num_branches)
 
