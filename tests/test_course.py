@@ -38,6 +38,13 @@ def test_the_minutes_of_the_exercises_add_up_to_what_is_said_at_the_top(lesson):
 
 
 @pytest.mark.parametrize("lesson", LESSONS)
+def test_no_star_within_a_word_turns_prose_into_italics(lesson):
+    """Two of the game's names in a paragraph did: `Q*bert` is written with a backslash."""
+    prose = re.sub(r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$", "", PROSE[lesson], flags=re.S)
+    assert re.findall(r"\w+(?<!\\)\*\w+", re.sub(r"\*\*", "", prose)) == []
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
 def test_a_pointer_to_a_section_of_a_lesson_leads_to_one(lesson):
     """Cut at brackets and stops, so that `lesson 03 (section 4 of the paper)` is no pointer."""
     text = " ".join(PROSE[lesson].split())
