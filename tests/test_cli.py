@@ -133,7 +133,7 @@ def test_help_names_every_command_task_and_preset() -> None:
     help_of_train = command("train", "--help").stdout
     for word in (*envs.TASKS, "gym:ENV_ID", "smoke", "class", "paper", "--set NAME=VALUE", "runs/TASK-seedN"):
         assert word in help_of_train
-    assert command("--version").stdout.strip().endswith("0.1.0")
+    assert command("--version").stdout.strip().endswith("0.2.0")
 
 
 def test_the_package_is_the_command() -> None:

@@ -108,7 +108,7 @@ def test_nothing_else_is_left_lying_about(finished: Path) -> None:
 def test_resuming_on_another_machine_is_reported_and_recorded(folder: Path) -> None:
     assert training.differences(folder) == []
     config = json.loads((folder / "config.json").read_text())
-    config["environment"] |= {"torch": "1.0", "cma": "2.0", "processor": "abacus"}
+    config["environment"] |= {"torch": "1.0", "cma": "2.0", "processor": "abacus", "trpo-lessons": "0.0"}
     del config["environment"]["scipy"]  # as runs of earlier versions have it: there is nothing to report
     (folder / "config.json").write_text(json.dumps(config))
 
@@ -117,6 +117,7 @@ def test_resuming_on_another_machine_is_reported_and_recorded(folder: Path) -> N
     warnings = [line for line in outcome.stderr.splitlines() if "not be the same to the bit" in line]
     assert [line.removeprefix("trpo-lessons: ").split(", is")[0] for line in warnings] == [
         "processor was abacus",
+        "trpo-lessons was 0.0",
         "torch was 1.0",
         "cma was 2.0",
     ]

@@ -35,4 +35,4 @@ come from after it. `convolution` and `envs` can be left for later. `tests/test_
 order, and the core to its size.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"  # a new one whenever the same seed gives other bits: `resume` tells them apart

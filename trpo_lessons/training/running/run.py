@@ -38,6 +38,7 @@ from trpo_lessons.training.settings.policy_for import policy_for
 
 RUNS = Path("runs")  # where runs go that are given no place
 LEVEL_OF_THE_CALLER = 4  # of `train` or `resume`, for warnings: past the decorator that postpones interrupts
+OTHER_BITS = "the result will not be the same to the bit"  # what is said after each of `differences`
 Callback = Callable[[Mapping[str, Any]], object]
 """Called after every iteration with its row: the columns of progress.csv, numbers as numbers. By then the iteration is
 logged and its checkpoint saved. A callback that returns True ends the run as Ctrl-C does; what it raises ends the run
@@ -167,7 +168,7 @@ def resume(
         folder.drop_rows_after(trainer.iteration)
         if progress and sys.stderr:
             for change in changes:
-                tqdm.write(f"trpo-lessons: {change}; the result will not be the same to the bit", file=sys.stderr)
+                tqdm.write(f"trpo-lessons: {change}; {OTHER_BITS}", file=sys.stderr)
         return _run_to_the_end(trainer, folder, progress, stop_after, callback), changes
 
 

@@ -32,6 +32,7 @@ from typing import Any
 
 from torch import Tensor
 
+from trpo_lessons import __version__
 from trpo_lessons.envs import UnknownTask
 from trpo_lessons.envs.finding import PREFIX, module_to_run, one_line
 from trpo_lessons.training.running import checkpoint_file, files, log_file
@@ -69,6 +70,7 @@ def environment_facts(threads: int, device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "threads": threads,
         **devices.facts(device),
+        "trpo-lessons": __version__,
         **{name: version(name) for name in _PACKAGES},
     }
 

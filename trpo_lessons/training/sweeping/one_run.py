@@ -17,7 +17,7 @@ from pathlib import Path
 
 from trpo_lessons.envs import UnknownTask
 from trpo_lessons.envs.atari import WorkerError
-from trpo_lessons.training.running.run import resume, train
+from trpo_lessons.training.running.run import OTHER_BITS, resume, train
 from trpo_lessons.training.running.run_errors import InUseError, RunError
 from trpo_lessons.training.running.run_folder import RunFolder
 from trpo_lessons.training.settings.config import SettingError, TrainConfig
@@ -76,7 +76,7 @@ def _train_or_resume(job: Job) -> Outcome:
         run, changes = resume(path, trust_module=job.trust_module)
     if run.interrupted:
         return Outcome("stopped")
-    remarks = [f"{change}; the result will not be the same to the bit" for change in changes]
+    remarks = [f"{change}; {OTHER_BITS}" for change in changes]
     if not any(int(row["accepted"]) for row in folder.rows()):
         remarks.append("none of its updates was accepted; the policy is the first one")
     return Outcome("complete", remarks=tuple(remarks))
