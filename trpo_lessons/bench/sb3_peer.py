@@ -3,7 +3,7 @@
     python -m trpo_lessons.bench.sb3_peer hopper --seed 0 --out trpo_lessons/zoo/sb3_contrib
 
 The comparison is fair only with the same seeds, the same budget, the same evaluation and the same machine, so the
-recipe lives here, and writes plain CSV. It needs sb3-contrib, which the course does not.
+recipe lives here, and writes CSV. It needs sb3-contrib, which the course does not.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from trpo_lessons.bench.record import thinned
+from trpo_lessons.training.running import files, log_file
 
 TASKS = {"hopper": "Hopper-v5", "walker": "Walker2d-v5", "swimmer": "Swimmer-v5", "halfcheetah": "HalfCheetah-v5"}
 
@@ -65,8 +66,9 @@ def run_peer(
     start = time.process_time()
     model.learn(total_steps)
     seconds = time.process_time() - start
-    log = folder / "progress.csv"
-    log.write_text(thinned(log.read_text()))
+    log = folder / log_file.NAME
+    (folder / log_file.COMPRESSED).write_bytes(files.compressed(thinned(log.read_text()).encode()))
+    log.unlink()
     env.training, env.norm_reward = False, False
     env.seed(10_000 + seed)
     returns, lengths = evaluate_policy(

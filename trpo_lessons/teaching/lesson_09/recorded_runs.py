@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from scipy import stats  # type: ignore[import-untyped]
 from trpo_lessons.bench.compare import ZOO
 from trpo_lessons.bench.policies import Kept, kept_policies
 from trpo_lessons.bench.record import seconds_of
+from trpo_lessons.training.running import log_file
 from trpo_lessons.training.running.run_folder import RunFolder
 from trpo_lessons.viewing.style import BLUE, ORANGE, VERMILION
 
@@ -58,8 +60,7 @@ def _learned(folder: Path) -> Learned:
         steps, returns = _columns(rows, "total_steps", "mean_return")
         seconds = np.cumsum([seconds_of(row, settings["threads"]) for row in rows])
     else:  # sb3-contrib's own log
-        with open(folder / "progress.csv", newline="") as file:
-            log = list(csv.DictReader(file))
+        log = list(csv.DictReader(io.StringIO(log_file.text_of(log_file.path_in(folder)), newline="")))
         steps, returns, seconds = _columns(log, "time/total_timesteps", "rollout/ep_rew_mean", "time/time_elapsed")
     known = np.flatnonzero(np.isfinite(returns))  # no episode has ended before
     known = known[_after_the_last_hole(steps[known]) :]

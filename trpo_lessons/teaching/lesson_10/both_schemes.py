@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from trpo_lessons.teaching.lesson_10.recorded_games import LOOKS, TITLES, Recorded, games_of, millions
+
+GAMES_IN_A_ROW = 2
 
 
 def in_both_schemes(runs: Sequence[Recorded]) -> dict[str, tuple[Recorded, ...]]:
@@ -18,21 +21,26 @@ def in_both_schemes(runs: Sequence[Recorded]) -> dict[str, tuple[Recorded, ...]]
 
 
 def draw(figure: Figure, runs: Sequence[Recorded]) -> None:
-    """A row for each game with both: its curves against simulator steps, and against hours by the clock."""
+    """Two panels for each game with both: its curves against simulator steps, and against hours by the clock."""
     games = in_both_schemes(runs)
-    for (game, its), row in zip(
-        games.items(), figure.subplots(len(games), 2, squeeze=False, sharey="row"), strict=True
-    ):
+    panels = figure.subplots(math.ceil(len(games) / GAMES_IN_A_ROW), 2 * GAMES_IN_A_ROW, squeeze=False)
+    pairs = panels.reshape(-1, 2)
+    for (game, its), (by_steps, by_clock) in zip(games.items(), pairs, strict=False):
         for run in its:
             color, dashes = LOOKS[run.scheme]
-            for axes, x in zip(row, (run.log["total_steps"], run.hours_so_far), strict=True):
-                axes.plot(
-                    x, run.log["mean_return"], color=color, linestyle=dashes, label=f"{run.scheme}, seed {run.seed}"
-                )
-        row[0].set(title=f"{TITLES[game]}: simulator steps", ylabel="score, mean over\nthe latest 100 games")
-        row[0].xaxis.set_major_formatter(EngFormatter(sep=""))
-        row[1].set(title=f"{TITLES[game]}: hours by the clock")
-        row[0].legend(fontsize=8, loc="upper left")
+            for axes, x in ((by_steps, run.log["total_steps"]), (by_clock, run.hours_so_far)):
+                axes.plot(x, run.log["mean_return"], color=color, linestyle=dashes, label=run.scheme)
+        by_steps.set_title(f"{TITLES[game]}: steps")
+        by_steps.xaxis.set_major_formatter(EngFormatter(sep=""))
+        by_clock.set_title(f"{TITLES[game]}: hours")
+        by_clock.sharey(by_steps)
+        by_clock.tick_params(labelleft=False)
+    for axes in pairs[len(games) :].ravel():
+        axes.remove()
+    for axes in panels[:, 0]:
+        axes.set_ylabel("score, mean over\nthe latest 100 games")
+    lines = {label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=len(lines), fontsize=9)
 
 
 def table(runs: Sequence[Recorded]) -> str:
