@@ -47,7 +47,7 @@ def test_what_was_changed_is_read_from_the_command(settings: dict[str, object], 
 def test_what_was_changed_in_words() -> None:
     assert experiments.told({}) == "the same"
     assert experiments.told({"delta": "0.03", "gamma": "0.999"}) == "delta 0.03, gamma 0.999"
-    assert experiments.told({"delta": "0.03", "hidden": "20", "value_hidden": "20"}) == "20 hidden units, delta 0.03"
+    assert experiments.told({"delta": "0.03", "hidden": "20", "value_hidden": "20"}) == "20 units, delta 0.03"
     assert experiments.told({"hidden": "20", "value_hidden": "64"}) == "hidden 20, value_hidden 64"
     assert experiments.told({"value_hidden": "64"}) == "value_hidden 64"
     assert experiments.told({"vine_states": "256", "rollout_length": "4", "delta": "1"}) == "256 x 4 steps, delta 1"
@@ -85,6 +85,20 @@ def test_an_experiment_on_top_of_another_stands_beside_that_one() -> None:
     assert experiments.control(experiment(scheme="vine", hidden="20", delta="1"), [small], vines()).settings == {}
 
 
+def test_where_the_recorded_run_is_older_than_the_preset_its_settings_are_told() -> None:
+    (run,) = (run for run in RUNS if run.name == "breakout")
+    narrow = {"hidden": (20,), "value_hidden": (20,)}
+    older = dataclasses.replace(run, game="breakout")
+    older.__dict__["config"] = dataclasses.replace(run.config, **narrow)
+    far_sighted = experiment("breakout", gamma="0.999")
+    beside = experiments.control(far_sighted, [], [older])
+    assert beside.settings == {"hidden": "20", "value_hidden": "20"}
+    assert experiments.its_own(far_sighted, beside) == {"hidden": "64", "value_hidden": "64", "gamma": "0.999"}
+    as_narrow = experiment("breakout", hidden="20", value_hidden="20", delta="0.03")
+    assert experiments.its_own(as_narrow, beside) == {"delta": "0.03"}
+    assert experiments.control(far_sighted, [], [run]).settings == {}
+
+
 def vines() -> list[recorded_games.Recorded]:
     """The recorded runs, as if they were of the other scheme."""
     return [dataclasses.replace(run, scheme="vine") for run in RUNS]
@@ -98,7 +112,7 @@ def test_a_line_and_a_curve_for_each() -> None:
     ]
     lines = experiments.experiment_table(invented, RUNS).splitlines()
     assert [line.split()[0] for line in lines[1:]] == ["breakout", "pong", "pong"]
-    assert "20 hidden units          the preset" in lines[1]
+    assert "20 units                 the preset" in lines[1]
     assert "gamma 0.999, seed 1      delta 0.03" in lines[3]
     assert lines[3].split()[-2:] == ["5", "5"], "both scores of invented runs"
     kept = experiments.experiment_table(KEPT, RUNS).splitlines()
@@ -108,7 +122,7 @@ def test_a_line_and_a_curve_for_each() -> None:
     assert [axes.get_title() for axes in figure.axes] == ["Breakout", "Pong"]
     assert [len(axes.lines) for axes in figure.axes] == [2, 3]
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["the preset", *(each.label for each in invented)]
+    assert [text.get_text() for text in legend.get_texts()] == ["recorded", *(each.label for each in invented)]
 
 
 def test_one_change_looks_the_same_in_every_panel() -> None:

@@ -98,10 +98,15 @@ def command_of(config: TrainConfig) -> str:
     words += [f"--preset {config.preset}", f"--seed {config.seed}"]
     for name, value in config.to_json().items():
         if value != usual[name]:
-            told = ",".join(map(str, value)) if isinstance(value, tuple) else value
+            told = as_option(value)
             option = f"--{name.replace('_', '-')} {told}" if name in OWN_OPTIONS else f"--set {name}={told}"
             words.append(option)
     return " ".join(words)
+
+
+def as_option(value: Any) -> str:
+    """A setting as a command has it: a sequence with commas."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def seconds_of(row: Mapping[str, str], threads: int) -> float:

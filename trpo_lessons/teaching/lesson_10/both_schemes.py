@@ -30,9 +30,9 @@ def draw(figure: Figure, runs: Sequence[Recorded]) -> None:
             color, dashes = LOOKS[run.scheme]
             for axes, x in ((by_steps, run.log["total_steps"]), (by_clock, run.hours_so_far)):
                 axes.plot(x, run.log["mean_return"], color=color, linestyle=dashes, label=run.scheme)
-        by_steps.set_title(f"{TITLES[game]}: steps")
+        by_steps.set_title(f"{TITLES[game]}: steps", fontsize=10)
         by_steps.xaxis.set_major_formatter(EngFormatter(sep=""))
-        by_clock.set_title(f"{TITLES[game]}: hours")
+        by_clock.set_title(f"{TITLES[game]}: hours", fontsize=10)
         by_clock.sharey(by_steps)
         by_clock.tick_params(labelleft=False)
     for axes in pairs[len(games) :].ravel():

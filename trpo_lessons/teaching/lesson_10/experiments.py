@@ -18,14 +18,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from trpo_lessons.bench.curves import Curves, kept_curves
+from trpo_lessons.bench.record import as_option, command_of
 from trpo_lessons.envs.atari.settings import GAMES
 from trpo_lessons.teaching.lesson_10.recorded_games import LOOKS, TITLES, Recorded, in_three_digits, millions
 from trpo_lessons.teaching.lesson_10.shared import Floats
+from trpo_lessons.training import preset
 from trpo_lessons.viewing.style import BLACK, GREEN, GREY, PURPLE, VERMILION
 from trpo_lessons.zoo_names import ZOO
 
 EXPERIMENTS = ZOO / "game_experiments"
-PANELS_IN_A_ROW = 4
+PANELS_IN_A_ROW = 3
 _NOT_TOLD = ("--sampling", "--preset", "--seed", "--iterations", "threads")  # told apart, or of no weight here
 _LOOKS = ((VERMILION, "--"), (GREEN, "-."), (PURPLE, ":"), (BLACK, (0, (5, 1))), (GREY, (0, (1, 2))))
 
@@ -75,7 +77,7 @@ def changed(command: str) -> dict[str, str]:
 
 
 def told(settings: Mapping[str, str]) -> str:
-    """In words: "20 hidden units" where policy and value function have as many, "256 x 4 steps" of branches that begin
+    """In words: "20 units" where policy and value function have as many, "256 x 4 steps" of branches that begin
     in 256 states, "delta 0.03", or "the same".
     """
     rest = dict(settings)
@@ -85,7 +87,7 @@ def told(settings: Mapping[str, str]) -> str:
     if "first_actions" in rest:
         words.append(rest.pop("first_actions"))
     if "hidden" in rest and rest["hidden"] == rest.get("value_hidden"):
-        words.append(f"{rest.pop('hidden')} hidden units")
+        words.append(f"{rest.pop('hidden')} units")
         del rest["value_hidden"]
     return ", ".join([*words, *(f"{name} {value}" for name, value in rest.items())]) or "the same"
 
@@ -101,7 +103,7 @@ def over_the_same_steps(one: tuple[Floats, Floats], other: tuple[Floats, Floats]
 class Control:
     """The run that an experiment stands beside.
 
-    settings  those that it has changed itself, and the experiment too
+    settings  those of its own that are not the class preset's
     """
 
     seed: int
@@ -110,7 +112,7 @@ class Control:
 
 
 def control(experiment: Experiment, found: Sequence[Experiment], runs: Sequence[Recorded]) -> Control:
-    """The run of the same game and scheme that has all settings of the experiment but some: as few as possible.
+    """The run of the same game and scheme that an experiment differs from in as few settings as possible.
 
     Another experiment where there is one whose changes are a part of this one's; else the recorded run. Of several, one
     of the same seed, else of the first.
@@ -118,12 +120,21 @@ def control(experiment: Experiment, found: Sequence[Experiment], runs: Sequence[
     same = [each for each in found if (each.game, each.scheme) == (experiment.game, experiment.scheme)]
     fewer = [each for each in same if each.changed.items() < experiment.changed.items()]
     recorded = [run for run in runs if (run.game, run.scheme) == (experiment.game, experiment.scheme)]
-    kept = [
-        Control(each.seed, each.changed, each.curve)
-        for each in sorted(fewer, key=lambda each: _strange(each, experiment))
-    ]
-    kept += [Control(run.seed, {}, run.log) for run in sorted(recorded, key=lambda run: _strange(run, experiment))]
-    return max(kept, key=lambda each: len(each.settings))  # the first of those
+    if fewer:
+        nearest = max(len(each.changed) for each in fewer)
+        kept = min(
+            (each for each in fewer if len(each.changed) == nearest), key=lambda each: _strange(each, experiment)
+        )
+        return Control(kept.seed, kept.changed, kept.curve)
+    run = min(recorded, key=lambda run: _strange(run, experiment))
+    return Control(run.seed, changed(command_of(run.config)), run.log)
+
+
+def its_own(experiment: Experiment, beside: Control) -> dict[str, str]:
+    """The settings of an experiment that are not those of the run beside it, the preset's where it kept those."""
+    usual = preset(experiment.game, "class", sampling=experiment.scheme.replace(" ", "-")).to_json()
+    back = {name: as_option(usual[name]) for name in beside.settings if name not in experiment.changed}
+    return back | {name: x for name, x in experiment.changed.items() if beside.settings.get(name) != x}
 
 
 def _strange(run: Experiment | Recorded, experiment: Experiment) -> tuple[bool, int]:
@@ -138,10 +149,9 @@ def experiment_table(found: Sequence[Experiment], runs: Sequence[Recorded]) -> s
     lines = [f"{'':15}{'with':25}{'without it':15}{'steps':>5}{'with':>6}{'without':>8}"]
     for each in found:
         other = control(each, found, runs)
-        own = {name: value for name, value in each.changed.items() if name not in other.settings}
         steps, with_it, without = over_the_same_steps(_points(each.curve), _points(other.curve))
         scores = f"{in_three_digits(with_it):>6}{in_three_digits(without):>8}"
-        label = told(own) + f", seed {each.seed}" * (each.seed != other.seed)
+        label = told(its_own(each, other)) + f", seed {each.seed}" * (each.seed != other.seed)
         game = f"{each.game}{'/vine' * (each.scheme == 'vine')}"
         beside = told(other.settings) if other.settings else "the preset"
         lines.append(f"{game:15}{label:24} {beside:15}{millions(round(steps)):>5}{scores}")
@@ -149,7 +159,7 @@ def experiment_table(found: Sequence[Experiment], runs: Sequence[Recorded]) -> s
 
 
 def draw_experiments(figure: Figure, found: Sequence[Experiment], runs: Sequence[Recorded]) -> None:
-    """A panel for each game that was tried, four in a row: recorded runs, and one line for each experiment."""
+    """A panel for each game that was tried, three in a row: recorded runs, and one line for each experiment."""
     games = [game for game in GAMES if any(each.game == game for each in found)]
     labels = dict.fromkeys(each.label for each in found)
     looks = dict(zip(labels, itertools.cycle(_LOOKS), strict=False))
@@ -159,7 +169,7 @@ def draw_experiments(figure: Figure, found: Sequence[Experiment], runs: Sequence
         for run in runs:
             if run.game == game and any((each.game, each.scheme) == (game, run.scheme) for each in found):
                 color, line = LOOKS[run.scheme]
-                label = "the preset" if run.scheme == "single path" else f"the preset, {run.scheme}"
+                label = "recorded" if run.scheme == "single path" else f"recorded, {run.scheme}"
                 axes.plot(*_points(run.log), color=color, linestyle=line, label=label)
         for each in found:
             if each.game == game:
