@@ -21,7 +21,8 @@ from trpo_lessons.surrogate import Batch, sampled_surrogate
 from trpo_lessons.training.running.loop import Trainer
 from trpo_lessons.training.running.run_folder import RunFolder
 from trpo_lessons.training.sampling.groups import Experience
-from trpo_lessons.training.settings.config import SETTINGS_OF, TrainConfig
+from trpo_lessons.training.settings.config import TrainConfig
+from trpo_lessons.training.settings.methods import SETTINGS_OF
 from trpo_lessons.training.settings.obs_statistics import FrameMoments
 from trpo_lessons.trpo import trpo_update
 

@@ -25,7 +25,7 @@ from trpo_lessons.training import RunError, SettingError, TrainConfig
 from trpo_lessons.training.running.loop import Trainer
 from trpo_lessons.training.running.run_folder import RunFolder
 from trpo_lessons.training.running.updates import Update, facts_of, update_for
-from trpo_lessons.training.settings.config import METHODS, SETTINGS_OF
+from trpo_lessons.training.settings.methods import METHODS, SETTINGS_OF
 from trpo_lessons.trpo import TrustRegion, trpo_update
 
 TINY: dict[str, Any] = {"name": "smoke", "iterations": 2, "steps_per_iteration": 128, "num_envs": 4, "threads": 1}

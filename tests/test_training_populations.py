@@ -27,7 +27,7 @@ from trpo_lessons.training.running.population_loop import PopulationTrainer
 from trpo_lessons.training.running.run import trainer_for
 from trpo_lessons.training.running.run_folder import RunFolder
 from trpo_lessons.training.sampling.population_sampler import Played
-from trpo_lessons.training.settings.config import POPULATION_METHODS, SETTINGS_OF
+from trpo_lessons.training.settings.methods import POPULATION_METHODS, SETTINGS_OF
 from trpo_lessons.viewing import watching
 from trpo_lessons.viewing.learning_curve import learning_curve, logged
 

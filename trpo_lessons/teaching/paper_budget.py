@@ -18,37 +18,43 @@ PAPER_PRESET = ZOO / "paper_preset"
 
 @dataclass(frozen=True)
 class PaperBudget:
-    """A run with the paper's settings.
+    """A run with the paper's settings, by its curve."""
 
-    done, wanted  iterations that it had, and that the paper had
-    hours         what those it had took, by their phases, with the threads of its command
-    """
-
-    task: str
     curve: Curves
-    done: int
-    wanted: int
-    hours: float
+
+    @property
+    def task(self) -> str:
+        """Its task."""
+        return str(self.curve.facts["settings"]["task"])
+
+    @property
+    def done(self) -> int:
+        """How many iterations it had."""
+        return int(self.curve.facts["iterations"])
+
+    @property
+    def wanted(self) -> int:
+        """How many the paper had."""
+        return preset(self.task, "paper").iterations
+
+    @property
+    def hours(self) -> float:
+        """What its iterations took, by their phases, with the threads of its command and what else ran beside it."""
+        return float(self.curve.facts["wall_seconds"]) / 3600
 
     @property
     def hours_in_full(self) -> float:
         """Extrapolated: all iterations taken to cost what those here did, on average."""
         return self.hours * self.wanted / self.done
 
-    @property
-    def steps_of_an_iteration(self) -> float:
-        """Simulator steps."""
-        return float(self.curve.facts["total_steps"]) / self.done
-
     def __str__(self) -> str:
-        of_all = f"{self.done} of {self.wanted} iterations of {self.steps_of_an_iteration:,.0f} steps"
+        steps = self.curve.facts["total_steps"] / self.done
         whole = "" if self.done >= self.wanted else f"; in full, extrapolated: {self.hours_in_full:.1f} hours"
-        return f"{self.task}: {of_all} took {self.hours:.2f} hours{whole}"
+        iterations = f"{self.done} of {self.wanted} iterations of {steps:,.0f} steps"
+        return f"{self.task}: {iterations} took {self.hours:.2f} hours{whole}"
 
 
 def paper_budget(task: str, folder: Path = PAPER_PRESET) -> PaperBudget:
     """The run that is kept of a task. Raises KeyError where there is none."""
-    curves = {curve.facts["settings"]["task"]: curve for curve in kept_curves(folder).values()}
-    facts = curves[task].facts
-    wanted = preset(task, "paper").iterations
-    return PaperBudget(task, curves[task], facts["iterations"], wanted, facts["wall_seconds"] / 3600)
+    budgets = [PaperBudget(curve) for curve in kept_curves(folder).values()]
+    return {budget.task: budget for budget in budgets}[task]

@@ -2,8 +2,8 @@
 
 Reading order: after `prior_methods`. Four rooms:
 
-    settings   `config` and `presets` say what a run is, `policy_for` and `obs_statistics` which policy an environment
-               needs and how it sees
+    settings   `config` and `presets` say what a run is, `methods` which settings a method reads, `rules` what each may
+               be; `policy_for` and `obs_statistics` which policy an environment needs and how it sees
     sampling   `path_sampler` and `vine_sampler`, for games `game_sampler` (of the paths in `game_path`) and
                `game_vine_sampler`, collect samples on all cores, by `groups` of environments, and
                `population_sampler` plays the episodes of a population;

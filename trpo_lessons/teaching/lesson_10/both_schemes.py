@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from trpo_lessons.teaching.lesson_10.recorded_games import LOOKS, TITLES, Recorded, games_of, millions
+from trpo_lessons.teaching.lesson_10.recorded_games import LOOKS, TITLES, Recorded, games_of, legend_below, millions
 
 GAMES_IN_A_ROW = 2
 
@@ -39,8 +39,7 @@ def draw(figure: Figure, runs: Sequence[Recorded]) -> None:
         axes.remove()
     for axes in panels[:, 0]:
         axes.set_ylabel("score, mean over\nthe latest 100 games")
-    lines = {label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=len(lines), fontsize=9)
+    legend_below(figure)
 
 
 def table(runs: Sequence[Recorded]) -> str:

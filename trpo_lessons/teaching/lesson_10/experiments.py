@@ -20,7 +20,14 @@ from matplotlib.ticker import EngFormatter
 from trpo_lessons.bench.curves import Curves, kept_curves
 from trpo_lessons.bench.record import as_option, command_of
 from trpo_lessons.envs.atari.settings import GAMES
-from trpo_lessons.teaching.lesson_10.recorded_games import LOOKS, TITLES, Recorded, in_three_digits, millions
+from trpo_lessons.teaching.lesson_10.recorded_games import (
+    LOOKS,
+    TITLES,
+    Recorded,
+    in_three_digits,
+    legend_below,
+    millions,
+)
 from trpo_lessons.teaching.lesson_10.shared import Floats
 from trpo_lessons.training import preset
 from trpo_lessons.viewing.style import BLACK, GREEN, GREY, PURPLE, VERMILION
@@ -180,8 +187,7 @@ def draw_experiments(figure: Figure, found: Sequence[Experiment], runs: Sequence
     for axes in panels[len(games) :]:
         axes.remove()
     panels[0].set_ylabel("score, mean over\nthe latest 100 games")
-    lines = {label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=min(3, len(lines)), fontsize=9)
+    legend_below(figure, columns=3)
 
 
 def _points(log: Curves | Mapping[str, Floats]) -> tuple[Floats, Floats]:

@@ -266,8 +266,14 @@ def draw_curves(figure: Figure, runs: Sequence[Recorded]) -> None:
     for axes in panels[len(games) :]:
         axes.set_axis_off()
     panels[0].set_ylabel("score, mean over\nthe latest 100 games")
-    by_label = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(by_label.values(), by_label.keys(), loc="outside lower center", ncols=5, fontsize=9)
+    legend_below(figure)
+
+
+def legend_below(figure: Figure, columns: int = 5) -> None:
+    """One legend for all panels, below them, with every label once."""
+    lines = {label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    columns = min(columns, len(lines))
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=columns, fontsize=9)
 
 
 # ---- where results fall short ----------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from trpo_lessons.distributions import Distribution
 from trpo_lessons.envs.adapter import GymnasiumVectorEnv, flat_observations, inner_actions
 from trpo_lessons.single_path import for_environment
-from trpo_lessons.training.settings.config import POPULATION_METHODS
+from trpo_lessons.training.settings.methods import POPULATION_METHODS
 
 if TYPE_CHECKING:
     from trpo_lessons.training.running.run import Run

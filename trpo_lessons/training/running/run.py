@@ -32,7 +32,8 @@ from trpo_lessons.training.running.reporting import Reporter
 from trpo_lessons.training.running.run_errors import RunError
 from trpo_lessons.training.running.run_folder import RunFolder, environment_facts, trust_option
 from trpo_lessons.training.running.stopping import Deadline, check, postponed_interrupts
-from trpo_lessons.training.settings.config import POPULATION_METHODS, SettingError, TrainConfig
+from trpo_lessons.training.settings.config import SettingError, TrainConfig
+from trpo_lessons.training.settings.methods import POPULATION_METHODS
 from trpo_lessons.training.settings.obs_statistics import restored, statistics_for
 from trpo_lessons.training.settings.policy_for import policy_for
 

@@ -1,4 +1,4 @@
-"""Every setting of a training run, and the presets.
+"""Every setting of a training run, and which of them go together.
 
 A configuration is a frozen dataclass of plain values: it is stored as JSON in the run folder and is all that `resume`
 needs to know. Only a function that makes environments cannot be stored, and must be given again.
@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import math
-import reprlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +17,8 @@ import numpy as np
 from trpo_lessons.envs import GAMES, TASKS, check_task
 from trpo_lessons.envs.adapter import OWN_PREFIX, PREFIX, MakeOne
 from trpo_lessons.envs.foreign import OneLine
+from trpo_lessons.training.settings.methods import NEED_A_PATH, POPULATION_METHODS
+from trpo_lessons.training.settings.rules import LARGEST, RULES, is_too_large, shown
 
 OWN_OPTIONS = (
     "method",
@@ -31,7 +30,9 @@ OWN_OPTIONS = (
     "steps_per_iteration",
 )  # the others go by --set
 
-LARGEST = 2**31 - 1  # of whole numbers; only seeds go beyond
+_OF_ROBOTS = ("control_cost", "impact_cost")
+_OF_GAMES = ("height", "width", "actions", "sticky_actions", "no_op_max", "fire_reset")
+_VARIANTS = (*_OF_ROBOTS, *_OF_GAMES, "env_kwargs", "env")
 
 
 class SettingError(OneLine, ValueError):
@@ -120,13 +121,13 @@ class TrainConfig:
             if each.name != "env":
                 object.__setattr__(self, each.name, _plain(getattr(self, each.name)))
         if not isinstance(self.task, str):
-            raise SettingError(f"task must be a name, got {_shown(self.task)}")
+            raise SettingError(f"task must be a name, got {shown(self.task)}")
         check_task(self.task)
-        for name, rule in _RULES.items():
+        for name, rule in RULES.items():
             if not rule.holds(value := getattr(self, name)):
-                raise SettingError(f"{name} must be {rule.text}, got {_shown(value)}")
-            if name != "seed" and _is_too_large(value):
-                raise SettingError(f"{name} must be at most {LARGEST}, got {_shown(value)}")
+                raise SettingError(f"{name} must be {rule.text}, got {shown(value)}")
+            if name != "seed" and is_too_large(value):
+                raise SettingError(f"{name} must be at most {LARGEST}, got {shown(value)}")
         if self.env is not None and not self.task.startswith(OWN_PREFIX):
             raise SettingError(f"env is for tasks named {OWN_PREFIX}NAME, not for {self.task}")
         if self.env_kwargs is not None and self.task in TASKS:
@@ -148,8 +149,8 @@ class TrainConfig:
             )
 
     def _check_method(self) -> None:
-        if self.sampling == "vine" and self.method in _NEED_A_PATH:
-            raise SettingError(f"{self.method} learns from {_NEED_A_PATH[self.method]}; use sampling single-path")
+        if self.sampling == "vine" and self.method in NEED_A_PATH:
+            raise SettingError(f"{self.method} learns from {NEED_A_PATH[self.method]}; use sampling single-path")
         if self.method == "reps" and self.task in GAMES:
             raise SettingError(f"reps needs features of the state, and pictures are none: {self.task} has no reps")
 
@@ -236,10 +237,10 @@ def described_settings() -> list[tuple[str, str]]:
     """Every setting with what it may be and its default, in their order."""
     found = []
     for setting in dataclasses.fields(TrainConfig):
-        if setting.name in _RULES:
+        if setting.name in RULES:
             default = setting.default
             found.append(
-                (setting.name, f"{_RULES[setting.name].text}; default {'none' if default is None else default}")
+                (setting.name, f"{RULES[setting.name].text}; default {'none' if default is None else default}")
             )
     return found
 
@@ -256,155 +257,3 @@ def _plain(value: Any) -> Any:
         return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
     except RecursionError:
         return value
-
-
-def _is_too_large(value: Any) -> bool:
-    return any(isinstance(each, int) and each > LARGEST for each in (value if isinstance(value, tuple) else [value]))
-
-
-def _shown(value: Any) -> str:
-    """A value in one short line."""
-    short = reprlib.Repr()
-    short.maxstring = short.maxother = short.maxlong = 60
-    try:
-        return " ".join(short.repr(value).split())
-    except ValueError:  # Python writes no whole number of thousands of digits
-        return "a number of thousands of digits"
-
-
-@dataclass(frozen=True)
-class _Rule:
-    text: str
-    holds: Callable[[Any], bool]
-
-
-def _number(low: float, high: float, text: str, *, whole: bool = False) -> _Rule:
-    def holds(value: object) -> bool:
-        kinds = (int,) if whole else (int, float)
-        return (
-            isinstance(value, kinds)
-            and not isinstance(value, bool)
-            and (isinstance(value, int) or math.isfinite(value))  # not every whole number can become a float
-            and low <= value <= high
-        )
-
-    return _Rule(text, holds)
-
-
-def _count(low: int = 1) -> _Rule:
-    return _number(low, math.inf, f"a whole number, at least {low}", whole=True)
-
-
-def _or_none(rule: _Rule) -> _Rule:
-    return _Rule(f"{rule.text}, or none", lambda value: value is None or rule.holds(value))
-
-
-def _are_widths(value: Any) -> bool:
-    return isinstance(value, tuple | list) and all(_count().holds(width) for width in value)
-
-
-_WIDTHS = _Rule("a sequence of layer widths, each at least 1", _are_widths)
-_YES_OR_NO = _Rule("true or false", lambda value: isinstance(value, bool))
-_ACTIONS = _Rule("joystick, legal or minimal", lambda value: value in ("joystick", "legal", "minimal"))
-_OF_ROBOTS = ("control_cost", "impact_cost")
-_OF_GAMES = ("height", "width", "actions", "sticky_actions", "no_op_max", "fire_reset")
-_WITH_FISHER = ("trpo", "natural-gradient", "empirical-fim")
-_SEARCHING = ("trpo", "empirical-fim", "max-kl")
-_FITTED = ("rwr", "reps")
-POPULATION_METHODS = ("cem", "cma")
-"""Methods that search for theta with populations of policies, and see neither steps nor gradients."""
-METHODS = (*_WITH_FISHER, "max-kl", *_FITTED, *POPULATION_METHODS)
-"""Every method, by the names that people give them."""
-SETTINGS_OF: dict[str, tuple[str, ...]] = {
-    "delta": _SEARCHING,
-    "damping": (*_WITH_FISHER, "max-kl"),
-    "cg_iterations": _WITH_FISHER,
-    "fisher_stride": _WITH_FISHER,
-    "shrink": _SEARCHING,
-    "max_backtracks": _SEARCHING,
-    "penalty": ("natural-gradient",),
-    "temperature": ("rwr",),
-    "largest_weight": ("rwr",),
-    "epsilon": ("reps",),
-    "reps_constraint": ("reps",),
-    "fit_iterations": _FITTED,
-}
-"""Which methods read a setting; those that are not listed belong to all."""
-_OF_UPDATES = (
-    *("steps_per_iteration", "gamma", "lam", "value_hidden", "value_steps", "value_damping", "value_stride"),
-    *("chunk_size", "life_loss_ends"),
-)
-SETTINGS_OF |= dict.fromkeys(_OF_UPDATES, tuple(name for name in METHODS if name not in POPULATION_METHODS))
-SETTINGS_OF |= dict.fromkeys(("population", "episodes", "initial_std"), POPULATION_METHODS)
-SETTINGS_OF |= dict.fromkeys(("elite_share", "extra_noise", "noise_generations"), ("cem",))
-_NEED_A_PATH = {
-    "empirical-fim": "the actions taken in every state, and a vine's trunk has none",
-    "rwr": "one weighted action in every state, and a vine has several",
-    "reps": "one weighted action in every state, and a vine has several",
-}
-_VARIANTS = (*_OF_ROBOTS, *_OF_GAMES, "env_kwargs", "env")
-
-
-def _are_keyword_arguments(value: Any) -> bool:
-    try:
-        return isinstance(value, dict) and json.loads(json.dumps(value, allow_nan=False)) == value
-    except (TypeError, ValueError, RecursionError):
-        return False
-
-
-_TINY = 1e-12
-_RULES = {
-    "preset": _Rule("smoke, class or paper", lambda v: v in ("smoke", "class", "paper")),
-    "method": _Rule(", ".join(METHODS), lambda v: v in METHODS),
-    "sampling": _Rule("single-path or vine", lambda v: v in ("single-path", "vine")),
-    "device": _Rule("cpu or cuda", lambda v: v in ("cpu", "cuda")),
-    "seed": _number(0, 2**63 - 1, "a whole number from 0 to 2**63 - 1", whole=True),
-    "threads": _count(),
-    "iterations": _count(),
-    "step_budget": _or_none(_count()),
-    "steps_per_iteration": _count(),
-    "num_envs": _count(),
-    "vine_states": _count(),
-    "vine_branches": _count(2),  # what a single action is worth tells nothing: differences count
-    "rollout_length": _count(),
-    "first_actions": _Rule("uniform or policy", lambda v: v in ("uniform", "policy")),
-    "control_cost": _or_none(_number(0, 1e6, "a number from 0 to 1e6")),
-    "impact_cost": _or_none(_number(0, 1e6, "a number from 0 to 1e6")),
-    "height": _or_none(_number(10, 210, "a whole number from 10 to 210", whole=True)),
-    "width": _or_none(_number(10, 160, "a whole number from 10 to 160", whole=True)),
-    "actions": _or_none(_ACTIONS),
-    "sticky_actions": _or_none(_number(0, 1 - _TINY, "at least 0 and below 1")),
-    "no_op_max": _or_none(_number(1, 1000, "a whole number from 1 to 1000", whole=True)),
-    "fire_reset": _or_none(_YES_OR_NO),
-    "env_kwargs": _or_none(_Rule('keyword arguments as JSON has them, as in {"slope": 0.5}', _are_keyword_arguments)),
-    "env": _or_none(_Rule("a class or function that makes an environment", callable)),
-    "life_loss_ends": _YES_OR_NO,
-    "normalise_obs": _YES_OR_NO,
-    "hidden": _WIDTHS,
-    "value_hidden": _WIDTHS,
-    "initial_log_std": _number(-10, 5, "between -10 and 5"),
-    "gamma": _number(0, 1 - _TINY, "at least 0 and below 1"),
-    "lam": _number(0, 1, "between 0 and 1"),
-    "value_steps": _count(),
-    "value_damping": _number(0, 1e3, "between 0 and 1000"),
-    "value_stride": _count(),
-    "delta": _number(_TINY, 10, "above 0, at most 10"),
-    "damping": _number(0, 1e3, "between 0 and 1000"),
-    "cg_iterations": _count(),
-    "fisher_stride": _count(),
-    "shrink": _number(_TINY, 1 - _TINY, "strictly between 0 and 1"),
-    "max_backtracks": _count(0),
-    "penalty": _number(_TINY, 1e6, "above 0, at most 1e6"),
-    "temperature": _number(1e-3, 1e6, "from 0.001 to 1e6"),
-    "largest_weight": _number(1, 1e12, "from 1 to 1e12"),
-    "epsilon": _number(_TINY, 10, "above 0, at most 10"),
-    "reps_constraint": _Rule("visited or flow", lambda v: v in ("visited", "flow")),
-    "fit_iterations": _count(),
-    "chunk_size": _or_none(_count()),
-    "population": _count(4),
-    "episodes": _count(),
-    "elite_share": _number(_TINY, 1, "above 0, at most 1"),
-    "initial_std": _number(_TINY, 1e3, "above 0, at most 1000"),
-    "extra_noise": _number(0, 1e6, "a number from 0 to 1e6"),
-    "noise_generations": _count(),
-}

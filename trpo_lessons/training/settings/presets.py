@@ -13,13 +13,8 @@ from __future__ import annotations
 from typing import Any
 
 from trpo_lessons.envs import GAMES, check_task
-from trpo_lessons.training.settings.config import (
-    METHODS,
-    POPULATION_METHODS,
-    SETTINGS_OF,
-    SettingError,
-    TrainConfig,
-)
+from trpo_lessons.training.settings.config import SettingError, TrainConfig
+from trpo_lessons.training.settings.methods import METHODS, POPULATION_METHODS, SETTINGS_OF
 
 _EVERY: dict[str, dict[str, Any]] = {
     "barto-cartpole": {"hidden": ()},  # the paper's linear policy: four weights, a bias and a log standard deviation
