@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from teaching_contract import NARROW
 
 from trpo_lessons.bench.curves import Curves, keep, kept_curves
 from trpo_lessons.teaching import paper_budget
@@ -25,7 +26,9 @@ def budget(done: int, hours: float) -> PaperBudget:
 def test_an_extrapolation_is_told_as_one() -> None:
     begun = budget(50, 0.5)
     assert begun.hours_in_full == 2
-    assert str(begun) == "hopper: 50 of 200 iterations of 1,000 steps took 0.50 hours; in full, extrapolated: 2.0 hours"
+    assert (
+        str(begun) == "hopper: 50 of 200 iterations of 1,000 steps took 0.50 hours\n(in full, extrapolated: 2.0 hours)"
+    )
     assert str(budget(200, 2.0)) == "hopper: 200 of 200 iterations of 1,000 steps took 2.00 hours"
 
 
@@ -60,4 +63,6 @@ def test_what_is_kept_has_the_papers_settings(name: str) -> None:
     assert its_own == f"trpo-lessons train {task} --preset paper --seed {facts['settings']['seed']}"
     assert facts["total_steps"] == facts["iterations"] * preset(task, "paper").steps_per_iteration
     assert np.diff(KEPT[name]["total_steps"]).min() > 0
-    assert paper_budget.paper_budget(task).done == facts["iterations"]
+    its_budget = paper_budget.paper_budget(task)
+    assert its_budget.done == facts["iterations"]
+    assert max(map(len, str(its_budget).splitlines())) <= NARROW

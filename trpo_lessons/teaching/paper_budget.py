@@ -49,7 +49,7 @@ class PaperBudget:
 
     def __str__(self) -> str:
         steps = self.curve.facts["total_steps"] / self.done
-        whole = "" if self.done >= self.wanted else f"; in full, extrapolated: {self.hours_in_full:.1f} hours"
+        whole = "" if self.done >= self.wanted else f"\n(in full, extrapolated: {self.hours_in_full:.1f} hours)"
         iterations = f"{self.done} of {self.wanted} iterations of {steps:,.0f} steps"
         return f"{self.task}: {iterations} took {self.hours:.2f} hours{whole}"
 
