@@ -447,19 +447,29 @@ def test_responses_are_those_of_the_first_layer(breakout: recorded_games.Recorde
 
 
 @by_run
-def test_layers_add_up(run: recorded_games.Recorded) -> None:
+def test_the_last_layer_s_share_of_theta_scales_the_logits(run: recorded_games.Recorded) -> None:
     trained = recorded_games.loaded(run)
-    sizes = looking.layer_sizes(trained)
-    assert sum(sizes.values()) == trained.policy.num_parameters
-    assert list(sizes.values())[:2] == [1040, 4112]
+    obs, size = looking.seen(trained, run.states), looking.size_of_outputs(trained)
+
+    def logits(doubled: int) -> torch.Tensor:
+        theta = trained.theta.double().clone()
+        theta[len(theta) - doubled :] *= 2
+        return torch.cat(
+            [each - each.mean(1, keepdim=True) for each in looking.answers(trained, theta)(obs).parameters], 1
+        )
+
+    torch.testing.assert_close(logits(doubled=size), 2 * logits(doubled=0))
+    for other in (size - 1, size + 1):
+        assert not torch.allclose(logits(doubled=other), 2 * logits(doubled=0))
 
 
-def test_decided_has_outputs_as_large(breakout: recorded_games.Recorded) -> None:
-    trained = recorded_games.loaded(breakout)
+@by_run
+def test_decided_has_outputs_as_large(run: recorded_games.Recorded) -> None:
+    trained = recorded_games.loaded(run)
     before = recorded_games.untrained(trained)
-    theta, last = looking.decided(before, trained), looking.layer_sizes(trained)["outputs"]
-    assert float(theta[-last:].norm()) == pytest.approx(float(trained.theta[-last:].norm()), rel=1e-5)
-    assert torch.equal(theta[:-last], before.theta[:-last])
+    theta, size = looking.decided(before, trained), looking.size_of_outputs(trained)
+    assert float(theta[-size:].norm()) == pytest.approx(float(trained.theta[-size:].norm()), rel=1e-5)
+    assert torch.equal(theta[:-size], before.theta[:-size])
 
 
 def test_half_of_a_map() -> None:

@@ -40,14 +40,9 @@ def answers(run: Run, theta: Tensor | None = None) -> Callable[[Tensor], Distrib
     return answer
 
 
-def layer_sizes(run: Run, hidden: int = 20) -> Mapping[str, int]:
-    """How many entries of theta each layer has, in their order."""
-    first = FIRST + FILTERS
-    second = FILTERS * (FILTERS * SIZE * SIZE + 1)
-    outputs = run.policy.head.num_inputs
-    last = outputs * (hidden + 1)
-    rest = run.policy.num_parameters - first - second - last
-    return {"first convolution": first, "second convolution": second, "hidden layer": rest, "outputs": last}
+def size_of_outputs(run: Run) -> int:
+    """How many entries of theta, its last ones, belong to the layer that gives the logits."""
+    return run.policy.head.num_inputs * (run.config.hidden[-1] + 1)
 
 
 def filters(theta: Tensor) -> Floats:
@@ -102,7 +97,7 @@ def shuffled(obs: Tensor, seed: int = 0, patch: int = 4) -> Tensor:
 
 def decided(run: Run, like: Run) -> Tensor:
     """The theta of `run` with its outputs made as large as those of `like`: as sure of itself, and as ignorant."""
-    theta, last = run.theta.clone(), layer_sizes(run)["outputs"]
+    theta, last = run.theta.clone(), size_of_outputs(run)
     theta[-last:] *= like.theta[-last:].norm() / theta[-last:].norm()
     return theta
 
