@@ -203,7 +203,10 @@ def test_where_there_are_no_locks_only_one_can_begin(tmp_path: Path, monkeypatch
     monkeypatch.setattr("trpo_lessons.training.running.run_folder._lock", lambda *_: None)
     config = training.preset("cartpole", "smoke", **SETTINGS)
     (tmp_path / ".config.json.partial").touch()
-    with pytest.raises(training.RunError, match="is not empty"), RunFolder.taken(tmp_path, config):
+    with (
+        pytest.raises(training.RunError, match="another process begins a run in this folder"),
+        RunFolder.taken(tmp_path, config),
+    ):
         pass
     (tmp_path / ".config.json.partial").unlink()
     with RunFolder.taken(tmp_path, config):
@@ -267,10 +270,41 @@ def test_what_is_no_run_folder(use: Callable[[Path], object], tmp_path: Path) ->
 
 
 def test_a_run_without_a_checkpoint_can_be_resumed_but_not_loaded(folder: Path) -> None:
-    theta = training.load_run(folder).theta
+    theta, log = training.load_run(folder).theta, folder / "progress.csv"
     (folder / "checkpoint.safetensors").unlink()
-    assert refusal(lambda: training.load_run(folder)).endswith("its first iteration has not ended; resume it")
+    header, first, _ = log.read_text().splitlines(keepends=True)
+    for begun in (header + first, header + first[:9], header, header[:9], None):  # where its process may have died
+        log.unlink() if begun is None else log.write_text(begun)
+        assert refusal(lambda: training.load_run(folder)).endswith("its first iteration has not ended; resume it")
+        assert RunFolder(folder).progress() == (0, 0)
     assert torch.equal(training.resume(folder)[0].theta, theta)
+
+
+@pytest.mark.parametrize(
+    "use", [training.load_run, training.resume, lambda folder: training.resume(folder, folder / "new", iterations=9)]
+)
+def test_a_lost_checkpoint_is_told_and_its_log_is_kept(use: Callable[[Path], object], folder: Path) -> None:
+    (folder / "checkpoint.safetensors").unlink()
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    told = refusal(lambda: use(folder))
+    assert told == f"{folder / 'checkpoint.safetensors'} is missing, and the log has 2 rows; restore it from a copy"
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_copy_of_a_run_with_a_damaged_log_is_not_begun(folder: Path, tmp_path: Path) -> None:
+    log = folder / "progress.csv"
+    log.write_bytes(log.read_bytes()[:-40])
+    told = refusal(lambda: training.resume(folder, tmp_path / "copy", iterations=9))
+    assert told.startswith(f"{log} is damaged (row 2 is not whole)")
+    assert not (tmp_path / "copy").exists()
+
+
+def test_what_blocks_a_folder_is_named(tmp_path: Path) -> None:
+    begun = tmp_path / ".config.json.partial"
+    begun.touch()
+    told = refusal(lambda: training.train(training.preset("cartpole", "smoke", **SETTINGS), tmp_path))
+    assert str(begun) in told
+    assert "remove that file" in told
 
 
 @pytest.mark.parametrize(
@@ -328,6 +362,40 @@ def damage_folder(path: Path) -> None:
 
 def damage_pickle(path: Path) -> None:
     torch.save({"theta": torch.zeros(3)}, path)
+
+
+def header(length: int, text: bytes) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        path.write_bytes(length.to_bytes(8, "little") + text + path.read_bytes()[8 + len(text) :])
+
+    return damage
+
+
+HEADERS = {
+    "longest": header(2**64 - 1, b""),
+    "too long for memory": header(2**42, b""),
+    "longer than the file": header(2**20, b""),
+    "a number": header(1, b"1"),
+    "a list": header(2, b"[]"),
+    "deep": header(20_000, b"[" * 20_000),
+    "tensors without offsets": header(9, b'{"t": {}}'),
+    "tensors that are none": header(9, b'{"t":"x"}'),
+}
+
+
+@pytest.mark.parametrize("damage", HEADERS.values(), ids=HEADERS)
+@pytest.mark.parametrize(
+    "use",
+    [
+        training.load_run,
+        lambda folder: RunFolder(folder).progress(),
+        lambda folder: training.resume(folder, folder / "new", iterations=9),
+    ],
+    ids=["load_run", "progress", "resume in a copy"],
+)
+def test_a_damaged_header(use: Callable[[Path], object], damage: Callable[[Path], None], folder: Path) -> None:
+    damage(folder / "checkpoint.safetensors")
+    assert "checkpoint.safetensors is damaged (" in refusal(lambda: use(folder))
 
 
 @pytest.mark.parametrize("use", [training.load_run, training.resume])
@@ -394,6 +462,14 @@ def test_a_checkpoint_of_a_run_with_the_same_policy_but_another_trainer(
     training.train(training.preset("cartpole", "smoke", **{**SETTINGS, **other}), tmp_path / "other")
     shutil.copy(tmp_path / "other" / "checkpoint.safetensors", folder)
     assert "does not fit its config.json" in refusal(lambda: training.resume(folder))
+
+
+def test_a_checkpoint_with_a_value_function_where_the_settings_have_none(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["settings"]["value_hidden"] = []
+    (folder / "config.json").write_text(json.dumps(config))
+    told = refusal(lambda: training.resume(folder, iterations=4))
+    assert told.endswith("does not fit its config.json (it has a value function, and these settings have none)")
 
 
 # ---- a full disk ----------------------------------------------------------------------------------------------------

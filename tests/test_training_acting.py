@@ -83,6 +83,44 @@ def test_observations_of_another_shape_are_refused(runs: dict[str, training.Run]
             runs["gym:toy_envs:Odd-v0"].act(obs)
 
 
+@pytest.mark.parametrize("task", ["cartpole", "hopper", "gym:CartPole-v1", "gym:toy_envs:Odd-v0"])
+def test_an_observation_may_lie_in_memory_as_it_likes(task: str, runs: dict[str, training.Run]) -> None:
+    run = runs[task]
+    obs = np.random.default_rng(0).normal(size=(4, *run.spaces.observation.shape))
+    reversed_, locked = obs[::-1].copy()[::-1], obs.copy()
+    locked.flags.writeable = False
+    for other in (
+        reversed_,
+        locked,
+        obs.astype(">f8"),
+        obs.astype(np.longdouble),
+        np.asfortranarray(obs),
+        obs.tolist(),
+    ):
+        np.testing.assert_array_equal(run.act(other), run.act(obs))
+    np.testing.assert_array_equal(run.act(obs > 0), run.act((obs > 0).astype(float)))
+
+
+@pytest.mark.parametrize("task", ["cartpole", "gym:CartPole-v1", "gym:toy_envs:OddForces-v0", "gym:FrozenLake-v1"])
+@pytest.mark.parametrize("kind", ["complex128", "object", "U3", "datetime64[s]"])
+def test_what_is_no_number_is_refused(task: str, kind: str, runs: dict[str, training.Run], tmp_path: Path) -> None:
+    if task not in runs:
+        settings = {"iterations": 1, "steps_per_iteration": 48, "num_envs": 2, "threads": 1}
+        runs[task] = training.train(training.preset(task, "smoke", **settings), tmp_path)
+    run = runs[task]
+    with pytest.raises(ValueError, match="are numbers; these are of type"):
+        run.act(np.zeros((2, *run.spaces.observation.shape), int).astype(kind))
+
+
+@pytest.mark.parametrize("change", [lambda obs: obs / 255, lambda obs: obs > 0, lambda obs: obs.astype(int)])
+def test_frames_that_are_not_in_bytes_are_refused(change: Any, runs: dict[str, training.Run]) -> None:
+    obs = np.zeros((2, 4, 52, 40), np.uint8)
+    runs["pong"].act(obs)
+    runs["pong"].act(obs[:, :, ::-1])
+    with pytest.raises(ValueError, match=r"frames for pong are bytes from 0 to 255 \(uint8\), not scaled"):
+        runs["pong"].act(change(obs))
+
+
 # ---- callbacks -------------------------------------------------------------------------------------------------------
 
 CONFIG = training.preset("cartpole", "smoke", iterations=3, threads=1)
@@ -107,6 +145,8 @@ def test_a_callback_can_end_a_run(tmp_path: Path) -> None:
     assert (run.interrupted, run.iteration) == (True, 2)
     resumed, _ = training.resume(tmp_path / "run", callback=lambda row: "anything else that is true")
     assert (resumed.interrupted, resumed.iteration) == (False, 3)
+    training.train(CONFIG, tmp_path / "other", callback=lambda row: np.mean([row["iteration"]]) == 1)
+    assert training.load_run(tmp_path / "other").iteration == 1
 
 
 def test_what_a_callback_raises_passes_and_loses_nothing(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def endless(tmp_path_factory: pytest.TempPathFactory) -> training.Run:
 
 def test_an_episode_without_an_end_is_given_up(endless: training.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "ENDLESS", 25)
-    told = r"3 of 3 episodes of gym:toy_envs:Endless-v0 have not ended after 25 steps; give it a time limit"
+    told = r"3 of 3 episodes of gym:toy_envs:Endless-v0 have not ended after 25 steps; cut them, or wait for longer"
     with pytest.raises(training.RunError, match=told):
         training.evaluate(endless, 3)
 
@@ -83,3 +83,16 @@ def test_torch_computes_with_one_thread_while_episodes_are_played(
             assert fails
         assert torch.get_num_threads() == 2
     assert set(seen) == {1}
+
+
+def test_more_episodes_than_memory_holds_are_refused(tmp_path: Path) -> None:
+    run = training.train(training.preset("cartpole", "smoke", iterations=1, threads=1), tmp_path)
+    with pytest.raises(training.RunError, match="need more memory than there is; ask for fewer"):
+        training.evaluate(run, 10**14)
+
+
+@pytest.mark.parametrize("hidden", [(2**31 - 1, 50_000), (2**31 - 1, 2**31 - 1)])
+def test_a_wider_policy_than_memory_holds_is_refused(hidden: tuple[int, ...], tmp_path: Path) -> None:
+    config = training.preset("hopper", "smoke", hidden=hidden, threads=1)
+    with pytest.raises(training.SettingError, match="these settings need more memory than there is"):
+        training.train(config, tmp_path / "run")

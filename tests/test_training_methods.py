@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
+import math
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -150,6 +152,16 @@ def test_a_vine_counts_the_steps_of_its_branches(tmp_path: Path) -> None:
     training.train(config, tmp_path)
     *before, last = (int(row["total_steps"]) for row in columns(tmp_path))
     assert last >= 300 > before[-1]
+    assert len(before) + 1 <= config.expected_iterations
+
+
+def test_a_vine_s_expected_iterations_are_the_most_that_it_can_take(tmp_path: Path) -> None:
+    """Branches that end at once take one step each: the pole falls, after a push or two from where it leans."""
+    config = training.preset("cartpole", "class", sampling="vine", step_budget=12_000, iterations=40, threads=1)
+    run = training.train(config, tmp_path)
+    rows = columns(tmp_path)
+    assert not run.interrupted
+    assert math.ceil(12_000 / config.steps_per_iteration) < len(rows) <= config.expected_iterations < 40
 
 
 def test_a_run_with_a_budget_that_is_stopped_ends_where_it_would_have(tmp_path: Path) -> None:
@@ -160,8 +172,27 @@ def test_a_run_with_a_budget_that_is_stopped_ends_where_it_would_have(tmp_path: 
     before = (tmp_path / "progress.csv").read_bytes()
     assert training.resume(tmp_path)[0].iteration == 3
     assert (tmp_path / "progress.csv").read_bytes() == before
-    with pytest.raises(RunError, match="has taken its step_budget of 300 steps: there is nothing to go on with"):
-        training.resume(tmp_path, iterations=10)
+    used_up = r"has taken 384 of the 300 steps of its step_budget; to go on, .* \(--step-budget N\)"
+    for wish in ({"iterations": 10}, {"step_budget": 300}):
+        with pytest.raises(RunError, match=used_up):
+            training.resume(tmp_path, **wish)
+    with pytest.raises(RunError, match=r"has taken its step_budget of 300 steps; to go on, .* \(--step-budget N\)"):
+        training.resume(tmp_path, tmp_path / "copy", iterations=10)
+
+
+@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.parametrize("method", ["trpo", "cem"])
+def test_a_budget_that_is_used_up_can_be_raised(method: str, copied: bool, tmp_path: Path) -> None:
+    settings = TINY if method == "trpo" else {"name": "smoke", "population": 8, "num_envs": 8, "threads": 1}
+    shorter = training.preset("cartpole", method=method, **{**settings, "iterations": 50, "step_budget": 300})
+    longer = dataclasses.replace(shorter, step_budget=900)
+    done = training.train(shorter, tmp_path / "run").iteration
+    resumed, changes = training.resume(tmp_path / "run", tmp_path / "copy" if copied else None, step_budget=900)
+    whole = training.train(longer, tmp_path / "whole")
+    assert changes == []
+    assert done < resumed.iteration == whole.iteration
+    assert torch.equal(resumed.theta, whole.theta)
+    assert RunFolder(resumed.folder).config()[0] == longer
 
 
 # ---- refused

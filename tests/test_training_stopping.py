@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 import torch
 
@@ -37,6 +38,22 @@ def test_a_run_past_its_time_ends_after_an_iteration_and_goes_on(tmp_path: Path)
 def test_a_run_that_is_complete_in_its_last_moment_was_not_interrupted(tmp_path: Path) -> None:
     run = training.train(training.preset("cartpole", "smoke", iterations=1), tmp_path / "run", stop_after=1e-9)
     assert not run.interrupted
+
+
+def test_an_interrupt_after_the_last_iteration_interrupts_nothing(tmp_path: Path) -> None:
+    def callback(row: Any) -> None:
+        if row["iteration"] == CONFIG.iterations:
+            raise KeyboardInterrupt
+
+    run = training.train(CONFIG, tmp_path / "run", callback=callback)
+    assert (run.interrupted, run.iteration) == (False, 4)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), True, np.bool_(True), "5", [5]])
+def test_what_is_no_number_of_seconds_is_refused(seconds: Any, tmp_path: Path) -> None:
+    with pytest.raises(training.SettingError, match="stop_after must be a number of seconds above 0, or none"):
+        training.train(CONFIG, tmp_path / "run", stop_after=seconds)
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_iteration_that_would_not_end_in_time_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:

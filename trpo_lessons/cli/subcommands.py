@@ -143,6 +143,7 @@ def train(
 @commands.command()
 @click.argument("run")
 @click.option("--iterations", type=int, help="Train to this many iterations altogether.")
+@click.option("--step-budget", type=int, help="Or until it has taken this many simulator steps altogether.")
 @click.option("--out", type=UserPath(), help="Go on in a copy of RUN, in this new folder; RUN stays as it is.")
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Another device than the run had; see train --help."
@@ -152,6 +153,7 @@ def train(
 def resume(
     run: str,
     iterations: int | None,
+    step_budget: int | None,
     out: Path | None,
     device: str | None,
     trust_module: str | None,
@@ -166,7 +168,14 @@ def resume(
 
     chosen = None if device is None else _device(device)
     went_on, _ = training.resume(
-        run, out, trust_module=trust_module, iterations=iterations, device=chosen, progress=True, stop_after=stop_after
+        run,
+        out,
+        trust_module=trust_module,
+        iterations=iterations,
+        step_budget=step_budget,
+        device=chosen,
+        progress=True,
+        stop_after=stop_after,
     )
     return end_of_training(went_on)
 

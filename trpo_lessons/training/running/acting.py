@@ -54,13 +54,27 @@ def act(run: Run, obs: Any, generator: torch.Generator | None = None) -> Any:
             f"axis; these have shape {rows.shape}"
         )
     is_flat = spaces.observation is spaces.flat_observation
-    seen = rows if is_flat else flat_observations(spaces.observation, rows)
+    _check_kind(run.config.task, rows, spaces.observation if is_flat else None)
+    seen = _as_torch_takes_it(rows) if is_flat else flat_observations(spaces.observation, rows)
     if seen.dtype.kind == "f" and np.isnan(seen).any():
         raise ValueError(f"an observation for {run.config.task} is not a number (nan): there is no action for it")
     actions = choose_actions(run, seen, spaces.flat_action, generator)
     if not is_flat:
         actions = inner_actions(spaces.action, actions)
     return actions[0] if single else actions
+
+
+def _check_kind(task: str, rows: NDArray[Any], pictures: gym.Space[Any] | None) -> None:
+    """Raises ValueError for what is no number, and for pictures of games that are not in bytes."""
+    if rows.dtype.kind not in "biuf":
+        raise ValueError(f"observations for {task} are numbers; these are of type {rows.dtype}")
+    if pictures is not None and pictures.dtype == np.uint8 and rows.dtype != np.uint8:
+        raise ValueError(f"frames for {task} are bytes from 0 to 255 (uint8), not scaled; these are {rows.dtype}")
+
+
+def _as_torch_takes_it(rows: NDArray[Any]) -> NDArray[Any]:
+    # Writable, without negative strides, and of a type that torch has: a copy, which is small.
+    return np.array(rows, dtype=np.uint8 if rows.dtype == np.uint8 else np.float64, order="C")
 
 
 def choose_actions(

@@ -22,7 +22,8 @@ from trpo_lessons.training.running import files
 NAME = "checkpoint.safetensors"
 COMPRESSED = files.compressed_name(NAME)
 FORMAT = "trpo-lessons run, format 1"
-DAMAGE = (SafetensorError, OSError, EOFError, zlib.error, KeyError, ValueError, TypeError)
+LONGEST_HEADER = 100_000_000  # bytes, as safetensors has it: what claims more is no header
+DAMAGE = (SafetensorError, OSError, EOFError, zlib.error, KeyError, ValueError, TypeError, RecursionError)
 """What reading a file may raise that is damaged."""
 
 
@@ -75,10 +76,14 @@ def _opened(path: Path) -> io.BufferedIOBase:
 def _metadata(checkpoint: io.BufferedIOBase) -> dict[str, str]:
     """What stands beside the tensors: a file of safetensors begins with the length of its header, which is JSON.
 
-    Raises ValueError when the tensors do not end where the file does.
+    Raises ValueError when this is no header, or when the tensors do not end where the file does.
     """
     length = int.from_bytes(checkpoint.read(8), "little")
+    if length > LONGEST_HEADER:
+        raise ValueError(f"its header claims to have {length} bytes")
     header = json.loads(checkpoint.read(length))
+    if not isinstance(header, dict):
+        raise ValueError("its header is no object of JSON")
     metadata = dict(header.pop("__metadata__", None) or {})
     ends = [tensor["data_offsets"][1] for tensor in header.values()]
     if checkpoint.seek(0, io.SEEK_END) != 8 + length + max(ends, default=0):

@@ -20,7 +20,7 @@ from trpo_lessons.training.running.stopping import check, postponed_interrupts
 from trpo_lessons.training.sampling.threads import torch_threads
 
 PURPOSE = "evaluation"  # seeds that training does not have; games have some thirty starts, so these are the same
-ENDLESS = 50_000  # steps; more than an episode has where the environment sets any limit
+ENDLESS = 50_000  # steps; more than an episode of the tasks that come with this package can have
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ def evaluate(
     time_limit: cut episodes after so many steps; they count as far as they went. Without it the environment decides.
 
     Raises ValueError when `episodes` or `time_limit` is less than 1, and RunError (one line) when the environment
-    fails, or when episodes without a limit do not end: a Gymnasium environment need not have an end.
+    fails, or when no `time_limit` is given and an episode has not ended after 50,000 steps: a Gymnasium environment
+    need not have an end.
     """
     for name, count in (("episodes", episodes), ("time_limit", time_limit)):
         if count is not None and count < 1:
@@ -85,7 +86,7 @@ def evaluate(
                 playing &= ~(terminated | truncated)
     if playing.any() and time_limit is None:
         told = f"{playing.sum()} of {episodes} episodes of {run.config.task} have not ended after {ENDLESS} steps"
-        raise RunError(f"{told}; give it a time limit (--time-limit STEPS)")
+        raise RunError(f"{told}; cut them, or wait for longer, by --time-limit STEPS")
     return Evaluation(tuple(returns.tolist()), tuple(lengths.tolist()), deterministic, int(playing.sum()))
 
 
@@ -96,6 +97,8 @@ def _told_in_one_line() -> Iterator[None]:
         yield
     except (WorkerError, EnvironmentFault, ValueError) as error:
         raise RunError(one_line(error)) from error
+    except MemoryError as error:
+        raise RunError("so many episodes side by side need more memory than there is; ask for fewer") from error
 
 
 def action_generator(seed: int) -> torch.Generator:

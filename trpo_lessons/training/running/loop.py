@@ -196,9 +196,11 @@ class Trainer:
         self.theta = tensors["theta"].to(self.config.device)
         self.sampler.load_state(tensors)
         self.statistics = restored(self.statistics, tensors, facts)
+        saved = {name.removeprefix("value."): t for name, t in tensors.items() if name.startswith("value.")}
         if self.value:
-            saved = {name.removeprefix("value."): t for name, t in tensors.items() if name.startswith("value.")}
             self.value.load_state_dict(saved)
+        elif saved:
+            raise ValueError("it has a value function, and these settings have none")
         self.iteration, self.total_steps = facts["iteration"], facts["total_steps"]
         if not self.sampler.restorable:
             self.sampler.reset(self.iteration)

@@ -29,12 +29,12 @@ class Reporter:
 
     def __init__(self, folder: Path, config: TrainConfig, iteration: int, total_steps: int, progress: bool) -> None:
         self._events = EventFile(folder, iteration, total_steps)
-        self._refused, self._budget = 0, config.step_budget
+        self._refused, self._budget, self._most = 0, config.step_budget, config.expected_iterations
         is_terminal = getattr(sys.stderr, "isatty", lambda: False)  # not every program's standard error is a file
         # Not told to be shown, so that TQDM_DISABLE and its like are heard.
         hidden = {} if progress and sys.stderr is not None else {"disable": True}
         self._bar = tqdm(
-            total=config.expected_iterations,
+            total=self._most,
             initial=iteration,
             desc=config.task,
             unit="it",
@@ -59,7 +59,8 @@ class Reporter:
         self._refused += not row["accepted"]
         words += [f"{self._refused} refused"] * (self._refused > 0)
         if self._budget is not None:  # how many iterations it will last, if they go on like that
-            self._bar.total = min(self._bar.total, math.ceil(row["iteration"] * self._budget / row["total_steps"]))
+            at_this_rate = math.ceil(row["iteration"] * self._budget / row["total_steps"])
+            self._bar.total = min(self._most, at_this_rate)
         self._bar.set_postfix_str(", ".join(words), refresh=False)
         self._bar.update()
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, SupportsFloat
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
@@ -74,8 +75,9 @@ class Run:
             these are the environment's own, neither flattened nor normalised; for games, stacks of frames in bytes.
 
         Returns the action as that environment takes it, within its bounds (numpy; a NumPy integer where there is one
-        choice), or N of them along a first axis. Raises ValueError for observations of another shape, for nan, and for
-        samples of a policy that cem or cma searched for: those have no noise.
+        choice), or N of them along a first axis. Raises ValueError for observations of another shape, for nan and what
+        is no number, for frames of games that are not in bytes, and for samples of a policy that cem or cma searched
+        for: those have no noise.
 
         Games should be played with a generator: nothing in them is random, and a player who always does the same can go
         round in circles.
@@ -126,17 +128,20 @@ def resume(
     env: MakeOne | None = None,
     trust_module: str | None = None,
     iterations: int | None = None,
+    step_budget: int | None = None,
     device: str | None = None,
     progress: bool = False,
     stop_after: float | None = None,
     callback: Callback | None = None,
 ) -> tuple[Run, list[str]]:
-    """Go on with a run as if it had never stopped, optionally to another number of iterations or on another device.
+    """Go on with a run as if it had never stopped, optionally for longer or on another device.
 
     path: a run folder, or a policy of the zoo, which needs `out`; see `load_run`.
     out: a new folder, for a copy of the run that goes on; the run itself stays as it is.
     env: what makes the environments of a run that was trained with env=...
     trust_module: the module that may be run for a task gym:MODULE:ENV_ID; see `load_run`.
+    iterations, step_budget: how many iterations, or simulator steps, the run may have altogether; None leaves it as it
+        is.
 
     Returns the run and its `differences`: with none of them, the result equals that of an uninterrupted run to the bit.
     Raises RunError (one line) when there is nothing usable to go on from.
@@ -148,8 +153,8 @@ def resume(
     config, started_in = folder.config(trust_module)
     config = _with(env, config)
     changes = differences(folder.path, device, trust_module=trust_module)
-    asked_for = config.iterations if iterations is None else iterations
-    given = dataclasses.replace(config, iterations=asked_for, device=device or config.device)
+    wishes = {"iterations": iterations, "step_budget": step_budget, "device": device}
+    given = dataclasses.replace(config, **{name: wish for name, wish in wishes.items() if wish is not None})
     changed, config = given != config, given
     _prepare_device(config)
     if out is not None:
@@ -161,7 +166,8 @@ def resume(
             _restore(trainer, folder)
         if config.iterations < trainer.iteration:
             raise RunError(f"{path} has done {trainer.iteration} iterations already; ask for more than that")
-        _refuse_without_budget(trainer, path, iterations)
+        more = step_budget is not None or (iterations is not None and trainer.iteration < iterations)
+        _refuse_without_budget(trainer, path, more)
         if changes:
             started_in.setdefault("changes", []).append(f"from iteration {trainer.iteration + 1}: {'; '.join(changes)}")
         if changes or changed:
@@ -179,15 +185,17 @@ def _refuse_idle_copy(folder: RunFolder, wanted: TrainConfig, path: Path | str) 
     if wanted.is_complete(done, steps):
         budget = wanted.step_budget is not None and steps >= wanted.step_budget
         told = f"has taken its step_budget of {wanted.step_budget} steps" if budget else f"has done {done} iterations"
-        raise RunError(f"{path} {told}" + ("" if budget else "; to go on, ask for more altogether (--iterations N)"))
+        more = "--step-budget" if budget else "--iterations"
+        raise RunError(f"{path} {told}; to go on, ask for more altogether ({more} N)")
 
 
-def _refuse_without_budget(trainer: AnyTrainer, path: Path | str, iterations: int | None) -> None:
-    """Raises RunError where more iterations are asked for and none of them could begin."""
-    config, done = trainer.config, trainer.iteration
-    if iterations is not None and done < iterations and config.is_complete(done, trainer.total_steps):
+def _refuse_without_budget(trainer: AnyTrainer, path: Path | str, more: bool) -> None:
+    """Raises RunError where more is asked for, and the budget of steps allows no further iteration."""
+    budget = trainer.config.step_budget
+    if more and budget is not None and trainer.total_steps >= budget:
         raise RunError(
-            f"{path} has taken its step_budget of {config.step_budget} steps: there is nothing to go on with"
+            f"{path} has taken {trainer.total_steps} of the {budget} steps of its step_budget; to go on, ask for more "
+            "altogether (--step-budget N)"
         )
 
 
@@ -258,7 +266,7 @@ def _run_to_the_end(
 ) -> Run:
     config, interrupted, deadline = trainer.config, False, Deadline(stop_after)
     begun = trainer.iteration, trainer.total_steps
-    completed = trainer.iteration, trainer.theta, trainer.statistics
+    completed = *begun, trainer.theta, trainer.statistics
     refusals: list[str] = []
     try:
         with closing(trainer), Reporter(folder.path, config, *begun, progress) as reporter:
@@ -269,9 +277,9 @@ def _run_to_the_end(
                 reporter.report(row)
                 tensors, facts = trainer.state()
                 folder.save_checkpoint(tensors, {**facts, "columns": list(row)})
-                completed = trainer.iteration, trainer.theta, trainer.statistics
+                completed = trainer.iteration, trainer.total_steps, trainer.theta, trainer.statistics
                 refusals += [] if row["accepted"] else [row["reason"]]
-                enough = callback is not None and callback(row) is True
+                enough = callback is not None and _is_true(callback(row))
                 if config.is_complete(trainer.iteration, trainer.total_steps):
                     break
                 if enough or not deadline.allows_another():
@@ -283,7 +291,8 @@ def _run_to_the_end(
     except KeyboardInterrupt:
         # The iteration in progress is lost, and repeated to the same bits by `resume`.
         interrupted = True
-    iteration, theta, statistics = completed
+    iteration, steps, theta, statistics = completed
+    interrupted = interrupted and not config.is_complete(iteration, steps)  # it may have come after the last one
     if refusals and len(refusals) == iteration - begun[0] and not progress:
         told = f"{folder.path}: no update was accepted, nothing was learned; the last one was refused: {refusals[-1]}"
         warnings.warn(told, RuntimeWarning, stacklevel=LEVEL_OF_THE_CALLER)
@@ -296,11 +305,16 @@ def _usual_name(config: TrainConfig) -> str:
     return re.sub(r"[^\w.-]+", "-", f"{config.task}{method}-seed{config.seed}")
 
 
+def _is_true(answer: object) -> bool:
+    return isinstance(answer, bool | np.bool_) and bool(answer)  # NumPy's comparisons give the latter
+
+
 def _check_wishes(callback: Any, stop_after: Any) -> None:
     if callback is not None and not callable(callback):
         raise SettingError(f"callback must be a function of a row, or none, got {callback!r}")
-    if stop_after is not None and (isinstance(stop_after, str) or not isinstance(stop_after, SupportsFloat)):
-        raise SettingError(f"stop_after must be a number of seconds, or none, got {stop_after!r}")
+    is_number = isinstance(stop_after, SupportsFloat) and not isinstance(stop_after, bool | np.bool_ | str)
+    if stop_after is not None and not (is_number and float(stop_after) > 0):
+        raise SettingError(f"stop_after must be a number of seconds above 0, or none, got {stop_after!r}")
 
 
 def _prepare_device(config: TrainConfig) -> None:
@@ -323,7 +337,9 @@ def _trainer(config: TrainConfig) -> AnyTrainer:
         return trainer_for(config)
     except (ValueError, EnvironmentFault) as error:  # an environment that cannot be made, or has spaces of no policy
         raise SettingError(str(error)) from error
-    except MemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate" not in str(error):  # torch has no type for this one
+            raise
         raise SettingError("these settings need more memory than there is") from error
 
 

@@ -117,7 +117,8 @@ class RunFolder:
         package.
         """
         _refuse_package(path)
-        self.load_checkpoint()
+        _, facts = self.load_checkpoint()
+        self.rows_of(self.progress()[0], facts.get("columns"))
         # In this order: where another process trains here, the log may be ahead of the checkpoint, and never behind.
         with appearing(path.expanduser()) as copy:
             (copy / checkpoint_file.NAME).write_bytes(checkpoint_file.uncompressed(self._checkpoint))
@@ -135,7 +136,8 @@ class RunFolder:
         try:
             temporary.touch(exist_ok=False)
         except FileExistsError:
-            raise RunError(f"{self.path} is not empty; choose another folder with --out") from None
+            told = f"{temporary} is there: another process begins a run in this folder, or was killed when it began one"
+            raise RunError(f"{told}; remove that file, or choose another folder with --out") from None
         except OSError as error:
             raise cannot_write(temporary, error) from error
         if any(other != temporary for other in self.path.iterdir()):
@@ -225,10 +227,10 @@ class RunFolder:
     def progress(self) -> tuple[int, int]:
         """How many iterations and simulator steps have a checkpoint; read at once, without its tensors.
 
-        Raises RunError (one line) when the checkpoint is damaged.
+        Raises RunError (one line) when the checkpoint is damaged or lost.
         """
         path = self._checkpoint
-        if not path.exists():
+        if not self.has_checkpoint:
             return 0, 0
         try:
             facts = checkpoint_file.facts_of(path)
@@ -242,8 +244,13 @@ class RunFolder:
 
     @property
     def has_checkpoint(self) -> bool:
-        """Whether an iteration has ever been completed."""
-        return self._checkpoint.exists()
+        """Whether an iteration has ever been completed. Raises RunError when the checkpoint of one is lost."""
+        if self._checkpoint.exists():
+            return True
+        # A row is written before its checkpoint, so that the first one may stand alone. A second one cannot.
+        if (count := len(self.rows())) > 1 and not self._checkpoint.exists():
+            raise RunError(f"{self._checkpoint} is missing, and the log has {count} rows; restore it from a copy")
+        return False
 
     def compressed_checkpoint(self) -> bytes:
         """The file of the last checkpoint, compressed: the same bytes from the same checkpoint."""
@@ -256,7 +263,7 @@ class RunFolder:
     def load_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and facts of the last checkpoint. Raises RunError when it is missing, damaged or foreign."""
         path = self._checkpoint
-        if not path.exists():
+        if not self.has_checkpoint:
             raise RunError(f"{self.path} has no checkpoint yet: its first iteration has not ended; resume it")
         try:
             return checkpoint_file.contents(path)

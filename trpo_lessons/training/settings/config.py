@@ -203,10 +203,11 @@ class TrainConfig:
 
     @property
     def expected_iterations(self) -> int:
-        """How many iterations the run will take, if each of them takes all the steps that it can; at most."""
+        """How many iterations the run will take; for the vine and for populations the most it can take."""
         if self.step_budget is None or self.method in POPULATION_METHODS:  # nobody knows how long episodes will last
             return self.iterations
-        return min(self.iterations, math.ceil(self.step_budget / self.steps_per_iteration))
+        a_step_each = self.vine_states * self.vine_branches if self.sampling == "vine" else 0
+        return min(self.iterations, math.ceil(self.step_budget / (self.rows * self.num_envs + a_step_each)))
 
     def is_complete(self, iteration: int, total_steps: int) -> bool:
         """Whether a run that has done so much is at its end: no iterations are left, or no steps of its budget."""
