@@ -153,7 +153,7 @@ def resume(
     config, started_in = folder.config(trust_module)
     config = _with(env, config)
     changes = differences(folder.path, device, trust_module=trust_module)
-    wishes = {"iterations": iterations, "step_budget": step_budget, "device": device}
+    wishes: dict[str, Any] = {"iterations": iterations, "step_budget": step_budget, "device": device}
     given = dataclasses.replace(config, **{name: wish for name, wish in wishes.items() if wish is not None})
     changed, config = given != config, given
     _prepare_device(config)
