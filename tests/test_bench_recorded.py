@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import gzip
 import json
 import shlex
@@ -129,6 +130,45 @@ def test_the_command_that_is_kept_trains_with_the_same_settings(finished: Path, 
     result = CliRunner().invoke(cli.commands, [*words, "--out", str(tmp_path / "again"), "--device", "cpu"])
     assert result.exit_code == 0, result.output
     assert training.load_run(tmp_path / "again").config == config
+
+
+@pytest.mark.parametrize(
+    ("task", "settings"),
+    [
+        ("hopper", {"method": "natural-gradient", "penalty": 1.0}),  # TrainConfig's own; the preset has another
+        ("hopper", {"method": "natural-gradient"}),
+        ("hopper", {"method": "cem", "hidden": (64, 64), "step_budget": None}),
+        ("hopper", {"method": "rwr", "fit_iterations": 20}),
+        ("cartpole", {"method": "max-kl", "hidden": ()}),
+        ("cartpole", {"sampling": "vine", "vine_states": 8, "first_actions": "policy"}),
+        ("pong", {"chunk_size": None, "life_loss_ends": False, "sticky_actions": 0.25}),
+        (
+            "gym:CartPole-v1",
+            {"env_kwargs": {"sutton_barto_reward": True, "words": 'it\'s "one" $HOME; two', "n": None}},
+        ),
+    ],
+)
+def test_a_command_has_every_setting_as_the_shell_needs_it(
+    task: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[training.TrainConfig] = []
+
+    def train(config: training.TrainConfig, *_: object, **__: object) -> None:
+        found.append(config)
+        raise RunError("seen")
+
+    monkeypatch.setattr(training, "train", train)
+    config = training.preset(task, **settings)
+    program, *words = shlex.split(record.command_of(config))
+    assert program == "trpo-lessons"
+    assert cli.main([*words, "--device", "cpu"]) == 2
+    assert found == [config]
+
+
+def test_what_a_run_does_not_read_is_not_in_its_command() -> None:
+    for method, unread in (("trpo", {"vine_states": 3, "penalty": 9.0}), ("cma", {"gamma": 0.5, "extra_noise": 1.0})):
+        config = training.preset("hopper", method=method)
+        assert record.command_of(dataclasses.replace(config, **unread)) == record.command_of(config)
 
 
 def test_an_iteration_takes_as_long_as_its_phases_and_with_two_threads_two_of_them_at_once() -> None:

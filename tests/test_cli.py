@@ -81,6 +81,8 @@ def test_settings_are_parsed_as_what_they_are() -> None:
         "delta": 0.001,
     }
     assert parse_settings(["hidden=(64, 64)", "value_hidden=8"]) == {"hidden": (64, 64), "value_hidden": (8,)}
+    for text, value in (("none", None), ("null", None), ('{"slope": 0.5}', {"slope": 0.5}), ("slope", "slope")):
+        assert parse_settings([f"env_kwargs={text}"]) == {"env_kwargs": value}
 
 
 def test_evaluate_prints_the_same_figures_as_json_and_as_text(runs: Path) -> None:
@@ -181,6 +183,11 @@ def test_help_does_not_wait_for_torch() -> None:
             "Invalid value for '--method': 'trop' is not one of 'trpo', 'natural-gradient'",
         ),
         ("train cartpole --set method=rwr", "--set method=rwr: use the option --method for it"),
+        (
+            "train cartpole --preset smoke --set vine_states=3",
+            "vine_states is read by the vine alone; leave it out, or",
+        ),
+        ("train pong --method cem --preset paper", "cem cannot find the pong policy's parameters"),
         ("train cartpole --set penalty=2", "trpo has no penalty; methods that have it: natural-gradient"),
         (
             "train cartpole --method natural-gradient --set delta=0.02",
@@ -284,6 +291,18 @@ def test_a_full_disk_behind_standard_output_in_a_process_of_its_own(runs: Path) 
         )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr == "trpo-lessons: output: No space left on device\n"
+
+
+def test_an_error_about_a_path_says_what_to_do_and_leaves_standard_output_alone(
+    runs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    arguments = ["watch", str(runs / "runs" / "cartpole-seed0"), "--seconds", "0.1", "--out", str(tmp_path / "file")]
+    assert cli.main(arguments) == 2
+    os.write(1, b"whoever called it goes on printing")
+    printed, told = capfd.readouterr()
+    assert told == f"trpo-lessons: {tmp_path}/file: File exists; choose another folder with --out\n"
+    assert printed == "whoever called it goes on printing"
 
 
 def _environment() -> dict[str, str]:

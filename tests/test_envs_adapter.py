@@ -403,6 +403,8 @@ def test_the_current_folder_is_searched_for_nothing_else(here):
     [
         ("x = 1\ny = 1 / 0", "ZeroDivisionError: division by zero .*my_env.py, line 2"),
         ("x = 1\n\ny = (", "SyntaxError: .*my_env.py, line 3"),
+        ("import sys\nsys.exit(0)", "SystemExit: 0 .*my_env.py, line 2"),
+        ("raise SystemExit", r"SystemExit \(.*my_env.py, line 1"),
     ],
 )
 def test_a_module_that_cannot_be_imported_says_where(here, text, message):

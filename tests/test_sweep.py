@@ -309,6 +309,16 @@ def test_what_stands_alone_is_a_list_of_one() -> None:
     assert alone == planned(["hopper"], ["trpo"], [0], {"delta": [0.1], "hopper:control_cost": [None]})
 
 
+def test_the_same_asked_for_in_other_words_is_one_run() -> None:
+    [run] = planned(["cartpole"], settings={"hidden": [(8, 4), [8, 4]]})
+    assert run.config == training.preset("cartpole", hidden=(8, 4), threads=plans.THREADS)
+
+
+def test_settings_of_the_vine_are_for_its_runs_alone() -> None:
+    [run] = planned(["cartpole"], settings={"vine_states": [4]}, sampling="vine", preset="smoke")
+    assert run.config == training.preset("cartpole", "smoke", sampling="vine", vine_states=4, threads=plans.THREADS)
+
+
 @pytest.mark.parametrize("shares", [1, 3, 7, 40])
 def test_shares_are_disjoint_and_together_everything(shares: int) -> None:
     runs = planned(["cartpole"], seeds=range(10), settings={"gamma": [0.9, 0.99]}, preset="smoke")
@@ -333,6 +343,19 @@ def test_what_cannot_be_is_told_for_each_run_and_the_others_are_trained() -> Non
         ({"walker:delta": [0.1]}, {}, "there is no run of 'walker' in this sweep"),
         ({}, {"env": list}, "a sweep cannot store env"),
         ({"delta": []}, {}, "there are no runs in this sweep"),
+        ({"seed": [1, 2]}, {}, "seed is no setting of a sweep: use the argument seeds for it"),
+        ({"hopper:seed": [1]}, {}, "hopper:seed is no setting of a sweep: use the argument seeds for it"),
+        ({}, {"seed": 3}, "seed is no setting of a sweep: use the argument seeds for it"),
+        ({"task": ["walker"]}, {}, "task is no setting of a sweep: use the argument tasks for it"),
+        ({}, {"method": "cma"}, "method is no setting of a sweep: use the argument methods for it"),
+        ({"iterations": [1, 2]}, {}, "must be the same in all runs of a sweep: use the argument iterations for it"),
+        (
+            {"trpo:preset": ["smoke"]},
+            {},
+            "trpo:preset must be the same in all runs of a sweep: use the argument preset",
+        ),
+        ({"hidden": [(8, 4), "8x4"]}, {}, "two runs of this sweep would be hopper-trpo-hidden=8x4-seed0"),
+        ({"vine_states": [4]}, {}, "vine_states is read by the vine alone"),
     ],
 )
 def test_a_sweep_in_which_no_run_can_be_is_refused(
@@ -437,7 +460,7 @@ def test_a_run_that_was_killed_before_it_had_settings_can_begin_again(tmp_path: 
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".config.json.partial").touch()
     config = training.preset("cartpole", "smoke", iterations=1)
-    with pytest.raises(training.RunError, match="not empty"):
+    with pytest.raises(training.RunError, match="another process begins a run in this folder, or was killed"):
         training.train(config, tmp_path / "run")
     folder.clear_false_start()
     training.train(config, tmp_path / "run")

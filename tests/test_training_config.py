@@ -9,6 +9,7 @@ import pytest
 
 from trpo_lessons import envs, training
 from trpo_lessons.training.settings.config import TrainConfig
+from trpo_lessons.training.settings.methods import OF_THE_VINE
 
 
 @pytest.mark.parametrize(
@@ -73,6 +74,16 @@ def test_the_vine_refuses_a_task_that_cannot_restore_its_state() -> None:
         vine("gym:CartPole-v1")
 
 
+@pytest.mark.parametrize("setting", OF_THE_VINE)
+@pytest.mark.parametrize("wish", [{}, {"sampling": "single-path"}, {"method": "cem"}])
+def test_a_single_path_refuses_settings_that_only_the_vine_reads(setting: str, wish: dict[str, Any]) -> None:
+    given = vine().to_json()[setting]
+    told = f"{setting} is read by the vine alone; leave it out, or use sampling vine"
+    with pytest.raises(training.SettingError, match=f"^{told}$"):
+        training.preset("cartpole", "smoke", **wish, **{setting: given})
+    assert vine(**{setting: given}) == vine()
+
+
 def test_trunk_and_branches_share_the_budget() -> None:
     config = vine()
     assert (config.branch_steps, config.rows * config.num_envs) == (16 * 2 * 4, 128)
@@ -105,6 +116,13 @@ def test_unknown_presets_and_tasks_are_refused() -> None:
         training.preset("cartpole", "clas")
     with pytest.raises(envs.UnknownTask, match="did you mean 'hopper'"):
         training.preset("hoper")
+
+
+def test_a_preset_is_no_setting_that_could_label_another_preset_s_budget() -> None:
+    told = r"^preset='smoke': name it as the second argument, as in preset\('hopper', 'smoke'\)$"
+    for name in ((), ("smoke",), ("paper",)):
+        with pytest.raises(training.SettingError, match=told):
+            training.preset("hopper", *name, preset="smoke")
 
 
 def test_settings_survive_json() -> None:

@@ -307,6 +307,8 @@ def test_every_preset_is_one_that_can_be_used(method: str, name: str) -> None:
     [
         ("gym:Pendulum-v1", {}, "gym:Pendulum-v1 cannot go back to an earlier state, which {method} needs"),
         ("pong", {}, "{method} cannot find the pong policy's parameters"),
+        ("pong", {"name": "paper"}, "{method} cannot find the pong policy's parameters"),
+        ("pong", {"name": "smoke"}, "{method} cannot find the pong policy's parameters"),
         ("hopper", {"sampling": "vine"}, "{method} plays whole episodes, and has no vine; use sampling single-path"),
         ("hopper", {"gamma": 0.9}, "{method} has no gamma; methods that have it: trpo"),
         ("hopper", {"steps_per_iteration": 4096}, "{method} has no steps_per_iteration; methods that have it: trpo"),

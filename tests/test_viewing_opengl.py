@@ -30,6 +30,8 @@ def test_what_ends_badly_is_one_line() -> None:
         in_own_process(operator.truediv, {}, 60, 1, 0)
     with pytest.raises(ProcessError, match=r"^exit status 3$"):
         in_own_process(sys.exit, {}, 60, 3)
+    with pytest.raises(ProcessError, match=r"^exit status 0$"):
+        in_own_process(sys.exit, {}, 60, 0)
     with pytest.raises(ProcessError, match=r"^no answer within 0.5 s$"):
         in_own_process(time.sleep, {}, 0.5, 60)
 

@@ -22,6 +22,7 @@ from trpo_lessons import envs, training
 from trpo_lessons.training.running.acting import choose_actions
 from trpo_lessons.training.running.evaluation import PURPOSE
 from trpo_lessons.training.running.run_folder import RunFolder
+from trpo_lessons.training.settings.methods import METHODS, POPULATION_METHODS, SETTINGS_OF
 from trpo_lessons.viewing import opengl, watching
 from trpo_lessons.viewing.animation import CAPTION_HEIGHT
 from trpo_lessons.viewing.learning_curve import learning_curve, logged
@@ -185,6 +186,24 @@ def test_refused_updates_and_missing_returns_are_said(runs: Runs, tmp_path: Path
     np.testing.assert_array_equal(crosses.get_xdata(), log["total_steps"][1:2])
 
 
+@pytest.mark.parametrize("method", [method for method in METHODS if method not in POPULATION_METHODS])
+@pytest.mark.parametrize("refused", [False, True])
+def test_delta_is_drawn_for_methods_that_keep_to_it_and_no_curve_is_outside(
+    method: str, refused: bool, runs: Runs
+) -> None:
+    config = dataclasses.replace(runs("cartpole").config, method=method)
+    bounded = method in SETTINGS_OF["delta"]
+    kl = np.array([0.002, 0.0, config.delta if bounded else 0.07])
+    log = {**logged(RunFolder(runs("cartpole").folder), 3), "mean_kl": kl, "accepted": np.array([1, not refused, 1.0])}
+    axes = learning_curve(config, log).axes[1]
+    assert [line.get_ydata()[0] for line in axes.lines if line.get_label() == "delta"] == [config.delta] * bounded
+    low, high = axes.get_ylim()
+    assert low <= kl.min() <= kl.max() <= high
+    assert bounded or low == 0
+    words = [text.get_text() for legend in [axes.get_legend()] if legend for text in legend.get_texts()]
+    assert words == ["delta"] * bounded + ["update refused"] * refused
+
+
 def test_a_row_that_is_still_being_written_is_left_out(runs: Runs, tmp_path: Path) -> None:
     run = altered(runs("cartpole"), tmp_path / "run", lambda text: text + "4,10")
     np.testing.assert_array_equal(
@@ -260,6 +279,25 @@ def test_a_gymnasium_environment_that_cannot_draw_itself(runs: Runs, tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["learning_curve.png"], "which needs no film"
 
 
+def test_a_damaged_log_is_no_reason_to_make_no_film(runs: Runs, tmp_path: Path) -> None:
+    run = altered(runs("cartpole"), tmp_path / "run", lambda text: text.replace("\n2,", "\n2,x"))
+    outcome = watch(run, "--out", tmp_path / "out")
+    assert outcome.status == 2
+    assert outcome.message.startswith(f"{run.folder}/progress.csv is damaged (")
+    assert outcome.message.endswith("restore it from a copy, or there is no learning curve")
+    assert outcome.stdout.startswith(f"{tmp_path}/out/animation.gif: drawn by ")
+    assert len(frames(tmp_path / "out" / "animation.gif")) > 3
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["animation.gif"]
+
+
+def test_where_neither_can_be_made_both_are_told(runs: Runs, tmp_path: Path) -> None:
+    run = altered(runs(ENDLESS), tmp_path / "run", lambda text: "")
+    outcome = watch(run, "--out", tmp_path / "out")
+    assert outcome.status == 2
+    assert outcome.message.startswith(f"{ENDLESS} cannot be filmed here: ")
+    assert f"; {run.folder}/progress.csv has 0 of 3 rows; " in outcome.message
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -296,6 +334,7 @@ def test_a_place_that_cannot_be_written(runs: Runs, tmp_path: Path) -> None:
         outcome = watch(runs("cartpole"), "--out", out)
         assert outcome.status == 2
         assert outcome.message.startswith(f"{out}: ")
+        assert outcome.message.endswith("; choose another folder with --out")
         assert outcome.stdout == ""
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
@@ -304,7 +343,7 @@ def test_a_full_disk_leaves_no_half_file(runs: Runs, tmp_path: Path) -> None:
     """First too small for the learning curve, then for the animation; what was there before stays."""
     outcome = watch(runs("cartpole"), "--out", tmp_path, file_size=1000)
     assert outcome.status == 2
-    assert outcome.message == f"{tmp_path}/learning_curve.png: File too large"
+    assert outcome.message == f"{tmp_path}/learning_curve.png: File too large; choose another folder with --out"
     assert list(tmp_path.iterdir()) == []
     assert watch(runs("cartpole"), "--out", tmp_path).status == 0
     before = (tmp_path / "animation.gif").read_bytes()
@@ -313,7 +352,7 @@ def test_a_full_disk_leaves_no_half_file(runs: Runs, tmp_path: Path) -> None:
         "watch", runs("cartpole").folder, "--episodes", 4, "--out", tmp_path, "--seconds", 1, file_size=size
     )
     assert outcome.status == 2
-    assert outcome.message == f"{tmp_path}/animation.gif: File too large"
+    assert outcome.message == f"{tmp_path}/animation.gif: File too large; choose another folder with --out"
     assert (tmp_path / "animation.gif").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["animation.gif", "learning_curve.png"]
 

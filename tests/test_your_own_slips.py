@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from nbclient import NotebookClient
+from PIL import Image
 from processes import command
 
 from trpo_lessons import training
@@ -149,6 +150,92 @@ def test_another_class_is_not_blamed_on_the_files(tmp_path: Path) -> None:
         run.act([math.nan])
 
 
+@pytest.mark.parametrize("where", ["__init__", "reset", "step", "close"])
+@pytest.mark.parametrize("status", [0, 3])
+def test_an_environment_that_ends_the_program_is_told_in_one_line(where: str, status: int, tmp_path: Path) -> None:
+    ends = iter([True])
+
+    def leave(*_: Any, **__: Any) -> Any:
+        if next(ends, False):
+            sys.exit(status)
+
+    exiting = type("Exiting", (Tank,), {where: leave})
+    told = rf"^the environment own:tank raised SystemExit: {status} \(.*{Path(__file__).name}, line \d+, in leave\)"
+    with pytest.raises((training.RunError, training.SettingError), match=told) as caught:
+        training.train(CONFIG, tmp_path / "run", env=exiting)
+    assert "\n" not in str(caught.value)
+
+
+# ---- what cannot be filmed -------------------------------------------------------------------------------------------
+
+DRAWS: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}
+PICTURE = np.full((40, 60, 3), 200, dtype=np.uint8)
+
+
+def painted(metadata: dict[str, Any], drawn: Any) -> Callable[..., Tank]:
+    """An environment that knows how to draw itself, or says so."""
+
+    class Painted(Tank):
+        def __init__(self, render_mode: str | None = None) -> None:
+            super().__init__()
+            self.render_mode = render_mode
+
+        def render(self) -> Any:
+            return drawn
+
+    Painted.metadata = metadata
+    return Painted
+
+
+@pytest.fixture(scope="module")
+def tank(tmp_path_factory: pytest.TempPathFactory) -> training.Run:
+    return training.train(CONFIG, tmp_path_factory.mktemp("tank") / "run", env=Tank)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "drawn", "told"),
+    [
+        ({}, PICTURE, "it has no render mode rgb_array (in its metadata"),
+        ({"render_modes": None}, PICTURE, "it has no render mode rgb_array (in its metadata"),
+        ({**DRAWS, "render_fps": "30"}, PICTURE, "render_fps in its metadata must be a number above 0, not '30'"),
+        ({**DRAWS, "render_fps": -1}, PICTURE, "render_fps in its metadata must be a number above 0, not -1"),
+        ({**DRAWS, "render_fps": math.inf}, PICTURE, "render_fps in its metadata must be a number above 0, not inf"),
+        (DRAWS, None, "it draws nothing"),
+        (DRAWS, PICTURE / 255, "must return an array of uint8 [height, width, 3], not float64 [40, 60, 3]"),
+        (
+            DRAWS,
+            np.ones((40, 60), np.float32),
+            "must return an array of uint8 [height, width, 3], not float32 [40, 60]",
+        ),
+        (DRAWS, PICTURE.transpose(2, 0, 1), "must return an array of uint8 [height, width, 3], not uint8 [3, 40, 60]"),
+        (DRAWS, PICTURE[0, 0], "must return an array of uint8 [height, width, 3], not uint8 [3]"),
+        (DRAWS, PICTURE[:0], "must return an array of uint8 [height, width, 3], not uint8 [0, 60, 3]"),
+        (DRAWS, PICTURE.tolist(), "must return an array of uint8 [height, width, 3], not a list"),
+        (DRAWS, [PICTURE], "must return an array of uint8 [height, width, 3], not a list"),
+    ],
+)
+def test_what_cannot_be_filmed_is_told_in_one_line(
+    metadata: dict[str, Any], drawn: Any, told: str, tank: training.Run, tmp_path: Path
+) -> None:
+    run = training.load_run(tank.folder, env=painted(metadata, drawn))
+    with pytest.raises(training.RunError) as caught:
+        watching.animate(run, tmp_path, seconds=0.2)
+    assert str(caught.value).startswith("own:tank cannot be filmed here: ")
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("fps", [30, 12.5, np.float32(20), None, 0])
+@pytest.mark.parametrize(
+    "drawn", [PICTURE, PICTURE[..., 0], PICTURE[..., [0, 0, 0, 0]], PICTURE[::-1], Image.fromarray(PICTURE)]
+)
+def test_pictures_of_any_kind_are_filmed(fps: Any, drawn: Any, tank: training.Run, tmp_path: Path) -> None:
+    run = training.load_run(tank.folder, env=painted({**DRAWS, "render_fps": fps}, drawn))
+    film = watching.animate(run, tmp_path, seconds=0.2)
+    assert all((moment.view == PICTURE).all() for moment in film.episodes[0].moments)
+
+
 # ---- from the shell and in a notebook --------------------------------------------------------------------------------
 
 
@@ -168,6 +255,9 @@ def test_the_shell_says_what_to_do(beside: Path) -> None:
         assert "Traceback" not in outcome.stderr
         return outcome.stderr
 
+    (beside / "exiting.py").write_text("import sys\n\nsys.exit(0)\n")
+    exits = f"importing exiting ends with SystemExit: 0 ({beside}/exiting.py, line 3, in <module>)"
+    assert exits in told("train", "gym:exiting:Tank-v0", "--preset", "smoke")
     assert "; tank registers Tank-v0" in told("train", "gym:tank:Tink-v0", "--preset", "smoke")
     assert "PYTHONPATH can name its folder" in told("train", "gym:tink:Tank-v0", "--preset", "smoke")
     assert "has no render mode rgb_array" in told("watch", "run", "--trust-module", "tank")

@@ -15,6 +15,8 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import json
+import shlex
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +28,7 @@ from trpo_lessons.training.running import checkpoint_file, files, log_file
 from trpo_lessons.training.running.run_errors import RunError
 from trpo_lessons.training.running.run_folder import RunFolder, appearing, json_text, refuse_taken
 from trpo_lessons.training.settings.config import OWN_OPTIONS
+from trpo_lessons.training.settings.methods import METHODS, OF_THE_VINE, SETTINGS_OF
 
 EPISODES = 20
 DIGITS = 6  # of every number in a log: a plot shows four
@@ -90,23 +93,36 @@ def _thinned(text: str) -> str:
 
 
 def command_of(config: TrainConfig) -> str:
-    """The command that trains with these settings, under the presets of this version."""
+    """The command that trains with these settings, under the presets of this version.
+
+    What neither the method nor the scheme reads is left out: the command would refuse it.
+    """
     sampling: dict[str, Any] = {} if config.sampling == "single-path" else {"sampling": config.sampling}
-    usual = training.preset(config.task, config.preset, seed=config.seed, **sampling).to_json()
-    words = ["trpo-lessons train", config.task]
-    words += [f"--{name} {value}" for name, value in sampling.items()]
-    words += [f"--preset {config.preset}", f"--seed {config.seed}"]
+    method: dict[str, Any] = {} if config.method == "trpo" else {"method": config.method}
+    usual = training.preset(config.task, config.preset, seed=config.seed, **sampling, **method).to_json()
+    words = ["trpo-lessons", "train", config.task]
+    for name, value in {**sampling, "preset": config.preset, "seed": config.seed, **method}.items():
+        words += [f"--{name}", str(value)]
     for name, value in config.to_json().items():
-        if value != usual[name]:
+        if value != usual[name] and _is_read(name, config):
             told = as_option(value)
-            option = f"--{name.replace('_', '-')} {told}" if name in OWN_OPTIONS else f"--set {name}={told}"
-            words.append(option)
-    return " ".join(words)
+            words += [f"--{name.replace('_', '-')}", told] if name in OWN_OPTIONS else ["--set", f"{name}={told}"]
+    return shlex.join(words)
+
+
+def _is_read(setting: str, config: TrainConfig) -> bool:
+    if setting in OF_THE_VINE:
+        return config.sampling == "vine"
+    return config.method in SETTINGS_OF.get(setting, METHODS)
 
 
 def as_option(value: Any) -> str:
-    """A setting as a command has it: a sequence with commas."""
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    """A setting as a command has it, before it is quoted: a sequence with commas, keyword arguments as JSON."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    if isinstance(value, dict):
+        return json.dumps(value)
+    return "none" if value is None else str(value)
 
 
 def seconds_of(row: Mapping[str, str], threads: int) -> float:

@@ -38,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         click.echo("trpo-lessons: stopped; a run that had begun goes on with trpo-lessons resume", err=True)
         return STOPPED
     except OSError as error:  # what a run folder could not explain better, such as a full disk behind standard output
-        _discard_output()
-        return _fail(f"{error.filename or 'output'}: {error.strerror or error}")
+        _discard_output_that_is_lost()
+        return _fail(f"{error.filename or 'output'}: {error.strerror or error}{_elsewhere(error, arguments)}")
     except Exception as error:
         if os.environ.get("TRPO_LESSONS_TRACEBACK") or not _is_expected(error):
             traceback.print_exc()
@@ -54,9 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _is_expected(error: Exception) -> bool:
     from trpo_lessons.envs import UnknownTask
     from trpo_lessons.envs.atari import WorkerError
+    from trpo_lessons.envs.foreign import EnvironmentFault
     from trpo_lessons.training import RunError, SettingError
 
-    return isinstance(error, UnknownTask | WorkerError | RunError | SettingError)
+    return isinstance(error, UnknownTask | WorkerError | EnvironmentFault | RunError | SettingError)
 
 
 def _fail(message: str) -> int:
@@ -64,6 +65,18 @@ def _fail(message: str) -> int:
     return 2
 
 
-def _discard_output() -> None:
-    # Python writes what is left in its buffers as it exits, and would fail on it again.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+def _elsewhere(error: OSError, arguments: Sequence[str]) -> str:
+    """What to do where a path cannot be written, if the command has an option for it."""
+    command = commands.commands.get(arguments[0]) if arguments else None
+    chooses = command is not None and any("--out" in option.opts for option in command.params)
+    return "; choose another folder with --out" if error.filename is not None and chooses else ""
+
+
+def _discard_output_that_is_lost() -> None:
+    # Python writes what is left in its buffers as it exits, and would fail on it again. An error that has nothing to do
+    # with standard output leaves none there, and whoever called `main` goes on printing.
+    try:
+        if sys.stdout is not None:  # a shell can close it
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

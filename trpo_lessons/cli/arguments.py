@@ -140,13 +140,15 @@ def _parse_value(name: str, text: str) -> Any:
     # What is no number stays text: the setting's own rule then says what it must be.
     if name in ("hidden", "value_hidden"):
         return tuple(_parse_number(width) for width in re.split(r"[\s,]+", text.strip("()[] ,")) if width)
+    words = {"none": None, "true": True, "false": False}
+    if text.lower() in words:
+        return words[text.lower()]
     if name == "env_kwargs":
         try:
             return json.loads(text)
         except json.JSONDecodeError:
             return text
-    words = {"none": None, "true": True, "false": False}
-    return words[text.lower()] if text.lower() in words else _parse_number(text)
+    return _parse_number(text)
 
 
 def _parse_number(text: str) -> int | float | str:

@@ -332,7 +332,7 @@ def watch(run: str, episodes: int, seconds: float, seed: int, out: Path | None, 
 
     Writes learning_curve.png and animation.gif. Robots are drawn by OpenGL where it works (trpo-lessons doctor tells),
     otherwise, or with MUJOCO_GL=off in the environment, as figures in the plane. A game is seen with the probabilities
-    of the actions beside its screen.
+    of the actions beside its screen. Where the log is damaged there is a film all the same.
     """
     if not episodes * seconds <= LONGEST_FILM:
         told = f"{episodes} times {seconds:g} s are too much: a film can have {LONGEST_FILM} s"
@@ -342,9 +342,18 @@ def watch(run: str, episodes: int, seconds: float, seed: int, out: Path | None, 
 
     loaded = training.load_run(run, trust_module=trust_module)
     out = out or watching.pictures_folder(loaded)
-    click.echo(watching.draw_learning_curve(loaded, out))
-    film = watching.animate(loaded, out, episodes=episodes, seconds=seconds, seed=seed)
+    damage = None
+    try:
+        click.echo(watching.draw_learning_curve(loaded, out))
+    except training.RunError as error:  # of the log, which no film needs
+        damage = error
+    try:
+        film = watching.animate(loaded, out, episodes=episodes, seconds=seconds, seed=seed)
+    except training.RunError as error:
+        raise training.RunError(f"{error}; {damage}" if damage else str(error)) from error
     click.echo(f"{film.path}: {film_as_text(film)}")
+    if damage:
+        raise damage
 
 
 @commands.command()

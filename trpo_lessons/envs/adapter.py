@@ -122,7 +122,8 @@ class GymnasiumVectorEnv(VectorEnv[Floats, NDArray[Any], NDArray[Any]]):
 
     def close_extras(self, **_kwargs: Any) -> None:
         """Close Gymnasium's environments."""
-        self._envs.close()
+        with foreign_code(self.task):
+            self._envs.close()
 
 
 class _Copy(gymnasium.Wrapper[Floats, NDArray[Any], Any, Any]):

@@ -12,7 +12,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import Error
 
-from trpo_lessons.envs.foreign import place
+from trpo_lessons.envs.foreign import in_words, place
 
 PREFIX = "gym:"
 
@@ -73,11 +73,11 @@ def _import(module: str, env_id: str) -> None:
         if root not in sys.modules and importlib.util.find_spec(root) is None:
             _import_from(os.getcwd(), root)
         importlib.import_module(module)
-    except Exception as problem:  # the module is somebody else's, and can raise anything
+    except (Exception, SystemExit) as problem:  # the module is somebody else's, and can raise anything
         if isinstance(problem, ModuleNotFoundError) and problem.name == module:
             where = "neither where Python looks (PYTHONPATH can name its folder) nor in the current folder"
             raise ValueError(f"there is no task {PREFIX}{env_id}: {one_line(problem)}, {where}") from problem
-        told = f"{type(problem).__name__}: {one_line(problem)}{_place(problem)}"
+        told = f"{in_words(problem)}{_place(problem)}"
         raise ValueError(f"there is no task {PREFIX}{env_id}: importing {module} ends with {told}") from problem
 
 
@@ -93,12 +93,12 @@ def _import_from(folder: str, name: str) -> None:
         raise
 
 
-def _place(problem: Exception) -> str:
+def _place(problem: BaseException) -> str:
     if isinstance(problem, SyntaxError):
         return f" ({problem.filename}, line {problem.lineno})"
     return place(problem)
 
 
-def one_line(problem: Exception) -> str:
+def one_line(problem: BaseException) -> str:
     """What an exception says, in one line."""
     return " ".join(str(problem).split())

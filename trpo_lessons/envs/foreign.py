@@ -39,16 +39,21 @@ class EnvironmentFault(OneLine):
 def foreign_code(task: str) -> Iterator[None]:
     """Report what the environment of `task` raises meanwhile as its own. Raises EnvironmentFault.
 
+    sys.exit is among that: an environment must not end, as if all were well, the program that plays it.
     Exceptions that this package has made, for observations of a wrong shape for example, say enough and pass.
     """
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if type(error).__module__.partition(".")[0] == __name__.partition(".")[0]:
             raise
-        said = " ".join(str(error).split())
-        told = type(error).__name__ + (f": {said}" if said else "")
-        raise EnvironmentFault(f"the environment {task} raised {told}{place(error)}") from error
+        raise EnvironmentFault(f"the environment {task} raised {in_words(error)}{place(error)}") from error
+
+
+def in_words(error: BaseException) -> str:
+    """Its type and what it says, in one line."""
+    said = " ".join(str(error).split())
+    return type(error).__name__ + (f": {said}" if said else "")
 
 
 def place(error: BaseException) -> str:

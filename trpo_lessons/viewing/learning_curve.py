@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from trpo_lessons.training import RunError, TrainConfig
 from trpo_lessons.training.running import log_file
 from trpo_lessons.training.running.run_folder import RunFolder
+from trpo_lessons.training.settings.methods import SETTINGS_OF
 from trpo_lessons.viewing.style import BLUE, GREEN, GREY, VERMILION, new_figure, style
 
 COLUMNS = ("total_steps", "mean_return", "accepted")
@@ -56,7 +57,8 @@ def learning_curve(config: TrainConfig, log: Log) -> Figure:
         if searching:
             _draw_search(panels, log)
         else:
-            _draw_kl(panels[1], steps, log["mean_kl"], log["accepted"] == 0, config.delta)
+            delta = config.delta if config.method in SETTINGS_OF["delta"] else None
+            _draw_kl(panels[1], steps, log["mean_kl"], log["accepted"] == 0, delta)
         _draw_return(panels[0], steps, log["mean_return"])
         if has_value:
             panels[2].plot(steps, explained, color=GREEN, linestyle="-")
@@ -88,12 +90,18 @@ def _draw_return(axes: Axes, steps: NDArray[np.float64], returns: NDArray[np.flo
 
 
 def _draw_kl(
-    axes: Axes, steps: NDArray[np.float64], kl: NDArray[np.float64], refused: NDArray[np.bool_], delta: float
+    axes: Axes, steps: NDArray[np.float64], kl: NDArray[np.float64], refused: NDArray[np.bool_], delta: float | None
 ) -> None:
-    axes.axhline(delta, color=GREY, linestyle="--", linewidth=1, label="delta")
     axes.plot(steps, kl, color=VERMILION, linestyle="-")
+    axes.set_ylabel("mean KL\n(nats)")
+    if delta is None:  # nothing bounds the steps of a method without one
+        axes.set_ylim(bottom=0.0)
+    else:
+        axes.axhline(delta, color=GREY, linestyle="--", linewidth=1, label="delta")
+        axes.set_ylim(-0.1 * delta, 1.2 * delta)
     if refused.any():
         at = np.zeros(int(refused.sum()))
-        axes.plot(steps[refused], at, color=GREY, linestyle="none", marker="x", label="update refused")
-    axes.set(ylabel="mean KL\n(nats)", ylim=(-0.1 * delta, 1.2 * delta))
-    axes.legend(loc="lower right", ncols=2, fontsize=8)
+        (crosses,) = axes.plot(steps[refused], at, color=GREY, linestyle="none", marker="x", label="update refused")
+        crosses.set_clip_on(False)  # whole, also on the lower edge
+    if delta is not None or refused.any():
+        axes.legend(loc="lower right", ncols=2, fontsize=8)

@@ -55,7 +55,7 @@ def in_own_process(
             )
         except subprocess.TimeoutExpired:
             raise ProcessError(f"no answer within {timeout:g} s") from None
-        if done.returncode:
+        if done.returncode or not answer.exists():
             raise ProcessError(_why(done))
         result, problem = pickle.loads(answer.read_bytes())
     if problem is not None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import ale_py
@@ -23,6 +25,7 @@ from trpo_lessons.envs.mujoco import MujocoVectorEnv
 from trpo_lessons.training import Run, TrainConfig
 from trpo_lessons.training.running.acting import choose_actions, distribution_for
 from trpo_lessons.training.running.evaluation import PURPOSE, action_generator
+from trpo_lessons.training.settings.rules import shown
 from trpo_lessons.viewing import HEIGHT, WIDTH
 from trpo_lessons.viewing.drawing import CartPoleDrawing, RobotDrawing
 from trpo_lessons.viewing.game_drawing import JOYSTICK, Choices, GameDrawing
@@ -82,7 +85,10 @@ def _choices(env: AtariVectorEnv) -> Choices:
 
 
 def gymnasium_stage(config: TrainConfig) -> Stage:
-    """The stage of a gym: or own: task, which draws itself. Raises ValueError where it does not."""
+    """The stage of a gym: or own: task, which draws itself.
+
+    Raises ValueError (one line) where it does not; `look` does where what it draws is no picture.
+    """
     unable = "it has no render mode rgb_array (in its metadata, and as an argument render_mode)"
     try:
         env = open_gymnasium(config.task, 1, render_mode="rgb_array", **config.task_settings)
@@ -90,19 +96,43 @@ def gymnasium_stage(config: TrainConfig) -> Stage:
         if "unexpected keyword argument 'render_mode'" in str(error):
             raise ValueError(unable) from error
         raise
-    if "rgb_array" not in env.metadata["render_modes"]:
+    modes = env.metadata.get("render_modes")
+    if not isinstance(modes, Collection) or "rgb_array" not in modes:
         raise ValueError(unable)
-    control_step = 1 / (env.metadata.get("render_fps") or 30)
-    return Stage(env, control_step, lambda: _shrunk(env.render()), lambda picture: picture)
+    return Stage(env, 1 / _pace(env.metadata), lambda: _shrunk(env.render()), lambda picture: picture)
+
+
+def _pace(metadata: Mapping[str, Any]) -> float:
+    """Control steps in a second."""
+    pace = metadata.get("render_fps") or 30
+    if isinstance(pace, Real) and 0 < float(pace) < math.inf:
+        return float(pace)
+    raise ValueError(f"render_fps in its metadata must be a number above 0, not {shown(pace)}")
 
 
 def _shrunk(pictures: tuple[Any, ...] | None) -> NDArray[np.uint8]:
     """The picture of the first copy, [H, W, 3], no larger than the other animations."""
     if not pictures or pictures[0] is None:
         raise ValueError("it draws nothing")
-    picture = Image.fromarray(pictures[0]).convert("RGB")
+    picture = _picture(pictures[0]).convert("RGB")
     picture.thumbnail((WIDTH, HEIGHT))
     return np.array(picture)
+
+
+def _picture(drawn: Any) -> Image.Image:
+    array = np.asarray(drawn) if hasattr(drawn, "__array__") or hasattr(drawn, "__array_interface__") else None
+    if array is not None and _is_picture(array):
+        return Image.fromarray(array)
+    got = f"a {type(drawn).__name__}" if array is None else f"{array.dtype} {list(array.shape)}"
+    raise ValueError(f"its render must return an array of uint8 [height, width, 3], not {got}")
+
+
+def _is_picture(array: NDArray[Any]) -> bool:
+    """In color, perhaps with a fourth channel that is left out, or grey. PIL takes floats for grey as well, and then a
+    film of numbers from 0 to 1 is black.
+    """
+    has_shape = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
+    return has_shape and array.dtype == np.uint8 and array.size > 0
 
 
 @dataclass(frozen=True)

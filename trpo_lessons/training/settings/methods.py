@@ -31,6 +31,8 @@ _OF_UPDATES = (
 SETTINGS_OF |= dict.fromkeys(_OF_UPDATES, tuple(name for name in METHODS if name not in POPULATION_METHODS))
 SETTINGS_OF |= dict.fromkeys(("population", "episodes", "initial_std"), POPULATION_METHODS)
 SETTINGS_OF |= dict.fromkeys(("elite_share", "extra_noise", "noise_generations"), ("cem",))
+OF_THE_VINE = ("vine_states", "vine_branches", "rollout_length", "first_actions")
+"""Settings that nobody reads who follows single paths, or plays whole episodes."""
 NEED_A_PATH = {
     "empirical-fim": "the actions taken in every state, and a vine's trunk has none",
     "rwr": "one weighted action in every state, and a vine has several",

@@ -14,7 +14,8 @@ from typing import Any
 
 from trpo_lessons.envs import GAMES, check_task
 from trpo_lessons.training.settings.config import SettingError, TrainConfig
-from trpo_lessons.training.settings.methods import METHODS, POPULATION_METHODS, SETTINGS_OF
+from trpo_lessons.training.settings.methods import METHODS, OF_THE_VINE, POPULATION_METHODS, SETTINGS_OF
+from trpo_lessons.training.settings.rules import shown
 
 _EVERY: dict[str, dict[str, Any]] = {
     "barto-cartpole": {"hidden": ()},  # the paper's linear policy: four weights, a bias and a log standard deviation
@@ -238,7 +239,7 @@ def _population_settings(task: str, name: str) -> dict[str, Any]:
     """For `paper`, which has none of its own: the paper's network, reward and budget."""
     settings = dict(_POPULATION.get(task, {}))
     if name == "paper":
-        del settings["hidden"]
+        settings.pop("hidden", None)  # games have none; TrainConfig says why they are not searched
         settings["step_budget"] = _PAPER[task]["iterations"] * _PAPER[task]["steps_per_iteration"]
         settings["iterations"] = 100_000
     return settings | _SMOKE_POPULATION if name == "smoke" else settings
@@ -247,10 +248,13 @@ def _population_settings(task: str, name: str) -> dict[str, Any]:
 def preset(task: str, name: str = "class", **overrides: Any) -> TrainConfig:
     """The configuration of a named preset for a task, with some settings replaced.
 
-    Raises SettingError for an unknown preset or setting or a task that the preset does not have, and UnknownTask for an
-    unknown task.
+    Raises SettingError for an unknown preset or setting, a task that the preset does not have, or a setting that the
+    method or the sampling scheme does not read, and UnknownTask for an unknown task.
     """
     check_task(task)
+    if "preset" in overrides:  # it would be a label alone
+        given = shown(overrides["preset"])
+        raise SettingError(f"preset={given}: name it as the second argument, as in preset({task!r}, {given})")
     if name not in ("smoke", "class", "paper"):
         raise SettingError(f"unknown preset {name!r}; there are smoke, class and paper")
     if name == "paper" and task not in _PAPER:
@@ -267,10 +271,18 @@ def preset(task: str, name: str = "class", **overrides: Any) -> TrainConfig:
         if method in POPULATION_METHODS:
             settings = settings | _population_settings(task, name)
         _refuse_settings_of_others(method, overrides)
-    return TrainConfig.from_json({"task": task, "preset": name, **settings, **overrides})
+    config = TrainConfig.from_json({"task": task, "preset": name, **settings, **overrides})
+    if config.sampling != "vine":
+        _refuse_settings_of_the_vine(overrides)
+    return config
 
 
 def _refuse_settings_of_others(method: str, given: dict[str, Any]) -> None:
     for name in given.keys() & SETTINGS_OF.keys():
         if method not in SETTINGS_OF[name]:
             raise SettingError(f"{method} has no {name}; methods that have it: {', '.join(SETTINGS_OF[name])}")
+
+
+def _refuse_settings_of_the_vine(given: dict[str, Any]) -> None:
+    if unread := [name for name in OF_THE_VINE if name in given]:
+        raise SettingError(f"{unread[0]} is read by the vine alone; leave it out, or use sampling vine")

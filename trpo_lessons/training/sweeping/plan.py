@@ -32,6 +32,7 @@ FORMAT = "trpo-lessons sweep, format 1"
 THREADS = 1  # of a run, unless more are asked for: runs share the processors among themselves
 NOT_IN_NAMES = ("preset", "device", "iterations", "steps_per_iteration", "step_budget")  # the same for a whole sweep
 _OWN_PLACE = ("task", "method", "sampling", "seed")  # in a name
+_LISTS = {"task": "tasks", "method": "methods", "seed": "seeds"}  # arguments of `planned` that several runs differ by
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,9 @@ def planned(
         task alone, in place of what the plain name says. A single value can stand without a list.
     options: settings that all runs have and that are not in their names, of `NOT_IN_NAMES`, and sampling.
 
-    Raises UnknownTask or SettingError (one line) for names that there are not, and when there is not one run that can
-    be. Where some cannot be, such as a method that a task is too large for, these have a flaw.
+    Raises UnknownTask or SettingError (one line) for names that there are not or that are no settings here, for two
+    runs under one name, and when there is not one run that can be. Where some cannot be, such as a method that a task
+    is too large for, these have a flaw.
     """
     tasks, methods = _listed(tasks), _listed(methods)
     settings = {name: _listed(values) for name, values in (settings or {}).items()}
@@ -121,6 +123,7 @@ def planned(
         _check_name(name)
         if name == "env":
             raise SettingError("a sweep cannot store env; register the environment, and name it gym:MODULE:ENV_ID")
+    _refuse_in_a_wrong_place(settings, options)
     for scope in filter(None, map(_scope, settings)):
         if scope not in (*tasks, *methods):
             raise SettingError(f"there is no run of {scope!r} in this sweep: settings of some runs are TASK:NAME=VALUE")
@@ -131,8 +134,10 @@ def planned(
             asked = {"task": task, "method": method, **options, **dict(zip(own, values, strict=True)), "seed": seed}
             asked = {name: value.item() if isinstance(value, np.generic) else value for name, value in asked.items()}
             run = Planned.of(asked)
-            if (other := runs.setdefault(run.name, run)) != run:
-                raise _conflict(Path(run.name), other, run)
+            if (other := runs.setdefault(run.name, run)) != run and (not run.config or other.config != run.config):
+                raise SettingError(
+                    f"two runs of this sweep would be {run.name} ({_differing(other, run)}); leave one out"
+                )
     found = list(runs.values())
     if not found:
         raise SettingError("there are no runs in this sweep: name a task, a method and a seed at least")
@@ -158,6 +163,16 @@ def _check_name(name: str) -> None:
     """Raises SettingError for what is no setting, before it is a flaw of every single run."""
     if name not in {each.name for each in dataclasses.fields(TrainConfig)}:
         TrainConfig.from_json({name: None})
+
+
+def _refuse_in_a_wrong_place(settings: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Raises SettingError for what would be ignored, or give runs that differ one name."""
+    for given in (*settings, *options):
+        if (name := _bare(given)) in _LISTS:
+            raise SettingError(f"{given} is no setting of a sweep: use the argument {_LISTS[name]} for it")
+    for given in settings:
+        if (name := _bare(given)) in NOT_IN_NAMES:
+            raise SettingError(f"{given} must be the same in all runs of a sweep: use the argument {name} for it")
 
 
 def _settings_for(settings: Mapping[str, Sequence[Any]], task: str, method: str) -> dict[str, Sequence[Any]]:
@@ -231,10 +246,13 @@ def refuse_another(path: Path, run: Planned) -> None:
 
 
 def _conflict(path: Path, there: Planned, wanted: Planned) -> RunError:
+    return RunError(f"{path} is there with other settings ({_differing(there, wanted)}); choose another folder")
+
+
+def _differing(there: Planned, wanted: Planned) -> str:
     both = there.config and wanted.config
     one, two = (run.config.to_json() if both and run.config else dict(run.asked) for run in (there, wanted))
-    differing = [f"{name} {one.get(name)}, here {two.get(name)}" for name in two if one.get(name) != two.get(name)]
-    return RunError(f"{path} is there with other settings ({'; '.join(differing)}); choose another folder")
+    return "; ".join(f"{name} {one.get(name)}, here {two.get(name)}" for name in two if one.get(name) != two.get(name))
 
 
 def _file(out: Path) -> Path:
