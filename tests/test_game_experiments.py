@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 from teaching_contract import NARROW
 
+from trpo_lessons import envs, zoo
 from trpo_lessons.bench.curves import Curves
 from trpo_lessons.bench.record import command_of
 from trpo_lessons.teaching.lesson_10 import experiments, one_life, recorded_games
@@ -52,6 +55,9 @@ def test_what_was_changed_in_words() -> None:
     assert experiments.told({"value_hidden": "64"}) == "value_hidden 64"
     assert experiments.told({"vine_states": "256", "rollout_length": "4", "delta": "1"}) == "256 x 4 steps, delta 1"
     assert experiments.told({"rollout_length": "4"}) == "rollout_length 4"
+    batch = {"vine_states": "256", "steps_per_iteration": "20480"}
+    assert experiments.told({**batch, "delta": "0.03"}) == "256 states, delta 0.03"
+    assert experiments.told({"steps_per_iteration": "4096"}) == "steps_per_iteration 4096"
     assert experiments.told({"first_actions": "uniform", "delta": "1"}) == "uniform, delta 1"
 
 
@@ -67,22 +73,27 @@ def test_means_are_of_the_last_tenth_of_the_steps_that_both_have() -> None:
 
 def test_an_experiment_stands_beside_the_run_of_its_game_scheme_and_seed() -> None:
     for run in RUNS:
-        assert experiments.control(experiment(run.game, run.scheme, run.seed), [], RUNS).curve is run.log
+        assert [
+            beside.curve for beside in experiments.controls(experiment(run.game, run.scheme, run.seed), [], RUNS)
+        ] == [run.log]
         first = min(each.seed for each in RUNS if (each.game, each.scheme) == (run.game, run.scheme))
-        chosen = experiments.control(experiment(run.game, run.scheme, seed=99, delta="1"), [], RUNS).curve
-        assert [each.seed for each in RUNS if each.log is chosen] == [first]
+        (chosen,) = experiments.controls(experiment(run.game, run.scheme, seed=99, delta="1"), [], RUNS)
+        assert [each.seed for each in RUNS if each.log is chosen.curve] == [first]
 
 
 def test_an_experiment_on_top_of_another_stands_beside_that_one() -> None:
     small, other_seed = experiment(hidden="20"), experiment(hidden="20", seed=1)
     larger_steps = experiment(hidden="20", delta="0.03", seed=1)
     found = [small, other_seed, larger_steps, experiment(delta="0.1"), experiment("breakout", hidden="20")]
-    beside = experiments.control(larger_steps, found, RUNS)
+    (beside,) = experiments.controls(larger_steps, found, RUNS)
     assert beside.curve is other_seed.curve, "the one of its seed"
     assert beside.settings == {"hidden": "20"}
-    assert experiments.control(larger_steps, [small, larger_steps], RUNS).curve is small.curve
-    assert experiments.control(small, found, RUNS).settings == {}
-    assert experiments.control(experiment(scheme="vine", hidden="20", delta="1"), [small], vines()).settings == {}
+    assert experiments.controls(larger_steps, [small, larger_steps], RUNS)[0].curve is small.curve
+    assert [other.settings for other in experiments.controls(small, found, RUNS)] == [{}]
+    both = experiments.controls(experiment(hidden="20", delta="1"), found, RUNS)
+    assert [other.settings for other in both] == [{"hidden": "20"}, {}], "and the recorded run of its seed"
+    elsewhere = experiments.controls(experiment(scheme="vine", hidden="20", delta="1"), [small], vines())
+    assert [other.settings for other in elsewhere] == [{}]
 
 
 def test_where_the_recorded_run_is_older_than_the_preset_its_settings_are_told() -> None:
@@ -91,12 +102,12 @@ def test_where_the_recorded_run_is_older_than_the_preset_its_settings_are_told()
     older = dataclasses.replace(run, game="breakout")
     older.__dict__["config"] = dataclasses.replace(run.config, **narrow)
     far_sighted = experiment("breakout", gamma="0.999")
-    beside = experiments.control(far_sighted, [], [older])
+    (beside,) = experiments.controls(far_sighted, [], [older])
     assert beside.settings == {"hidden": "20", "value_hidden": "20"}
     assert experiments.its_own(far_sighted, beside) == {"hidden": "64", "value_hidden": "64", "gamma": "0.999"}
     as_narrow = experiment("breakout", hidden="20", value_hidden="20", delta="0.03")
     assert experiments.its_own(as_narrow, beside) == {"delta": "0.03"}
-    assert experiments.control(far_sighted, [], [run]).settings == {}
+    assert [other.settings for other in experiments.controls(far_sighted, [], [run])] == [{}]
 
 
 def vines() -> list[recorded_games.Recorded]:
@@ -143,12 +154,12 @@ def test_what_is_kept_has_a_run_beside_it_and_is_told_apart() -> None:
     labels = [(each.game, each.label) for each in KEPT]
     assert len(set(labels)) == len(labels)
     for each in KEPT:
-        beside = experiments.control(each, KEPT, RUNS)
-        points = each.curve["total_steps"], each.curve["mean_return"]
-        other = beside.curve["total_steps"], beside.curve["mean_return"]
-        steps, with_it, without = experiments.over_the_same_steps(points, other)
-        assert steps > 0.2 * other[0][-1]
-        assert np.isfinite([with_it, without]).all()
+        for beside in experiments.controls(each, KEPT, RUNS):
+            points = each.curve["total_steps"], each.curve["mean_return"]
+            other = beside.curve["total_steps"], beside.curve["mean_return"]
+            steps, with_it, without = experiments.over_the_same_steps(points, other)
+            assert steps > 0.2 * other[0][-1]
+            assert np.isfinite([with_it, without]).all()
 
 
 @pytest.mark.parametrize("each", KEPT, ids=lambda each: f"{each.game} {each.label}")
@@ -228,3 +239,23 @@ def test_four_screens_of_a_life_with_their_times() -> None:
     bytes_ = np.zeros((100, 210, 160, 3), dtype=np.uint8), np.zeros((100, 128), dtype=np.uint8)
     one_life.draw_life(figure, one_life.Life(*bytes_, lost=True))
     assert [axes.get_title() for axes in figure.axes] == ["1 s", "2 s", "4 s", "5 s"]
+
+
+# ---- a day of Enduro
+
+
+@pytest.mark.slow
+def test_a_day_of_enduro_gives_nothing_for_more_than_its_200_cars() -> None:
+    """As lesson 10 says: the score stands at 200 from there to the end of the first day, and then goes on."""
+    run = zoo.load("enduro")
+    env = envs.make("enduro", 4, threads=1)
+    with closing(env):
+        obs, generator = envs.begin_episodes(env, [11, 12, 13, 14]), torch.Generator().manual_seed(0)
+        scores = np.zeros((3500, 4))
+        for step in range(len(scores)):
+            obs, rewards, *_ = env.step(run.act(obs, generator))
+            scores[step] = scores[step - 1] + rewards
+    assert (scores[3310] == 200).all()
+    assert ((scores == 200).sum(0) > 30).all(), "they stand there for a while"
+    assert (scores[-1] > 200).all()
+    assert scores[:3310].max() == 200

@@ -85,12 +85,15 @@ def changed(command: str) -> dict[str, str]:
 
 def told(settings: Mapping[str, str]) -> str:
     """In words: "20 units" where policy and value function have as many, "256 x 4 steps" of branches that begin
-    in 256 states, "delta 0.03", or "the same".
+    in 256 states, "256 states" where an iteration has as many more steps, "delta 0.03", or "the same".
     """
     rest = dict(settings)
     words = []
     if rest.keys() >= {"vine_states", "rollout_length"}:
         words.append(f"{rest.pop('vine_states')} x {rest.pop('rollout_length')} steps")
+    if rest.keys() >= {"vine_states", "steps_per_iteration"}:
+        words.append(f"{rest.pop('vine_states')} states")
+        del rest["steps_per_iteration"]
     if "first_actions" in rest:
         words.append(rest.pop("first_actions"))
     if "hidden" in rest and rest["hidden"] == rest.get("value_hidden"):
@@ -118,23 +121,27 @@ class Control:
     curve: Curves | Mapping[str, Floats]
 
 
-def control(experiment: Experiment, found: Sequence[Experiment], runs: Sequence[Recorded]) -> Control:
-    """The run of the same game and scheme that an experiment differs from in as few settings as possible.
+def controls(experiment: Experiment, found: Sequence[Experiment], runs: Sequence[Recorded]) -> list[Control]:
+    """The runs of the same game and scheme to compare an experiment with: the one that it differs from in as few
+    settings as possible, and the recorded one of its seed.
 
-    Another experiment where there is one whose changes are a part of this one's; else the recorded run. Of several, one
-    of the same seed, else of the first.
+    The first is another experiment where there is one whose changes are a part of this one's; else it is the recorded
+    run. Of several, one of the same seed, else of the first.
     """
     same = [each for each in found if (each.game, each.scheme) == (experiment.game, experiment.scheme)]
     fewer = [each for each in same if each.changed.items() < experiment.changed.items()]
     recorded = [run for run in runs if (run.game, run.scheme) == (experiment.game, experiment.scheme)]
+    beside = []
     if fewer:
         nearest = max(len(each.changed) for each in fewer)
         kept = min(
             (each for each in fewer if len(each.changed) == nearest), key=lambda each: _strange(each, experiment)
         )
-        return Control(kept.seed, kept.changed, kept.curve)
+        beside.append(Control(kept.seed, kept.changed, kept.curve))
     run = min(recorded, key=lambda run: _strange(run, experiment))
-    return Control(run.seed, changed(command_of(run.config)), run.log)
+    if not beside or run.seed == experiment.seed:
+        beside.append(Control(run.seed, changed(command_of(run.config)), run.log))
+    return beside
 
 
 def its_own(experiment: Experiment, beside: Control) -> dict[str, str]:
@@ -149,13 +156,12 @@ def _strange(run: Experiment | Recorded, experiment: Experiment) -> tuple[bool, 
 
 
 def experiment_table(found: Sequence[Experiment], runs: Sequence[Recorded]) -> str:
-    """A line for each: what was changed, beside which run, and both scores over the last tenth of common steps.
+    """A line for each of its `controls`: what was changed, and both scores over the last tenth of common steps.
 
     A seed is told where it is not that of the other run.
     """
     lines = [f"{'':15}{'with':25}{'without it':15}{'steps':>5}{'with':>6}{'without':>8}"]
-    for each in found:
-        other = control(each, found, runs)
+    for each, other in ((tried, beside) for tried in found for beside in controls(tried, found, runs)):
         steps, with_it, without = over_the_same_steps(_points(each.curve), _points(other.curve))
         scores = f"{in_three_digits(with_it):>6}{in_three_digits(without):>8}"
         label = told(its_own(each, other)) + f", seed {each.seed}" * (each.seed != other.seed)
