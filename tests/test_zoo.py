@@ -333,7 +333,7 @@ def test_rescoring_by_name_says_what_is_not_reproduced(
 # ---- size ------------------------------------------------------------------------------------------------------------
 
 MOST_BYTES = 20_000_000
-MOST_POINTS = 500  # of a curve: one for each iteration, and the paper's presets have so many
+MOST_POINTS = 1000  # of a curve, one for each iteration: `resume` needs them all, and a picture has as many pixels
 
 
 def test_everything_recorded_is_small() -> None:

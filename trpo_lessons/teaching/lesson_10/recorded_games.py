@@ -283,7 +283,7 @@ def legend_below(figure: Figure, columns: int = 5) -> None:
 class Diagnosis:
     """A run beside its bar, the paper's score by the same scheme, and what its log says of the last tenth of training.
 
-    still_rising  the gain of the mean score over the last fifth of training, as a share of all that was gained
+    still_rising  the `late_gain` of its curve
     """
 
     run: Recorded
@@ -306,9 +306,6 @@ def diagnosis(run: Recorded) -> Diagnosis:
     """Of one run."""
     log = run.log
     last = slice(-max(1, len(log["total_steps"]) // 10), None)
-    known = log["mean_return"][np.isfinite(log["mean_return"])]
-    gained = known[-1] - known[0]
-    late = known[-1] - known[-1 - len(known) // 5]
     return Diagnosis(
         run,
         float(SAME_SCHEME[run.scheme].scores[GAMES.index(run.game)] or 0.0),
@@ -318,8 +315,15 @@ def diagnosis(run: Recorded) -> Diagnosis:
         float(np.nanmean(log["entropy"][last])),
         float(np.nanmean(log["explained_variance"][last])),
         float(1 - log["accepted"].mean()),
-        float(late / gained) if gained > 0 else math.nan,
+        late_gain(log["mean_return"]),
     )
+
+
+def late_gain(scores: Floats) -> float:
+    """What the last fifth of a curve added, as a share of all that was gained; nan where nothing was."""
+    known = scores[np.isfinite(scores)]
+    gained = known[-1] - known[0]
+    return float((known[-1] - known[-1 - len(known) // 5]) / gained) if gained > 0 else math.nan
 
 
 ENTROPY_OF_CHANCE = math.log(18)  # nats; of a joystick that is pushed at random
