@@ -123,8 +123,8 @@ def test_a_line_and_a_curve_for_each() -> None:
     ]
     lines = experiments.experiment_table(invented, RUNS).splitlines()
     assert [line.split()[0] for line in lines[1:]] == ["breakout", "pong", "pong"]
-    assert "20 units                 the preset" in lines[1]
-    assert "gamma 0.999, seed 1      delta 0.03" in lines[3]
+    assert "20 units                the preset" in lines[1]
+    assert "gamma 0.999, seed 1     delta 0.03" in lines[3]
     assert lines[3].split()[-2:] == ["5", "5"], "both scores of invented runs"
     kept = experiments.experiment_table(KEPT, RUNS).splitlines()
     assert max(map(len, [*lines, *kept])) <= NARROW, "its lines break in a narrow window"

@@ -36,7 +36,7 @@ from trpo_lessons.zoo_names import ZOO
 EXPERIMENTS = ZOO / "game_experiments"
 PANELS_IN_A_ROW = 3
 _NOT_TOLD = ("--sampling", "--preset", "--seed", "--iterations", "threads")  # told apart, or of no weight here
-_LOOKS = ((VERMILION, "--"), (GREEN, "-."), (PURPLE, ":"), (BLACK, (0, (5, 1))), (GREY, (0, (1, 2))))
+_LOOKS = ((VERMILION, (0, (4, 1, 1, 1, 1, 1))), (GREEN, "-."), (PURPLE, ":"), (BLACK, (0, (5, 1))), (GREY, (0, (1, 2))))
 
 
 @dataclass(frozen=True)
@@ -160,14 +160,14 @@ def experiment_table(found: Sequence[Experiment], runs: Sequence[Recorded]) -> s
 
     A seed is told where it is not that of the other run.
     """
-    lines = [f"{'':15}{'with':25}{'without it':15}{'steps':>5}{'with':>6}{'without':>8}"]
+    lines = [f"{'':16}{'with':24}{'without it':15}{'steps':>5}{'with':>6}{'without':>8}"]
     for each, other in ((tried, beside) for tried in found for beside in controls(tried, found, runs)):
         steps, with_it, without = over_the_same_steps(_points(each.curve), _points(other.curve))
         scores = f"{in_three_digits(with_it):>6}{in_three_digits(without):>8}"
         label = told(its_own(each, other)) + f", seed {each.seed}" * (each.seed != other.seed)
         game = f"{each.game}{'/vine' * (each.scheme == 'vine')}"
         beside = told(other.settings) if other.settings else "the preset"
-        lines.append(f"{game:15}{label:24} {beside:15}{millions(round(steps)):>5}{scores}")
+        lines.append(f"{game:16}{label:23} {beside:15}{millions(round(steps)):>5}{scores}")
     return "\n".join(lines)
 
 

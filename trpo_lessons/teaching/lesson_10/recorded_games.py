@@ -50,7 +50,7 @@ SCHEMES = ("single path", "vine")
 LOOKS = {"single path": (BLUE, "-"), "vine": (ORANGE, "--")}
 COLUMNS = (
     *("total_steps", "mean_return", "mean_kl", "entropy", "explained_variance", "accepted", "backtracks"),
-    *("predicted_gain", "surrogate_gain"),
+    *("predicted_gain", "surrogate_gain", "mean_length"),
 )
 
 
