@@ -165,6 +165,33 @@ def test_a_command_has_every_setting_as_the_shell_needs_it(
     assert found == [config]
 
 
+def recorded_commands() -> set[str]:
+    """Every command of this package that the zoo tells."""
+    found: set[str] = set()
+
+    def look(value: Any) -> None:
+        if isinstance(value, dict):
+            found.update({value["command"]} if isinstance(value.get("command"), str) else ())
+        for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            look(each)
+
+    for path in ZOO.rglob("*.json"):
+        look(json.loads(path.read_text()))
+    return {command for command in found if command.startswith("trpo-lessons train ")}
+
+
+def test_the_shell_takes_every_command_that_was_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(*_: object, **__: object) -> None:
+        raise RunError("taken")
+
+    monkeypatch.setattr(training, "train", train)
+    commands = recorded_commands()
+    assert len(commands) > 300
+    for command in commands:
+        with pytest.raises(RunError, match="taken"):
+            cli.commands.main(shlex.split(command)[1:], standalone_mode=False)
+
+
 def test_what_a_run_does_not_read_is_not_in_its_command() -> None:
     for method, unread in (("trpo", {"vine_states": 3, "penalty": 9.0}), ("cma", {"gamma": 0.5, "extra_noise": 1.0})):
         config = training.preset("hopper", method=method)
