@@ -39,6 +39,8 @@ PATHS: dict[str, dict[str, Any]] = {
     "empirical Fisher matrix": {"task": "hopper", "method": "empirical-fim"},
     "max KL": {"task": "barto-cartpole", "method": "max-kl", "hidden": ()},
     "max KL in chunks": {"task": "cartpole", "method": "max-kl", "hidden": (), "chunk_size": 60},
+    "PPO": {"task": "cartpole", "method": "ppo"},
+    "PPO of a game": {"task": "pong", "method": "ppo", "num_envs": 2, "steps_per_iteration": 32},
     "RWR": {"task": "cartpole", "method": "rwr", "chunk_size": 60},
     "RWR of a game": {"task": "pong", "method": "rwr", "num_envs": 2, "steps_per_iteration": 32},
     "REPS": {"task": "hopper", "method": "reps"},

@@ -20,6 +20,7 @@ from trpo_lessons.cli import subcommands
 from trpo_lessons.kl import empirical_fisher_vector_product
 from trpo_lessons.prior_methods.max_kl import max_kl_update
 from trpo_lessons.prior_methods.natural_gradient import natural_gradient_update
+from trpo_lessons.prior_methods.ppo import ppo_update
 from trpo_lessons.prior_methods.reps import flow, reps_update
 from trpo_lessons.prior_methods.rwr import rwr_update
 from trpo_lessons.problem import Problem
@@ -31,7 +32,7 @@ from trpo_lessons.training.settings.methods import METHODS, SETTINGS_OF
 from trpo_lessons.trpo import TrustRegion, trpo_update
 
 TINY: dict[str, Any] = {"name": "smoke", "iterations": 2, "steps_per_iteration": 128, "num_envs": 4, "threads": 1}
-UPDATES = ("trpo", "natural-gradient", "empirical-fim", "max-kl", "rwr", "reps")
+UPDATES = ("trpo", "natural-gradient", "empirical-fim", "max-kl", "rwr", "reps", "ppo")
 
 
 def tiny(method: str, task: str = "barto-cartpole", **settings: Any) -> TrainConfig:
@@ -61,6 +62,7 @@ EXPECTED: dict[str, Update] = {
     "max-kl": partial(max_kl_update, region=REGION),
     "rwr": partial(rwr_update, temperature=0.7, largest_weight=3.0, fit_iterations=4),
     "reps": partial(reps_update, epsilon=1.0, fit_iterations=4, constraint=partial(flow, num_steps=32)),
+    "ppo": partial(ppo_update, clip=0.1, epochs=2, minibatch_size=50, learning_rate=0.01),
     "empirical-fim": partial(
         trpo_update, region=TrustRegion(0.03, 0.2, 7, 1e-10, 0.6, 3, empirical_fisher_vector_product, 2)
     ),
@@ -73,6 +75,7 @@ def test_a_method_is_its_update_with_the_settings_of_the_run(method: str, task: 
     given = {"delta": 0.03, "damping": 0.2, "cg_iterations": 7, "shrink": 0.6, "max_backtracks": 3, "fisher_stride": 2}
     given |= {"penalty": 2.5, "temperature": 0.7, "largest_weight": 3.0, "epsilon": 1.0, "fit_iterations": 4}
     given |= {"reps_constraint": "flow"}
+    given |= {"clip": 0.1, "epochs": 2, "minibatch_size": 50, "learning_rate": 0.01}
     config = tiny(method, task, **{name: value for name, value in given.items() if method in SETTINGS_OF[name]})
     problem, theta = first_problem(config)
     found, report = update_for(config, problem.policy)(problem, theta)
@@ -245,4 +248,6 @@ def test_pictures_are_no_features_for_reps() -> None:
 def test_a_vine_has_no_actions_in_its_trunk_for_the_empirical_fisher_matrix() -> None:
     with pytest.raises(SettingError, match="empirical-fim learns from the actions taken in every state"):
         tiny("empirical-fim", "hopper", sampling="vine")
+    with pytest.raises(SettingError, match="ppo learns from one action and its ratio in every state"):
+        tiny("ppo", "hopper", sampling="vine")
     assert tiny("natural-gradient", "cartpole", sampling="vine", steps_per_iteration=256).sampling == "vine"

@@ -34,6 +34,7 @@ NATURAL: dict[str, Any] = {**BASE, "method": "natural-gradient"}
 CEM: dict[str, Any] = {**BASE, "method": "cem", "iterations": 3, "hidden": (), "population": 6, "extra_noise": 0.1}
 RWR: dict[str, Any] = {**BASE, "method": "rwr"}
 REPS: dict[str, Any] = {**BASE, "method": "reps"}
+PPO: dict[str, Any] = {**BASE, "method": "ppo"}
 
 # setting -> (base, another value). A run that reads the setting ends elsewhere than the base.
 ANOTHER: dict[str, tuple[dict[str, Any], Any]] = {
@@ -87,6 +88,10 @@ ANOTHER: dict[str, tuple[dict[str, Any], Any]] = {
     "fit_iterations": (RWR, 3),
     "epsilon": (REPS, 0.1),
     "reps_constraint": (REPS, "flow"),
+    "clip": ({**PPO, "learning_rate": 0.01}, 0.05),  # steps that are long enough for ratios to be clipped
+    "epochs": (PPO, 2),
+    "minibatch_size": (PPO, 100),
+    "learning_rate": (PPO, 1e-3),
 }
 # Where and how it is computed, not what: other tests hold that these change rounding at most.
 SAME_RUN = {"preset", "device", "threads", "chunk_size"}

@@ -19,7 +19,7 @@ The modules in reading order; each imports only from those above it:
     rollout_set          several actions in the same state: equations 16 and 17, and which actions
     vine                 a trunk and its branches, section 5.2
     value_function       V fitted to returns, which the paper does without
-    prior_methods        what the paper compares TRPO with: natural gradient, CEM, CMA-ES and others
+    prior_methods        what TRPO is compared with: natural gradient, CEM, CMA-ES, PPO and others
     zoo_names            what the trained policies that come with this package are called
     training             the loop, presets, run folders, resume
     viewing              animations and learning curves

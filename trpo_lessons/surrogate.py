@@ -23,11 +23,11 @@ from trpo_lessons.distributions import Distribution
 
 
 class Rows(Protocol):
-    """Something of a length, of which a slice is something of the same kind."""
+    """Something of a length, of which a slice, or a pick by an index tensor, is something of the same kind."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: slice | Tensor) -> Self: ...
 
 
 class Samples(Rows, Protocol):
@@ -49,7 +49,7 @@ Surrogate = Callable[[Any, Any], Tensor]
 
 @dataclass(frozen=True)
 class Columns:
-    """What is known about N samples: fields of length N, sliced side by side.
+    """What is known about N samples: fields of length N, sliced and picked from side by side.
 
     Raises ValueError when the lengths differ.
     """
@@ -62,7 +62,7 @@ class Columns:
     def __len__(self) -> int:
         return len(getattr(self, fields(self)[0].name))
 
-    def __getitem__(self, index: slice) -> Self:
+    def __getitem__(self, index: slice | Tensor) -> Self:
         return type(self)(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
     def to(self, device: str) -> Self:

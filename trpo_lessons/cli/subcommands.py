@@ -31,7 +31,7 @@ from trpo_lessons.cli.telling import (
 
 LONGEST_FILM = 60  # s; its pictures take half a gigabyte of memory
 ROBOTS = ("swimmer", "hopper", "walker", "halfcheetah")
-METHODS = ("trpo", "natural-gradient", "empirical-fim", "max-kl", "rwr", "reps", "cem", "cma")
+METHODS = ("trpo", "natural-gradient", "empirical-fim", "max-kl", "rwr", "reps", "cem", "cma", "ppo")
 GAMES = ("beam_rider", "breakout", "enduro", "pong", "qbert", "seaquest", "space_invaders")
 
 

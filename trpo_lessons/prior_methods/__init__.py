@@ -1,4 +1,4 @@
-"""The methods that the paper compares TRPO with (section 8.1), each a short composition. Lesson 08.
+"""What TRPO is compared with, each a short composition: the paper's methods (section 8.1, lesson 08), and PPO.
 
 *Updates* take a problem and a theta, and return another theta with a report, as `trpo_update` does. All of them ask the
 same problem, with the same advantages: what differs is how far they go, and what measures it.
@@ -8,6 +8,7 @@ same problem, with the same advantages: what differs is how far they go, and wha
     weighted_fit      a policy fitted to weighted samples, which the next two share
     rwr               reward-weighted regression: weights exponential in the advantages
     reps              relative entropy policy search: the best weights within a KL of the samples
+    ppo               proximal policy optimisation (2017): a clipped surrogate, and many steps of Adam
 
 The empirical Fisher matrix needs no module: it is `trpo_update` in a
 `TrustRegion(fisher=empirical_fisher_vector_product)`.

@@ -11,6 +11,7 @@ from trpo_lessons.kl import empirical_fisher_vector_product, fisher_vector_produ
 from trpo_lessons.policies import Policy
 from trpo_lessons.prior_methods.max_kl import check_num_parameters, max_kl_update
 from trpo_lessons.prior_methods.natural_gradient import natural_gradient_update
+from trpo_lessons.prior_methods.ppo import PPO_FACTS, ppo_update
 from trpo_lessons.prior_methods.reps import REPS_FACTS, flow, reps_update, visited
 from trpo_lessons.prior_methods.rwr import RWR_FACTS, rwr_update
 from trpo_lessons.problem import Fisher, Problem
@@ -64,5 +65,12 @@ _UPDATES: Mapping[str, Callable[[TrainConfig], Update]] = {
         fit_iterations=config.fit_iterations,
         constraint=visited if config.reps_constraint == "visited" else partial(flow, num_steps=config.rows),
     ),
+    "ppo": lambda config: partial(
+        ppo_update,
+        clip=config.clip,
+        epochs=config.epochs,
+        minibatch_size=config.minibatch_size,
+        learning_rate=config.learning_rate,
+    ),
 }
-_FACTS: Mapping[str, tuple[str, ...]] = {"rwr": RWR_FACTS, "reps": REPS_FACTS}
+_FACTS: Mapping[str, tuple[str, ...]] = {"rwr": RWR_FACTS, "reps": REPS_FACTS, "ppo": PPO_FACTS}

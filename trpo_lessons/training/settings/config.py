@@ -106,6 +106,10 @@ class TrainConfig:
     epsilon: float = 0.25  # of REPS, in nats: how far the weighted samples may be from those that were drawn
     reps_constraint: str = "visited"  # or flow: what REPS' weights may not change, see prior_methods.reps
     fit_iterations: int = 20  # of RWR and REPS: how many iterations of L-BFGS fit the policy to weighted samples
+    clip: float = 0.2  # of PPO: how far from 1 a ratio pays
+    epochs: int = 10  # of PPO: how often an iteration uses each sample
+    minibatch_size: int = 64  # of PPO: samples to a step of Adam
+    learning_rate: float = 3e-4  # of PPO's Adam
     chunk_size: int | None = None
 
     # Of the methods that search with populations (cem, cma). One generation is an iteration.

@@ -7,7 +7,7 @@ _SEARCHING = ("trpo", "empirical-fim", "max-kl")
 _FITTED = ("rwr", "reps")
 POPULATION_METHODS = ("cem", "cma")
 """Methods that search for theta with populations of policies, and see neither steps nor gradients."""
-METHODS = (*_WITH_FISHER, "max-kl", *_FITTED, *POPULATION_METHODS)
+METHODS = (*_WITH_FISHER, "max-kl", *_FITTED, *POPULATION_METHODS, "ppo")
 """Every method, by the names that people give them."""
 SETTINGS_OF: dict[str, tuple[str, ...]] = {
     "delta": _SEARCHING,
@@ -22,6 +22,10 @@ SETTINGS_OF: dict[str, tuple[str, ...]] = {
     "epsilon": ("reps",),
     "reps_constraint": ("reps",),
     "fit_iterations": _FITTED,
+    "clip": ("ppo",),
+    "epochs": ("ppo",),
+    "minibatch_size": ("ppo",),
+    "learning_rate": ("ppo",),
 }
 """Which methods read a setting; those that are not listed belong to all."""
 _OF_UPDATES = (
@@ -37,5 +41,6 @@ NEED_A_PATH = {
     "empirical-fim": "the actions taken in every state, and a vine's trunk has none",
     "rwr": "one weighted action in every state, and a vine has several",
     "reps": "one weighted action in every state, and a vine has several",
+    "ppo": "one action and its ratio in every state, and a vine has several",
 }
 """Methods that a vine has no samples for, and what they learn from."""

@@ -182,10 +182,13 @@ _PAPER_VINE: dict[str, dict[str, Any]] = {
 _ROBOTS = ("swimmer", "hopper", "walker", "halfcheetah")
 _EARLY_END: dict[str, Any] = {"fit_iterations": 5}
 
+_PPO_OF_GAMES: dict[str, Any] = {"clip": 0.1, "epochs": 3, "minibatch_size": 256, "learning_rate": 2.5e-4}
+
 # Of one method, on top of the settings above.
 #
 # The natural gradient's penalty: what TRPO's multiplier is in the class preset, where its KL is delta. The median over
-# the iterations of recorded runs.
+# the iterations of recorded runs. PPO's are those of its paper (Schulman et al., 2017, tables 3 and 5), without the
+# decay of clip and learning rate in games; TrainConfig has those for robots.
 _OF_METHOD: dict[str, dict[str, dict[str, Any]]] = {
     "natural-gradient": {
         "swimmer": {"penalty": 1.0},
@@ -195,6 +198,7 @@ _OF_METHOD: dict[str, dict[str, dict[str, Any]]] = {
     },
     "rwr": dict.fromkeys(_ROBOTS, _EARLY_END),
     "reps": dict.fromkeys(_ROBOTS, _EARLY_END),
+    "ppo": dict.fromkeys(GAMES, _PPO_OF_GAMES),
 }
 
 
