@@ -138,11 +138,20 @@ def test_a_line_and_a_curve_for_each() -> None:
 
 def test_one_change_looks_the_same_in_every_panel() -> None:
     figure = Figure()
-    games = ("beam_rider", "breakout", "pong", "qbert", "seaquest")
+    games = ("breakout", "enduro", "pong", "qbert", "space_invaders")
     experiments.draw_experiments(figure, [experiment(game, hidden="20") for game in games], RUNS)
     assert [axes.get_title() for axes in figure.axes] == [recorded_games.TITLES[game] for game in games]
     assert len({axes.lines[-1].get_color() for axes in figure.axes}) == 1
     assert len(figure.legends[0].get_texts()) == 2
+
+
+def test_a_curve_is_told_by_what_differs_from_the_recorded_one_beside_it() -> None:
+    (run,) = (run for run in RUNS if run.name == "breakout")
+    older = dataclasses.replace(run, game="breakout")
+    older.__dict__["config"] = dataclasses.replace(run.config, hidden=(20,), value_hidden=(20,))
+    figure = Figure()
+    experiments.draw_experiments(figure, [experiment("breakout", gamma="0.999")], [older])
+    assert figure.legends[0].get_texts()[-1].get_text() == "64 units, gamma 0.999, seed 0"
 
 
 def test_nothing_kept_is_nothing_to_show(tmp_path: Path) -> None:

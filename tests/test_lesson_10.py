@@ -105,6 +105,14 @@ def test_the_exercise_is_the_packages_preprocessing() -> None:
         np.testing.assert_array_equal(found[:-1], stack[1:])
 
 
+def test_bytes_must_stay_bytes_where_a_game_begins_too() -> None:
+    def student(screens: np.ndarray, stack: np.ndarray, first: bool) -> np.ndarray:
+        found = solutions.observe(screens, stack, first)
+        return np.concatenate([np.zeros((3, *stack.shape[1:])), found[-1:]]) if first else found  # zeros are floats
+
+    assert "and not bytes" in line_of(checks.observe, student)
+
+
 # ---- section 2: the network
 
 
@@ -198,6 +206,9 @@ def test_stopped_and_gone_on_with_is_never_stopped(tmp_path: Path) -> None:
     other, _ = live_run.go_on(tmp_path / "b", config, iterations=2)
     assert torch.equal(one.theta, other.theta)
     assert [row["iteration"] for row in rows] == [1, 2]
+    again, same = live_run.go_on(tmp_path / "a", config, iterations=1)  # as all cells of the lesson run once more
+    assert torch.equal(again.theta, one.theta)
+    assert len(same) == len(rows)
     assert rows[0]["entropy"] == pytest.approx(math.log(18), abs=0.01)
 
 

@@ -36,7 +36,7 @@ from trpo_lessons.zoo_names import ZOO
 EXPERIMENTS = ZOO / "game_experiments"
 PANELS_IN_A_ROW = 3
 _NOT_TOLD = ("--sampling", "--preset", "--seed", "--iterations", "threads")  # told apart, or of no weight here
-_LOOKS = ((VERMILION, (0, (4, 1, 1, 1, 1, 1))), (GREEN, "-."), (PURPLE, ":"), (BLACK, (0, (5, 1))), (GREY, (0, (1, 2))))
+_LOOKS = ((VERMILION, (0, (4, 1, 1, 1, 1, 1))), (GREEN, "-."), (PURPLE, ":"), (BLACK, (0, (5, 1))), (GREY, (0, (8, 2))))
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,11 @@ class Experiment:
     @property
     def label(self) -> str:
         """Such as "delta 0.03, seed 1"."""
-        return f"{'vine, ' * (self.scheme == 'vine')}{told(self.changed)}, seed {self.seed}"
+        return self.told_by(self.changed)
+
+    def told_by(self, settings: Mapping[str, str]) -> str:
+        """A label that names these settings."""
+        return f"{'vine, ' * (self.scheme == 'vine')}{told(settings)}, seed {self.seed}"
 
 
 @functools.cache
@@ -130,7 +134,6 @@ def controls(experiment: Experiment, found: Sequence[Experiment], runs: Sequence
     """
     same = [each for each in found if (each.game, each.scheme) == (experiment.game, experiment.scheme)]
     fewer = [each for each in same if each.changed.items() < experiment.changed.items()]
-    recorded = [run for run in runs if (run.game, run.scheme) == (experiment.game, experiment.scheme)]
     beside = []
     if fewer:
         nearest = max(len(each.changed) for each in fewer)
@@ -138,10 +141,17 @@ def controls(experiment: Experiment, found: Sequence[Experiment], runs: Sequence
             (each for each in fewer if len(each.changed) == nearest), key=lambda each: _strange(each, experiment)
         )
         beside.append(Control(kept.seed, kept.changed, kept.curve))
-    run = min(recorded, key=lambda run: _strange(run, experiment))
+    run = recorded_control(experiment, runs)
     if not beside or run.seed == experiment.seed:
-        beside.append(Control(run.seed, changed(command_of(run.config)), run.log))
+        beside.append(run)
     return beside
+
+
+def recorded_control(experiment: Experiment, runs: Sequence[Recorded]) -> Control:
+    """The recorded run of the same game and scheme: that of the experiment's seed, else of the first one."""
+    recorded = [run for run in runs if (run.game, run.scheme) == (experiment.game, experiment.scheme)]
+    run = min(recorded, key=lambda run: _strange(run, experiment))
+    return Control(run.seed, changed(command_of(run.config)), run.log)
 
 
 def its_own(experiment: Experiment, beside: Control) -> dict[str, str]:
@@ -172,9 +182,13 @@ def experiment_table(found: Sequence[Experiment], runs: Sequence[Recorded]) -> s
 
 
 def draw_experiments(figure: Figure, found: Sequence[Experiment], runs: Sequence[Recorded]) -> None:
-    """A panel for each game that was tried, three in a row: recorded runs, and one line for each experiment."""
+    """A panel for each game that was tried, three in a row: recorded runs, and one line for each experiment.
+
+    An experiment is told by what differs from the recorded run beside it.
+    """
     games = [game for game in GAMES if any(each.game == game for each in found)]
-    labels = dict.fromkeys(each.label for each in found)
+    told_as = [each.told_by(its_own(each, recorded_control(each, runs))) for each in found]
+    labels = dict.fromkeys(told_as)
     looks = dict(zip(labels, itertools.cycle(_LOOKS), strict=False))
     columns = min(PANELS_IN_A_ROW, len(games))
     panels = figure.subplots(math.ceil(len(games) / columns), columns, squeeze=False).ravel()
@@ -184,10 +198,10 @@ def draw_experiments(figure: Figure, found: Sequence[Experiment], runs: Sequence
                 color, line = LOOKS[run.scheme]
                 label = "recorded" if run.scheme == "single path" else f"recorded, {run.scheme}"
                 axes.plot(*_points(run.log), color=color, linestyle=line, label=label)
-        for each in found:
+        for each, label in zip(found, told_as, strict=True):
             if each.game == game:
-                color, dashes = looks[each.label]
-                axes.plot(*_points(each.curve), color=color, linestyle=dashes, label=each.label)
+                color, dashes = looks[label]
+                axes.plot(*_points(each.curve), color=color, linestyle=dashes, label=label)
         axes.set(title=TITLES[game], xlabel="simulator steps")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     for axes in panels[len(games) :]:

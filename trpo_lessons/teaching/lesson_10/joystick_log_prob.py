@@ -200,6 +200,15 @@ def detached(p: Pushes) -> Tensor:
 
 
 @joystick_log_prob.mistake(
+    "numerics",
+    "You add a small number before you take the logarithm; tempting, because log(0) is minus infinity. It changes "
+    "every probability a little, so that ratios of policies are off. torch.log_softmax needs no such number.",
+)
+def small_number_in_the_log(p: Pushes) -> Tensor:
+    return torch.stack([torch.log(each.exp() + 1e-8) for each in parts(p)]).sum(0)
+
+
+@joystick_log_prob.mistake(
     "concept",
     "You return the probability; tempting, because that is what is drawn in the films. Ratios of policies are computed "
     "from differences of logarithms: return the log.",

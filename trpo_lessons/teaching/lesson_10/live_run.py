@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from trpo_lessons.teaching.lesson_10.recorded_games import ENTROPY_OF_CHANCE
 from trpo_lessons.teaching.pictures import BLUE, GREEN, GREY, ORANGE, VERMILION, LivePicture
-from trpo_lessons.training import Run, TrainConfig, resume, train
+from trpo_lessons.training import Run, TrainConfig, load_run, resume, train
 from trpo_lessons.training.running.run_folder import RunFolder
 
 Row = Mapping[str, Any]
@@ -21,7 +21,8 @@ COLUMNS = ("iteration", "mean_return", "mean_kl", "entropy", "explained_variance
 
 
 def go_on(folder: Path, config: TrainConfig, iterations: int) -> tuple[Run, list[dict[str, float]]]:
-    """Train by `config` in `folder` up to so many iterations, drawing each; a run that is there already goes on.
+    """Train by `config` in `folder` up to so many iterations, drawing each; a run that is there already goes on, or is
+    as it was where it has as many.
 
     The policy, and a row for each iteration since the first. Interrupting the cell loses nothing but the iteration in
     progress: call it again.
@@ -35,7 +36,10 @@ def go_on(folder: Path, config: TrainConfig, iterations: int) -> tuple[Run, list
         rows.append(_numbers(row))
         live.redraw(lambda figure: draw_rows(figure, rows, config.delta))
 
-    if before:
+    if len(rows) >= iterations:
+        live.redraw(lambda figure: draw_rows(figure, rows, config.delta))
+        run = load_run(folder)
+    elif before:
         run, _ = resume(folder, iterations=iterations, callback=show)
     else:
         run = train(TrainConfig.from_json({**config.to_json(), "iterations": iterations}), folder, callback=show)

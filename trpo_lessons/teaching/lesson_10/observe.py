@@ -143,7 +143,8 @@ def even_blocks(rng: Generator) -> Bytes:
     edge=True,
 )
 def bytes_stay_bytes(student: Observe, rng: Generator) -> bool:
-    return survives(lambda: bool(student(*moment(rng)).dtype == np.uint8))
+    screens, stack, _ = moment(rng)
+    return survives(lambda: all(student(screens, stack, first).dtype == np.uint8 for first in (False, True)))
 
 
 def greys(screens: Bytes) -> Floats:

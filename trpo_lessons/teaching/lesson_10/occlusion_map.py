@@ -226,6 +226,18 @@ def compared_with_nothing(v: View) -> Floats:
 
 
 @occlusion_map.mistake(
+    "numerics",
+    "You take logarithms of probabilities to which a small number was added; tempting, because log(0) is minus "
+    "infinity. What `log_probs` gives is finite already, and the KL of anything else is not the policy's.",
+)
+def small_number_in_the_logs(v: View) -> Floats:
+    def moved(log_probs: Floats) -> Floats:
+        return np.asarray(np.log(np.exp(log_probs) + 1e-8))
+
+    return mapped(v, lambda whole, cover: float((np.exp(whole) * (moved(whole) - moved(cover))).sum()))
+
+
+@occlusion_map.mistake(
     "sign",
     "Your map is negative; tempting, because log p' - log p is what was lost. KL(whole || covered) is the mean of "
     "log p(whole) - log p(covered).",
