@@ -16,6 +16,7 @@ from torch import Tensor
 from trpo_lessons import kl
 from trpo_lessons.kl import (
     MatrixVectorProduct,
+    distributions_in,
     empirical_fisher_vector_product,
     fisher_matrix,
     fisher_product,
@@ -279,6 +280,10 @@ def test_no_states_are_refused() -> None:
     problem = problem_of("mlp-categorical")
     with pytest.raises(ValueError, match="the batch is empty"):
         mean_kl(problem.policy, problem.theta, problem.theta, problem.batch[:0])
+    with pytest.raises(ValueError, match="the batch is empty"):
+        max_kl(problem.policy, problem.theta, problem.theta, problem.batch[:0])
+    with pytest.raises(ValueError, match="the batch is empty"):
+        distributions_in(problem.policy, problem.theta, problem.batch[:0])
 
 
 # ---- known mistakes

@@ -193,6 +193,14 @@ def test_clipping_bounds_neither_ratio_nor_kl() -> None:
     assert report.mean_kl > 0.05
 
 
+def test_a_ratio_beyond_single_precision_is_told() -> None:
+    problem = small_problem("mlp-gaussian", 21, dtype=torch.float32)
+    log_q = problem.batch.log_q + 100 * torch.eye(21)[0]
+    far = replace(problem, batch=replace(problem.batch, log_q=log_q))
+    _, report = ppo.ppo_update(far, problem.theta, learning_rate=1e-9)
+    assert report.facts["largest_ratio"] == pytest.approx(math.exp(100), rel=1e-3)
+
+
 def test_an_update_is_a_function_of_its_arguments(problem: Case) -> None:
     torch.manual_seed(3)
     state = torch.get_rng_state()

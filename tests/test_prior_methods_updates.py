@@ -75,7 +75,6 @@ def test_the_natural_gradient_is_the_dense_solution_over_the_penalty(problem: Ca
         ("theta + direction.x", "theta - direction.x"),
         ("theta + direction.x / penalty", "theta + start.gradient / penalty"),
         ("problem.fisher_product(theta, region.fisher, region.fisher_stride)", "lambda v: 2 * v"),
-        ("new.theta - theta", "theta - new.theta"),
     ],
 )
 def test_mistakes_in_the_natural_gradient_are_caught(mistake: tuple[str, str], problem: Case) -> None:
@@ -251,7 +250,7 @@ def test_a_max_kl_update_keeps_every_state_within_delta(linear_problem: Case) ->
 
 def test_max_kl_is_not_for_networks() -> None:
     network = small_problem("mlp-gaussian", 25)
-    told = f"a policy of at most 50 parameters; this one has {network.policy.num_parameters}: make it linear"
+    told = f"a policy of at most 50 parameters; this one has {network.policy.num_parameters}. Linear ones"
     with pytest.raises(ValueError, match=told):
         max_kl.max_kl_update(network, network.theta)
 

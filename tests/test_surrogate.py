@@ -129,11 +129,11 @@ def test_chunked_equals_whole(kind: str, dtype: torch.dtype, tolerance: float) -
 
 
 def test_an_average_of_averages_over_unequal_chunks_would_be_noticed() -> None:
-    mean_of_means = "return total / len(rows)"
+    mean_of_means = ".sum(0) / len(rows)"
     broken = mutant(
         surrogate,
         ("sum_of(chunk).double() for", "sum_of(chunk).double() / len(chunk) for"),
-        (mean_of_means, "return total / len(list(chunks(rows, chunk_size)))"),
+        (mean_of_means, ".sum(0) / len(list(chunks(rows, chunk_size)))"),
     )
     problem = small_problem("linear-categorical", 17)
     args = problem.policy, away(problem), problem.batch

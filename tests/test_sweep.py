@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -36,6 +37,7 @@ from trpo_lessons.training.sweeping import hands, own_process
 from trpo_lessons.training.sweeping import plan as plans
 from trpo_lessons.training.sweeping.own_process import Job, Outcome, perform
 from trpo_lessons.training.sweeping.plan import Planned, planned
+from trpo_lessons.training.sweeping.sweep import _Bar, _Work
 
 COMMAND = ("--task=cartpole", "--preset=smoke", "--iterations=4", "--steps-per-iteration=64", "--set=hidden=4")
 NAMES = ["cartpole-trpo-hidden=4-seed0", "cartpole-trpo-hidden=4-seed1"]
@@ -354,7 +356,11 @@ def test_what_cannot_be_is_told_for_each_run_and_the_others_are_trained() -> Non
             {},
             "trpo:preset must be the same in all runs of a sweep: use the argument preset",
         ),
-        ({"hidden": [(8, 4), "8x4"]}, {}, "two runs of this sweep would be hopper-trpo-hidden=8x4-seed0"),
+        ({"env_kwargs": [{"a": 1}, {"a": "1"}]}, {}, "two runs of this sweep would be hopper-trpo-env_kwargs=-a-1"),
+        ({"hidden": [(8, 4), "8x4"]}, {}, "hidden must be a sequence of layer widths, each at least 1, got '8x4'"),
+        ({"trpo:delta": [0.01, 0.0]}, {}, "trpo:delta must be above 0, at most 10, got 0.0"),
+        ({"hopper:delta": [math.nan]}, {}, "hopper:delta must be above 0, at most 10, got nan"),
+        ({"trpo:penalty": [1.0]}, {}, "trpo has no penalty; methods that have it: natural-gradient"),
         ({"vine_states": [4]}, {}, "vine_states is read by the vine alone"),
     ],
 )
@@ -399,9 +405,19 @@ def test_a_run_folder_with_other_settings_is_refused_also_where_nothing_is_recor
 
 def test_a_correction_takes_the_place_of_what_could_not_be(tmp_path: Path) -> None:
     flawed = Planned({"task": "walker", "steps_per_iteration": 1}, None, "odd")
-    plans.record(tmp_path, [flawed])
+    plans.record(tmp_path, [flawed, *planned(["cartpole"])])
+    assert [run.task for run in plans.recorded(tmp_path)] == ["cartpole"], "what cannot be is not asked for again"
     plans.record(tmp_path, planned(["walker"]))
+    assert [run.task for run in plans.recorded(tmp_path)] == ["cartpole", "walker"]
     assert all(run.config for run in plans.recorded(tmp_path))
+
+
+def test_what_cannot_be_is_told_when_the_sweep_begins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = planned(["cartpole", "hopper"], settings={"control_cost": [0.5]}, preset="smoke")
+    with _Bar(_Work(tmp_path, runs), progress=True) as bar:
+        bar.show()
+        bar.show()
+    assert capsys.readouterr().err.count("cartpole has no control_cost") == 1
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from trpo_lessons.training.running.run_folder import RunFolder
 from trpo_lessons.training.running.updates import Update, facts_of, update_for
 from trpo_lessons.training.settings.methods import METHODS, SETTINGS_OF
 from trpo_lessons.trpo import TrustRegion, trpo_update
+from trpo_lessons.viewing.learning_curve import learning_curve, logged
 
 TINY: dict[str, Any] = {"name": "smoke", "iterations": 2, "steps_per_iteration": 128, "num_envs": 4, "threads": 1}
 UPDATES = ("trpo", "natural-gradient", "empirical-fim", "max-kl", "rwr", "reps", "ppo")
@@ -107,7 +108,10 @@ def test_a_run_goes_on_to_the_bit_and_its_log_has_the_facts_of_its_method(method
     assert set(facts_of(tiny(method))) <= set(rows[0])
     assert all(row["accepted"] == "1" for row in rows)
     assert json.loads((tmp_path / "parts/config.json").read_text())["settings"]["method"] == method
-    assert training.evaluate(training.load_run(tmp_path / "parts"), episodes=1).mean > 0
+    run = training.load_run(tmp_path / "parts")
+    assert training.evaluate(run, episodes=1).mean > 0
+    title = learning_curve(run.config, logged(RunFolder(run.folder), run.iteration)).axes[0].get_title()
+    assert title.endswith("single-path" if method == "trpo" else f"single-path, {method}")
 
 
 def test_a_run_without_a_method_or_a_budget_in_its_config_is_a_run_of_trpo(tmp_path: Path) -> None:
@@ -242,7 +246,19 @@ def test_a_vine_has_several_actions_in_a_state(method: str) -> None:
 def test_pictures_are_no_features_for_reps() -> None:
     with pytest.raises(SettingError, match="reps needs features of the state, and pictures are none: pong has no reps"):
         training.preset("pong", method="reps")
+    with pytest.raises(SettingError, match="max-kl needs a policy of few parameters, and pictures take many: pong has"):
+        training.preset("pong", method="max-kl")
     assert training.preset("pong", method="rwr").method == "rwr"
+
+
+def test_continuous_actions_are_the_policy_s() -> None:
+    with pytest.raises(SettingError, match="hopper has no first_actions: its actions are continuous"):
+        tiny("trpo", "hopper", sampling="vine", first_actions="uniform", steps_per_iteration=256)
+
+
+def test_a_population_stays_on_the_processor() -> None:
+    assert training.preset("cartpole", method="cem", device="cuda").device == "cpu"
+    assert training.preset("cartpole", device="cuda").device == "cuda"
 
 
 def test_a_vine_has_no_actions_in_its_trunk_for_the_empirical_fisher_matrix() -> None:

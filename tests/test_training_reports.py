@@ -224,10 +224,15 @@ def test_every_setting_is_listed_with_its_default(capsys: Captured) -> None:
     assert shell("train --list-settings") == 0
     listed = capsys.readouterr().out
     for name in TrainConfig("hopper").to_json():
-        if name not in ("task", "preset"):
+        if name not in ("task", "preset", "env"):
             (line,) = [each for each in listed.splitlines() if each.startswith(f"{name} ")]
             assert line
-    assert "above 0, at most 10; default 0.01" in listed
+    assert "above 0, at most 10; default 0.01; of trpo," in " ".join(listed.split())
+    assert "strictly between 0 and 1; default 0.2; of ppo" in listed
+    assert "\ngamma " in listed
+    assert "default 0.99; of" not in listed, "nearly all methods have it"
+    assert "\nenv " not in listed, "no shell can give it"
+    assert listed.endswith("Presets have other values than these defaults for some tasks and methods.\n")
     assert "--list-settings" in click_help(capsys)
 
 

@@ -116,7 +116,7 @@ def check_unequal_chunks(update: Update) -> None:
 AVERAGE_OF_AVERAGES = mutant(
     surrogate,
     ("sum_of(chunk).double() for", "sum_of(chunk).double() / len(chunk) for"),
-    ("return total / len(rows)", "return total / len(list(chunks(rows, chunk_size)))"),
+    (".sum(0) / len(rows)", ".sum(0) / len(list(chunks(rows, chunk_size)))"),
 )
 IN_TRPO, IN_PROBLEM = trpo, problem
 
@@ -199,8 +199,8 @@ MISTAKES: dict[str, tuple[Callable[[Update], None], ModuleType, list[tuple[str, 
     "the gain of the full step predicted": (
         check_predicted_gain,
         IN_TRPO,
-        [("gradient.double(), (new.theta - theta).double()", "gradient.double(), full_step.double()")],
-        {},
+        [("moved(theta, result.facts, start)", "moved(theta, replace(result.facts, theta=theta + full_step), start)")],
+        {"replace": replace},
     ),
     "an average of averages": (
         check_unequal_chunks,

@@ -170,3 +170,5 @@ def test_an_empty_batch_is_refused() -> None:
     problem = small_problem("linear-gaussian", 10)
     with pytest.raises(ValueError, match="the batch is empty"):
         run(problem, batch=problem.batch[:0])
+    with pytest.raises(ValueError, match="the batch is empty"):
+        run(problem, trunk=problem.batch[:0])

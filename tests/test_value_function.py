@@ -142,8 +142,19 @@ def test_numbers_that_are_not_finite_are_refused_before_anything_changes(bad: fl
     value = fitted(obs, returns)
     before = value.state_dict()
     (obs if where == "obs" else returns)[17] = bad
-    with pytest.raises(ValueError, match="cannot fit a value function to observations or returns that are not finite"):
+    with pytest.raises(ValueError, match=r"cannot fit a value function to .*returns that are not finite"):
         value.fit(obs, returns)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in value.state_dict().items())
+
+
+def test_after_any_error_nothing_has_changed() -> None:
+    obs, returns = a_problem()
+    value = fitted(obs, returns)
+    before = value.state_dict()
+    with pytest.raises(ValueError, match="or too large to be squared"):
+        value.fit(obs, 1e160 * (returns + 1))
+    with pytest.raises(RuntimeError):
+        value.fit(obs[:, :-1], 7 * returns)
     assert all(torch.equal(tensor, before[name]) for name, tensor in value.state_dict().items())
 
 

@@ -46,8 +46,9 @@ def conjugate_gradient(
 ) -> Solution:
     """Solve A x = b [n] from x = 0, with at most `iterations` products `matvec(p)` = A p.
 
-    Stops when ||b - A x|| <= residual_tol * ||b||, or at the last good x when the numbers break down. Dot products are
-    in float64 whatever the dtype of b: the search directions lose their conjugacy to rounding first of all there.
+    Stops when ||b - A x|| <= residual_tol * ||b||, or when a product has broken down, at the x before it. (Where a step
+    itself is too long for the dtype, x is not finite, and nor is its `curvature`.) Dot products are in float64 whatever
+    the dtype of b: the search directions lose their conjugacy to rounding first of all there.
 
     Raises ValueError when b is not a vector or `iterations` is negative.
     """

@@ -140,6 +140,8 @@ class FactoredCategorical(Distribution):
 
     `logits` [N, sum(sizes)] holds the factors side by side; actions are integers [N, len(sizes)]. Independence makes
     log probabilities, KL and entropy sums over the factors, and the Fisher metric block-diagonal.
+
+    Raises ValueError when logits have not as many columns as the factors need.
     """
 
     def __init__(self, logits: Tensor, sizes: Sequence[int]) -> None:

@@ -83,7 +83,10 @@ def penalty_coefficient(epsilon: Tensor, gamma: float) -> Tensor:
 
 
 def mixture_policy(pi_old: Array, pi_prime: Array, alpha: float | Tensor) -> Tensor:
-    """Equation 5: with probability alpha do as pi_prime does. An alpha of shape [...] gives policies [..., S, A]."""
+    """Equation 5: with probability alpha do as pi_prime does. An alpha of shape [...] gives policies [..., S, A].
+
+    Raises ValueError for an alpha that is not between 0 and 1.
+    """
     weight = as_float64(alpha)[..., None, None]
     if not ((weight >= 0) & (weight <= 1)).all():
         raise ValueError("alpha is a mixing weight and must be between 0 and 1")

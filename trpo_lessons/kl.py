@@ -58,7 +58,10 @@ def mean_kl(
 def max_kl(
     policy: Policy, theta_old: Tensor, theta_new: Tensor, states: Samples, chunk_size: int | None = None
 ) -> float:
-    """Largest KL(old || new) among the states (equation 12, over sampled states instead of all), in nats."""
+    """Largest KL(old || new) among the states (equation 12, over sampled states instead of all), in nats.
+
+    Raises ValueError when there are no states.
+    """
     with torch.no_grad():
         parts = [kl_in_each(policy, theta_old, theta_new, chunk).max() for chunk in chunks(states, chunk_size)]
     return torch.stack(parts).max().item()
@@ -70,7 +73,10 @@ def kl_in_each(policy: Policy, theta_old: Tensor, theta_new: Tensor, states: Sam
 
 
 def distributions_in(policy: Policy, theta: Tensor, states: Samples, chunk_size: int | None = None) -> Distribution:
-    """The policy's distributions at theta in all N states, in their order, without gradient."""
+    """The policy's distributions at theta in all N states, in their order, without gradient.
+
+    Raises ValueError when there are no states.
+    """
     with torch.no_grad():
         return concatenated([policy(theta, chunk.obs) for chunk in chunks(states, chunk_size)])
 

@@ -6,8 +6,8 @@ Reading order: after `kl`. Lesson 05, equations 14 to 17.
     subject to  mean KL(old || new) <= delta    equation 13, over states
 
 A `Problem` answers for any theta: the surrogate's value and gradient, the KL from the old policy, products with the
-Fisher matrix. How many states are processed at once, and on which device, is settled here and nowhere else. Every
-method is a way to use these answers; `trpo` is the first.
+Fisher matrix. How many states are processed at once, and on which device, is said here. Every update is a way to use
+these answers; `trpo` is the first.
 """
 
 from __future__ import annotations

@@ -112,8 +112,13 @@ class Batch(States):
 
 
 def chunks(rows: RowsT, chunk_size: int | None) -> Iterator[RowsT]:
-    """Consecutive slices of at most `chunk_size` states; everything at once when it is None."""
-    step = chunk_size or max(len(rows), 1)
+    """Consecutive slices of at most `chunk_size` states; everything at once when it is None.
+
+    Raises ValueError when there are no states.
+    """
+    if len(rows) == 0:
+        raise ValueError("the batch is empty")
+    step = chunk_size or len(rows)
     for start in range(0, len(rows), step):
         yield rows[start : start + step]
 
@@ -123,10 +128,7 @@ def mean_over(rows: RowsT, sum_of: Callable[[RowsT], Tensor], chunk_size: int | 
 
     Raises ValueError when there are no samples.
     """
-    if len(rows) == 0:
-        raise ValueError("the batch is empty")
-    total = torch.stack([sum_of(chunk).double() for chunk in chunks(rows, chunk_size)]).sum(0)
-    return total / len(rows)
+    return torch.stack([sum_of(chunk).double() for chunk in chunks(rows, chunk_size)]).sum(0) / len(rows)
 
 
 def importance_ratios(pi: Distribution, batch: Batch) -> Tensor:

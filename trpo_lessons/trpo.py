@@ -83,7 +83,8 @@ class UpdateReport:
     step_fraction      accepted fraction of the full step beta x; 0 when none was
     backtracks         how often the step was shrunk
     facts              what only one method has to say, by name; those of `prior_methods` do
-    seconds            wall time of "gradient", "cg" and "search"; two reports that differ only here compare equal
+    seconds            wall time of "gradient", "cg" and "search"; two reports that differ only here compare equal,
+                       unless they hold NaNs
     """
 
     reason: str
@@ -186,15 +187,24 @@ def search(
     result = backtracking_line_search(evaluate, lambda c: not against(c), region.shrink, region.max_backtracks)
     if not result.accepted:
         raise Refused(f"line search: {against(result.facts)}", backtracks=result.backtracks)
-    new = result.facts
-    return new.theta, {
+    taken = {"step_fraction": result.fraction, "backtracks": result.backtracks}
+    return result.facts.theta, moved(theta, result.facts, start) | taken
+
+
+def moved(theta: Tensor, new: Candidate, start: Start) -> dict[str, Any]:
+    """What a report says of a step from `theta` to `new`; the whole one, unless a search says otherwise.
+
+    Raises Refused when the new policy is not one: its surrogate or a KL is not finite.
+    """
+    if not (math.isfinite(new.surrogate) and math.isfinite(new.max_kl)):
+        raise Refused("the surrogate or the KL is not finite after the step")
+    return {
         "surrogate_after": new.surrogate,
         "predicted_gain": torch.dot(start.gradient.double(), (new.theta - theta).double()).item(),
         "mean_kl": new.mean_kl,
         "max_kl": new.max_kl,
         "step_norm": (new.theta - theta).norm().item(),
-        "step_fraction": result.fraction,
-        "backtracks": result.backtracks,
+        "step_fraction": 1.0,
     }
 
 

@@ -21,8 +21,11 @@ from trpo_lessons.surrogate import Samples, States, StatesAnd, chunks, surrogate
 
 def explained_variance(predictions: Tensor, targets: Tensor) -> float:
     """1 - Var(targets - predictions) / Var(targets): 1 is perfect but for a constant. Nan if targets are equal."""
-    variance = targets.double().var()
-    return (1 - (targets.double() - predictions.double()).var() / variance).item() if variance > 0 else float("nan")
+    targets = targets.double()
+    variance = targets.var()
+    if not variance > (1e-9 * targets.mean()) ** 2:  # the variance of equal numbers is rounding, and seldom 0
+        return float("nan")
+    return (1 - (targets - predictions.double()).var() / variance).item()
 
 
 def values_along(
@@ -89,17 +92,17 @@ class ValueFunction:
 
         `stride` thins the states for the products J^T J v alone, as `fisher_stride` does for the policy, and
         `chunk_size` bounds how many are processed at once. Samples must be on the device of the value function.
-        Raises ValueError when an input is not finite, and nothing has changed.
+        Raises ValueError when an input is not finite, or too large to compute with. After an error nothing has changed.
         """
         states = States(obs.to(self._theta.device)) if isinstance(obs, Tensor) else obs
         before = self._theta, self._moments
-        self._change_units(returns)
-        mean, std = self._units()
-        targets = ((returns - mean) / std).to(self._theta)
         try:
+            self._change_units(returns)
+            mean, std = self._units()
+            targets = ((returns - mean) / std).to(self._theta)
             for _ in range(steps):
                 self._theta = self._gauss_newton_step(StatesAnd(states, targets), damping, stride, chunk_size)
-        except ValueError:
+        except BaseException:
             self._theta, self._moments = before
             raise
 
@@ -152,6 +155,8 @@ class ValueFunction:
         mean_before, std_before = self._units()
         returns = returns.double()
         newest = torch.tensor([1.0, returns.mean().item(), returns.square().mean().item()], dtype=torch.float64)
+        if not newest.isfinite().all():
+            raise ValueError("cannot fit a value function to returns that are not finite, or too large to be squared")
         self._moments = torch.lerp(self._moments, newest, self.UNITS_RATE)
         if not_fitted_yet:
             return  # the first predictions mean nothing, and preserving them could start far from any return

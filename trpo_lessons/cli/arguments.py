@@ -92,6 +92,8 @@ def list_settings(ctx: click.Context, _param: click.Parameter, wanted: bool) -> 
 
         formatter = click.HelpFormatter(max_width=100)
         formatter.write_dl(described_settings())
+        formatter.write_paragraph()
+        formatter.write_text("Presets have other values than these defaults for some tasks and methods.")
         click.echo(formatter.getvalue(), nl=False)
         ctx.exit()
 

@@ -61,7 +61,7 @@ def doctor() -> int:
     type=click.Choice(METHODS),
     default="trpo",
     show_default=True,
-    help="How the policy is updated: TRPO, or one of the methods that the paper compares it with.",
+    help="How the policy is updated: TRPO, one of the methods that the paper compares it with, or PPO.",
 )
 @click.option(
     "--sampling",

@@ -120,7 +120,10 @@ class GaussianSearch:
         """See `Search`."""
         mean, covariance, fits = (tensors[name] for name in ("mean", "covariance", "fits"))
         if mean.shape != self.mean.shape or covariance.shape != self.covariance.shape:
-            raise ValueError(f"the search is over {len(mean)} parameters, not {len(self.mean)}")
+            told, own = (
+                f"{tuple(m.shape)} and {tuple(c.shape)}" for m, c in ((mean, covariance), (self.mean, self.covariance))
+            )
+            raise ValueError(f"the search has a mean and a covariance of shapes {told}, not {own}")
         self.mean, self.covariance, self.fits = mean.clone(), covariance.clone(), int(fits)
 
 

@@ -67,7 +67,7 @@ def check_num_parameters(policy: Policy) -> None:
     if policy.num_parameters > MOST_PARAMETERS:
         raise ValueError(
             f"max-kl needs a Fisher matrix for every state, and so a policy of at most {MOST_PARAMETERS} parameters; "
-            f"this one has {policy.num_parameters}: make it linear (hidden=()), or use trpo"
+            f"this one has {policy.num_parameters}. Linear ones (hidden=()) have fewer; or use trpo"
         )
 
 

@@ -13,11 +13,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from trpo_lessons.problem import Candidate, Problem, Refused, Start
-from trpo_lessons.trpo import Stopwatch, TrustRegion, UpdateReport, natural_direction
+from trpo_lessons.problem import Problem, Refused
+from trpo_lessons.trpo import Stopwatch, TrustRegion, UpdateReport, moved, natural_direction
 
 
 def natural_gradient_update(
@@ -48,21 +47,3 @@ def natural_gradient_update(
     except Refused as refusal:
         return theta, UpdateReport(str(refusal), **(facts | refusal.facts), seconds=clock.seconds)
     return new.theta, UpdateReport("accepted", accepted=True, **facts, seconds=clock.seconds)
-
-
-def moved(theta: Tensor, new: Candidate, start: Start) -> dict[str, Any]:
-    """What a report says of the whole step from `theta` to `new`, taken as it is.
-
-    Raises Refused when the new policy is not one: its surrogate or a KL is not finite.
-    """
-    if not (math.isfinite(new.surrogate) and math.isfinite(new.max_kl)):
-        raise Refused("the surrogate or the KL is not finite after the step")
-    step = new.theta - theta
-    return {
-        "surrogate_after": new.surrogate,
-        "predicted_gain": torch.dot(start.gradient.double(), step.double()).item(),
-        "mean_kl": new.mean_kl,
-        "max_kl": new.max_kl,
-        "step_norm": step.norm().item(),
-        "step_fraction": 1.0,
-    }

@@ -9,7 +9,7 @@ the KL that comes of it is found out afterwards.
 
 The steps are Adam's, on minibatches. Each update begins with moments of zero, so that it is a function of its problem
 and theta alone, as all methods here are. Implementations that keep one Adam for the whole run carry its moments from
-batch to batch.
+batch to batch. There is no bonus for entropy, which the paper has in games, and V is fitted as it is for TRPO.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ import torch
 from torch import Tensor
 
 from trpo_lessons.distributions import Distribution
-from trpo_lessons.prior_methods.natural_gradient import moved
 from trpo_lessons.problem import Problem, Refused
 from trpo_lessons.surrogate import Batch, Surrogate, importance_ratios, mean_over, value_and_gradient
-from trpo_lessons.trpo import Stopwatch, UpdateReport
+from trpo_lessons.trpo import Stopwatch, UpdateReport, moved
 
 PPO_FACTS = ("clipped_share", "largest_ratio", "gradient_steps")
 
@@ -89,7 +88,7 @@ def _ascend(
 ) -> tuple[Tensor, int]:
     """Theta after Adam's steps up the objective, and how many there were.
 
-    Each epoch takes the samples in another order; the first order is the same in every update.
+    Each epoch takes the samples in another order; the orders are the same in every update.
     """
     at = theta.detach().clone()
     adam = torch.optim.Adam([at], lr=learning_rate, maximize=True)
@@ -115,4 +114,4 @@ def _ratios_at(problem: Problem, theta: Tensor, clip: float) -> dict[str, float]
 
     with torch.no_grad():
         share = mean_over(problem.batch, outside, problem.chunk_size).item()
-    return {"clipped_share": share, "largest_ratio": torch.stack(largest).max().exp().item()}
+    return {"clipped_share": share, "largest_ratio": torch.stack(largest).max().double().exp().item()}

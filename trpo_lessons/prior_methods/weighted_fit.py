@@ -20,10 +20,9 @@ from scipy.optimize import minimize  # type: ignore[import-untyped]
 from torch import Tensor
 
 from trpo_lessons.distributions import Distribution
-from trpo_lessons.prior_methods.natural_gradient import moved
 from trpo_lessons.problem import Problem, Refused
 from trpo_lessons.surrogate import Batch, value_and_gradient
-from trpo_lessons.trpo import Stopwatch, UpdateReport
+from trpo_lessons.trpo import Stopwatch, UpdateReport, moved
 
 FIT_FACTS = ("weights_kl", "effective_samples", "likelihood_gain", "fit_iterations")
 

@@ -10,7 +10,8 @@ Reading order: after `prior_methods`. Four rooms:
                `memory` keeps the memory that was freed, `threads` says how many torch computes with
     running    `loop` is one iteration after another (of the method's update, from `updates`), `population_loop` one
                generation after another, `run_folder` keeps them on disk, with checkpoints by `checkpoint_file`, `run`
-               starts them and goes on with them, `stopping` ends them, `device` says where they compute, `reporting`
+               starts them and goes on with them (`files`, `log_file` and `run_errors` are what both need of a disk),
+               `stopping` ends them, `device` says where they compute, `reporting`
                shows them, `evaluation` scores them and `acting` lets their policy act
     sweeping   many runs in one folder: `plan` says which, `sweep` sees them through, `hands` are this machine's or a
                cluster's, `own_process` is where one of them happens (by `one_run`), `table` shows

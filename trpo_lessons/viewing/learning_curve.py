@@ -52,7 +52,7 @@ def learning_curve(config: TrainConfig, log: Log) -> Figure:
         figure = new_figure(7.0, 5.6 if has_value else 4.6)
         ratios = [3, 1, 1] if has_value else [3, 1]
         panels = figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios)
-        how = config.method if searching else config.sampling
+        how = config.method if searching else config.sampling + f", {config.method}" * (config.method != "trpo")
         panels[0].set_title(f"{config.task}, seed {config.seed}: preset {config.preset}, {how}", fontsize=11)
         if searching:
             _draw_search(panels, log)

@@ -60,7 +60,7 @@ class Trainer:
         self._update = update_for(config, self.policy)
         self.iteration = self.total_steps = 0
         self.recent: deque[tuple[float, int]] = deque(maxlen=RECENT_EPISODES)
-        _load_all_of_torch()
+        _load_all_of_torch(config.method)
         self._second_thread = ThreadPoolExecutor(1, thread_name_prefix="value")
         # With a value function two fits share the processors. Two threads inside one fit would not replace that: the
         # operations are small, and waking a thread takes as long as some of them.
@@ -211,10 +211,15 @@ PHASES = ("acting", "simulating", "advantages", "gradient", "cg", "search", "val
 _LEARNING_FACTS = ("explained_variance", "entropy")
 
 
-def _load_all_of_torch() -> None:
-    """The first derivative imports packages. Threads should find them there: two that import at once can fail."""
+def _load_all_of_torch(method: str) -> None:
+    """The first derivative imports packages, and the first optimiser hundreds. Threads should find them there: two that
+    import at once can fail.
+    """
     x = torch.ones(1, requires_grad=True)
     torch.autograd.grad(2 * x, x, torch.ones(1))
+    if method == "ppo":
+        x.grad = torch.ones(1)
+        torch.optim.Adam([x]).step()
 
 
 def sampler_for(config: TrainConfig, generator: torch.Generator) -> Sampler:

@@ -83,7 +83,9 @@ _GROUPS = {
 
 
 def tag_of(column: str) -> str:
-    """A column of progress.csv as TensorBoard shows it, which sorts groups by name: return, update, value, time."""
+    """A column of progress.csv as TensorBoard shows it, which sorts groups by name: return, update, value, vine,
+    wall_time.
+    """
     if column.startswith("seconds_"):
         return column.replace("seconds_", "wall_time/seconds_")
     return f"{next((group for group, columns in _GROUPS.items() if column in columns), 'update')}/{column}"

@@ -17,7 +17,7 @@ import numpy as np
 from trpo_lessons.envs import GAMES, TASKS, check_task
 from trpo_lessons.envs.adapter import OWN_PREFIX, PREFIX, MakeOne
 from trpo_lessons.envs.foreign import OneLine
-from trpo_lessons.training.settings.methods import NEED_A_PATH, POPULATION_METHODS
+from trpo_lessons.training.settings.methods import METHODS, NEED_A_PATH, POPULATION_METHODS, SETTINGS_OF
 from trpo_lessons.training.settings.rules import LARGEST, RULES, is_too_large, shown
 
 OWN_OPTIONS = (
@@ -43,7 +43,7 @@ class SettingError(OneLine, ValueError):
 class TrainConfig:
     """The settings of one run. Defaults are the `class` preset of the locomotion tasks.
 
-    Raises SettingError (one line) when a value is out of range.
+    Raises SettingError (one line) when a value is out of range, and UnknownTask for a task that there is not.
     """
 
     task: str
@@ -51,7 +51,7 @@ class TrainConfig:
     sampling: str = "single-path"
     preset: str = "class"
     seed: int = 0
-    device: str = "cpu"
+    device: str = "cpu"  # of updates; methods with populations have none, and stay there
     threads: int = 2  # of torch and of the simulator; part of what makes two runs equal to the bit
 
     iterations: int = 244
@@ -144,6 +144,7 @@ class TrainConfig:
             raise SettingError(f"{self.task} has no lives to lose: life_loss_ends is for games")
         self._check_method()
         if self.method in POPULATION_METHODS:
+            object.__setattr__(self, "device", "cpu")
             self._check_population()
         elif self.sampling == "vine":
             self._check_vine()
@@ -157,6 +158,10 @@ class TrainConfig:
             raise SettingError(f"{self.method} learns from {NEED_A_PATH[self.method]}; use sampling single-path")
         if self.method == "reps" and self.task in GAMES:
             raise SettingError(f"reps needs features of the state, and pictures are none: {self.task} has no reps")
+        if self.method == "max-kl" and self.task in GAMES:
+            raise SettingError(
+                f"max-kl needs a policy of few parameters, and pictures take many: {self.task} has no max-kl"
+            )
 
     def _check_population(self) -> None:
         if self.sampling == "vine":
@@ -239,14 +244,16 @@ class TrainConfig:
 
 
 def described_settings() -> list[tuple[str, str]]:
-    """Every setting with what it may be and its default, in their order."""
+    """Every setting that can be written down, in their order: what it may be, `TrainConfig`'s default, and which
+    methods read it where only a few do.
+    """
     found = []
     for setting in dataclasses.fields(TrainConfig):
-        if setting.name in RULES:
-            default = setting.default
-            found.append(
-                (setting.name, f"{RULES[setting.name].text}; default {'none' if default is None else default}")
-            )
+        if setting.name in RULES and setting.name != "env":
+            default = "none" if setting.default is None else setting.default
+            readers = SETTINGS_OF.get(setting.name, METHODS)
+            of = f"; of {', '.join(readers)}" if len(readers) < len(METHODS) - len(POPULATION_METHODS) else ""
+            found.append((setting.name, f"{RULES[setting.name].text}; default {default}{of}"))
     return found
 
 

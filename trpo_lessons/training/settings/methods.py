@@ -30,7 +30,7 @@ SETTINGS_OF: dict[str, tuple[str, ...]] = {
 """Which methods read a setting; those that are not listed belong to all."""
 _OF_UPDATES = (
     *("steps_per_iteration", "gamma", "lam", "value_hidden", "value_steps", "value_damping", "value_stride"),
-    *("chunk_size", "life_loss_ends"),
+    *("chunk_size", "life_loss_ends", "initial_log_std"),
 )
 SETTINGS_OF |= dict.fromkeys(_OF_UPDATES, tuple(name for name in METHODS if name not in POPULATION_METHODS))
 SETTINGS_OF |= dict.fromkeys(("population", "episodes", "initial_std"), POPULATION_METHODS)

@@ -187,8 +187,8 @@ _PPO_OF_GAMES: dict[str, Any] = {"clip": 0.1, "epochs": 3, "minibatch_size": 256
 # Of one method, on top of the settings above.
 #
 # The natural gradient's penalty: what TRPO's multiplier is in the class preset, where its KL is delta. The median over
-# the iterations of recorded runs. PPO's are those of its paper (Schulman et al., 2017, tables 3 and 5), without the
-# decay of clip and learning rate in games; TrainConfig has those for robots.
+# the iterations of recorded runs. PPO's steps are those of its paper (Schulman et al., 2017, tables 3 and 5);
+# TrainConfig has those for robots. Batches are ours, which are larger, and nothing decays in games.
 _OF_METHOD: dict[str, dict[str, dict[str, Any]]] = {
     "natural-gradient": {
         "swimmer": {"penalty": 1.0},
@@ -278,6 +278,8 @@ def preset(task: str, name: str = "class", **overrides: Any) -> TrainConfig:
     config = TrainConfig.from_json({"task": task, "preset": name, **settings, **overrides})
     if config.sampling != "vine":
         _refuse_settings_of_the_vine(overrides)
+    elif "first_actions" in overrides and task in (*_ROBOTS, "barto-cartpole"):
+        raise SettingError(f"{task} has no first_actions: its actions are continuous, and those are the policy's")
     return config
 
 

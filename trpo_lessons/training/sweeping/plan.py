@@ -26,7 +26,9 @@ from trpo_lessons.envs.finding import module_to_run, one_line
 from trpo_lessons.training.running.run_errors import RunError, cannot_write
 from trpo_lessons.training.running.run_folder import RunFolder, is_recorded, trust_option
 from trpo_lessons.training.settings.config import SettingError, TrainConfig
+from trpo_lessons.training.settings.methods import METHODS, SETTINGS_OF
 from trpo_lessons.training.settings.presets import preset
+from trpo_lessons.training.settings.rules import RULES, shown
 
 FORMAT = "trpo-lessons sweep, format 1"
 THREADS = 1  # of a run, unless more are asked for: runs share the processors among themselves
@@ -124,9 +126,14 @@ def planned(
         if name == "env":
             raise SettingError("a sweep cannot store env; register the environment, and name it gym:MODULE:ENV_ID")
     _refuse_in_a_wrong_place(settings, options)
+    for given, values in settings.items():
+        _check_values(given, values)
     for scope in filter(None, map(_scope, settings)):
         if scope not in (*tasks, *methods):
-            raise SettingError(f"there is no run of {scope!r} in this sweep: settings of some runs are TASK:NAME=VALUE")
+            raise SettingError(
+                f"there is no run of {scope!r} in this sweep: settings of some runs are TASK:NAME=VALUE or "
+                "METHOD:NAME=VALUE, of tasks and methods that it has"
+            )
     runs: dict[str, Planned] = {}
     for task, method in itertools.product(tasks, methods):
         own = _settings_for(settings, task, method)
@@ -165,6 +172,18 @@ def _check_name(name: str) -> None:
         TrainConfig.from_json({name: None})
 
 
+def _check_values(given: str, values: Sequence[Any]) -> None:
+    """Raises SettingError for a value that the setting `given` cannot have in any run, and where the method that is
+    named before it has no such setting.
+    """
+    method, name = _scope(given), _bare(given)
+    if method in METHODS and method not in SETTINGS_OF.get(name, METHODS):
+        raise SettingError(f"{method} has no {name}; methods that have it: {', '.join(SETTINGS_OF[name])}")
+    for value in values:
+        if name in RULES and not RULES[name].holds(value):
+            raise SettingError(f"{given} must be {RULES[name].text}, got {shown(value)}")
+
+
 def _refuse_in_a_wrong_place(settings: Mapping[str, Any], options: Mapping[str, Any]) -> None:
     """Raises SettingError for what would be ignored, or give runs that differ one name."""
     for given in (*settings, *options):
@@ -188,7 +207,8 @@ def share(runs: Sequence[Planned], number: int, shares: int) -> list[Planned]:
 
 
 def record(out: Path, runs: Sequence[Planned]) -> None:
-    """Add `runs` to sweep.json in the folder `out`, which is made if need be. What is there already is left.
+    """Add those of `runs` that can be to sweep.json in the folder `out`, which is made if need be. What is there
+    already is left.
 
     Raises RunError (one line) when a name stands for another run there, or when the folder cannot be used.
     """
@@ -203,7 +223,7 @@ def record(out: Path, runs: Sequence[Planned]) -> None:
             if run.name in there:
                 _refuse_conflict(out / run.name, there[run.name], run)
             refuse_another(out / run.name, run)
-        wanted = there | {run.name: dict(run.asked) for run in runs}
+        wanted = there | {run.name: dict(run.asked) for run in runs if run.config}
         if wanted != there:
             _write(_file(out), json.dumps({"format": FORMAT, "runs": wanted}, indent=2) + "\n")
 

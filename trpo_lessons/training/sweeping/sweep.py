@@ -220,7 +220,7 @@ class _Bar:
 
     def __init__(self, work: _Work, progress: bool) -> None:
         self._work = work
-        self._told = set(work.outcomes)
+        self._told = set[str]()
         is_terminal = getattr(sys.stderr, "isatty", lambda: False)
         hidden = {} if progress and sys.stderr is not None else {"disable": True}
         self._bar = tqdm(
