@@ -246,7 +246,7 @@ def share_of_the_score(run: training.Run, entry: zoo.Entry) -> float:
 
     Trained policies reached 0.66 and more of robots, which begin at rest, and untrained ones 0.25 at most.
     """
-    episodes, steps = (2, 300) if entry.task in GAMES else (1, 200)
+    episodes, steps = (4, 500) if entry.task in GAMES else (1, 200)
     result = training.evaluate(run, episodes, rescore.OTHER_STARTS, time_limit=steps)
     return result.mean / (per_step(entry) * steps)
 

@@ -36,7 +36,10 @@ from trpo_lessons.zoo_names import ZOO
 EXPERIMENTS = ZOO / "game_experiments"
 PANELS_IN_A_ROW = 3
 _NOT_TOLD = ("--sampling", "--preset", "--seed", "--iterations", "threads")  # told apart, or of no weight here
-_LOOKS = ((VERMILION, (0, (4, 1, 1, 1, 1, 1))), (GREEN, "-."), (PURPLE, ":"), (BLACK, (0, (5, 1))), (GREY, (0, (8, 2))))
+_LOOKS = (
+    *((VERMILION, (0, (4, 1, 1, 1, 1, 1))), (GREEN, "-."), (PURPLE, ":"), (BLACK, (0, (5, 1))), (GREY, (0, (8, 2)))),
+    *((PURPLE, "-"), (BLACK, ":"), (GREEN, (0, (1, 3)))),
+)
 
 
 @dataclass(frozen=True)
